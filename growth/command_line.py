@@ -1,0 +1,78 @@
+"""What every script shares at its edge: help that teaches, errors that end in exit code 2."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+
+class InputError(Exception):
+    """Bad input, told to the user in one message.
+
+    The message names the value, where it came from (flag, or file:line), what was expected and the
+    remedy. Scripts print it and exit with 2.
+    """
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description; adds the default to each flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None or isinstance(action.default, bool):
+            return action.help or ""
+        return super()._get_help_string(action) or ""
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help opens with `description`, the docstring of the script."""
+    return argparse.ArgumentParser(
+        description=(description or "").strip(), formatter_class=_Help, allow_abbrev=False
+    )
+
+
+def positive_int(text: str) -> int:
+    """The type of a flag that counts something.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is not a whole number of at least 1.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """The type of a flag that measures something.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is not a number above 0.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a script's `main`: bad input ends in one message on stderr and exit code 2."""
+    try:
+        main(None)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:
+        print(
+            f"error: no permission for {error.filename}: {error.strerror}. "
+            "Choose another folder or change its rights.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        sys.exit(130)
