@@ -66,11 +66,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except PermissionError as error:
+    except OSError as error:
+        # A full disk, a folder without permission: the system's words and the file say it all.
         print(
-            f"error: no permission for {error.filename}: {error.strerror}. "
-            "Choose another folder or change its rights.",
-            file=sys.stderr,
+            f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr
         )
         sys.exit(2)
     except KeyboardInterrupt:

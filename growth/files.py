@@ -36,6 +36,24 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path, flag: str) -> None:
+    """Find out before any work whether `folder`, there or not yet, can be written to.
+
+    Raises:
+        InputError: it can't; `flag` says where the folder came from.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{flag} {folder}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{flag} {folder}: no permission to write in {existing}; choose another folder or "
+            "change its rights"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

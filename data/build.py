@@ -1,0 +1,56 @@
+"""Build the training data of one experimental setting: data/<data_type>/<ability>.json.
+
+    python data/build.py --data_type curated-160 --data_dir data --seed 0
+
+--data_dir holds the data set in DoIT's layout (`curated/1000`, `curated/full`,
+`synthetic/40960`). For one seed the settings are nested: curated-10 is the beginning of curated-40,
+and so on. `--data_type all` builds the 19 settings.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from growth.command_line import argument_parser, run_script
+from growth.files import replacing, write_json_lines
+from growth.records import Record
+from growth.settings import DATA_TYPES, build_setting
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, build, write, print the table."""
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--data_type", required=True, help=f"the setting: all, or one of {', '.join(DATA_TYPES)}"
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="folder of curated/ and synthetic/"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    args = parser.parse_args(argv)
+
+    for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:
+        built = build_setting(data_type, args.data_dir, args.seed)
+        folder = args.output_dir / data_type
+        with replacing(folder) as temporary:
+            for name, records in built.items():
+                write_json_lines(temporary / f"{name}.json", records)
+        print_table(folder, built)
+
+
+def print_table(folder: Path, built: dict[str, list[Record]]) -> None:
+    """Lines and characters (of all messages) of each file that was written."""
+    print(f"{folder}\n{'file':<24}{'lines':>8}{'characters':>14}")
+    totals = [0, 0]
+    for name, records in built.items():
+        characters = sum(len(m["content"]) for record in records for m in record["messages"])
+        print(f"{name + '.json':<24}{len(records):>8,}{characters:>14,}")
+        totals[0] += len(records)
+        totals[1] += characters
+    print(f"{'total':<24}{totals[0]:>8,}{totals[1]:>14,}\n")
+
+
+if __name__ == "__main__":
+    run_script(main)

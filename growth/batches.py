@@ -1,0 +1,88 @@
+"""Tokenised examples -> batches of tensors."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from growth.chat import IGNORED_LABEL, ChatTokenizer, Messages
+from growth.records import Record, data_files, read_records
+
+Example = dict[str, torch.Tensor]  # input_ids (tokens,), labels (tokens,)
+Batch = dict[str, torch.Tensor]
+
+
+def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
+    """The lines of every `*.json` of `folder` by file name; `flag` says where it came from."""
+    return {path.name: read_records(path) for path in data_files(folder, flag)}
+
+
+def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:
+    """One example, cut at `max_length` tokens as published (paper section 4.1)."""
+    input_ids, labels = chat.encode_conversation(messages)
+    return {
+        "input_ids": torch.tensor(input_ids[:max_length]),
+        "labels": torch.tensor(labels[:max_length]),
+    }
+
+
+def supervised_tokens(examples: Sequence[Example]) -> int:
+    """Tokens that a loss is taken on: labels that have a token before them to predict them from."""
+    return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
+
+
+def micro_batches(
+    examples: Sequence[Example], max_tokens: int, max_samples: int | None = None
+) -> Iterator[list[Example]]:
+    """Cut `examples` into groups of about one length, longest first.
+
+    Args:
+        examples: any number, in any order.
+        max_tokens: of a group; an example that alone is longer is a group of its own.
+        max_samples: of a group; None for no bound.
+    """
+    group: list[Example] = []
+    tokens = 0
+    for example in sorted(examples, key=lambda e: len(e["input_ids"]), reverse=True):
+        length = len(example["input_ids"])
+        if group and (tokens + length > max_tokens or len(group) == max_samples):
+            yield group
+            group, tokens = [], 0
+        group.append(example)
+        tokens += length
+    if group:
+        yield group
+
+
+def flattened(examples: Sequence[Example]) -> Batch:
+    """All examples in one row without padding; positions restart at each.
+
+    input_ids, position_ids: `(1, tokens)`. keep: `(supervised,)`, the places whose output predicts
+    a supervised token. targets: `(supervised,)`, those tokens.
+
+        input_ids     a b c d | e f g        labels of c, d, g count:
+        position_ids  0 1 2 3 | 0 1 2
+        keep            1 2       5          targets  c d g
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    labels = torch.cat([example["labels"] for example in examples])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    supervised = ((labels != IGNORED_LABEL) & (positions > 0)).nonzero().squeeze(1)
+    return {
+        "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
+        "position_ids": positions[None],
+        "keep": supervised - 1,
+        "targets": labels[supervised],
+    }
+
+
+def padded(examples: Sequence[Example], pad_id: int) -> Batch:
+    """One row an example, `(batch, tokens)`, padded on the right: the published way, our oracle."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    input_ids = [example["input_ids"] for example in examples]
+    labels = [example["labels"] for example in examples]
+    return {
+        "input_ids": pad(input_ids, batch_first=True, padding_value=pad_id),
+        "attention_mask": pad([torch.ones_like(ids) for ids in input_ids], batch_first=True),
+        "labels": pad(labels, batch_first=True, padding_value=IGNORED_LABEL),
+    }

@@ -1,0 +1,195 @@
+"""Load and save tokenizer and model, of any family that the Auto classes know.
+
+Safe by default: weights are safetensors (or GGUF), and code in a model folder is never run.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+from growth.chat import ChatTokenizer
+from growth.command_line import InputError
+
+FLAG = "--model_name_or_path"
+# Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
+# rebuilds merges from the vocabulary and cuts a third of Chinese-LLaMA's texts differently.
+SENTENCEPIECE_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend")
+INTEROPERABLE_CLASS = "LlamaTokenizer"  # what other tools know our saved tokenizer.model by
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: a folder or hub id, and the GGUF file in it, if it is one."""
+
+    name: str
+    gguf_file: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a hub id."""
+        path = Path(self.name)
+        return path if path.is_dir() else None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`."""
+        return {"gguf_file": self.gguf_file} if self.gguf_file else {}
+
+
+def find_model(name_or_path: str) -> Source:
+    """Check, before anything heavy is loaded, that a model is there and whole.
+
+    Raises:
+        InputError: no such folder, no config, shards missing, or pickled weights only.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{FLAG} {name_or_path}: no such file")
+        return Source(str(path.parent), path.name)
+    if path.is_dir():
+        _check_folder(path)
+        return Source(str(path))
+    if path.exists():
+        raise InputError(
+            f"{FLAG} {name_or_path}: a file; expected a model's folder, a hub id or a .gguf file"
+        )
+    if not HUB_ID.fullmatch(name_or_path) or name_or_path.startswith("."):
+        raise InputError(f"{FLAG} {name_or_path}: no such folder, and no hub id (name/name) either")
+    return Source(name_or_path)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{FLAG} {folder}: no config.json in it; expected a folder as save_pretrained writes it"
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'}: not JSON ({error})") from None
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise InputError(f"{index}: not an index of weight shards; fetch it again") from None
+        missing = sorted(name for name in shards if not (folder / str(name)).is_file())
+        if missing:
+            raise InputError(
+                f"{FLAG} {folder}: incomplete, {len(missing)} of {len(shards)} weight files are "
+                f"missing ({', '.join(missing[:3])}); fetch the model again"
+            )
+        return
+    if (folder / "model.safetensors").is_file():
+        return
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{FLAG} {folder}: pickled weights only ({', '.join(pickles[:3])}), which can run code "
+            "when they are loaded; convert them to safetensors on a machine you can lose "
+            "(save_pretrained(..., safe_serialization=True))"
+        )
+    raise InputError(
+        f"{FLAG} {folder}: incomplete, there is no model.safetensors (nor an index of shards) in it"
+    )
+
+
+def _explained(source: Source, what: str, load: Callable[[], T]) -> T:
+    """Run `load`; what the libraries complain of becomes one message about `source`."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise InputError(
+            f"{FLAG} {source.name}: its {what} can't be loaded ({type(error).__name__}: {reason}). "
+            "Expected a causal language model that transformers knows without code of its own"
+        ) from error
+
+
+def load_tokenizer(name_or_path: str) -> ChatTokenizer:
+    """The tokenizer of a model, with the control tokens.
+
+    Raises:
+        InputError: it is missing or of no known kind.
+    """
+    source = find_model(name_or_path)
+    kind = SentencePieceBackend if _is_sentencepiece(source) else AutoTokenizer
+    tokenizer = _explained(
+        source, "tokenizer", lambda: kind.from_pretrained(source.name, **source.arguments())
+    )
+    return ChatTokenizer(tokenizer, source.name)
+
+
+def _is_sentencepiece(source: Source) -> bool:
+    """Whether the tokens must be sentencepiece's own: a tokenizer.model of the LLaMA kind."""
+    folder = source.folder
+    if folder is None or source.gguf_file or not (folder / "tokenizer.model").is_file():
+        return False
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    kind = config.get("tokenizer_class")
+    return kind in SENTENCEPIECE_CLASSES or (
+        kind is None and not (folder / "tokenizer.json").is_file()
+    )
+
+
+def load_model(name_or_path: str, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
+    """The model, with an embedding row for each token of `chat`, in `dtype` on the CPU.
+
+    Rows are added for control tokens, never taken away: many vocabularies are padded.
+
+    Raises:
+        InputError: it is missing, incomplete or of no known architecture.
+    """
+    source = find_model(name_or_path)
+    arguments = source.arguments()
+    _explained(source, "config", lambda: AutoConfig.from_pretrained(source.name, **arguments))
+    model = _explained(
+        source,
+        "model",
+        lambda: AutoModelForCausalLM.from_pretrained(
+            source.name,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=None if source.gguf_file else True,
+            **arguments,
+        ),
+    )
+    if model.get_input_embeddings().num_embeddings < chat.vocabulary_size:
+        # New rows begin at the mean of the old ones: unlike random rows, they get little
+        # probability before they are trained.
+        model.resize_token_embeddings(chat.vocabulary_size, mean_resizing=True)
+    model.config.pad_token_id = chat.pad_id
+    return model
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a tokenizer so that other tools, which don't know our backend's name, load it too."""
+    tokenizer.save_pretrained(folder)
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == SentencePieceBackend.__name__:
+        config["tokenizer_class"] = INTEROPERABLE_CLASS
+        config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Positions that the model knows, or None where its config sets no bound."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -1,0 +1,342 @@
+"""Instruction tuning on the Trainer: optimizer steps of a fixed set of samples.
+
+Source: paper section 4.1 and the published training script (README, "Training").
+"""
+
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from growth.batches import Batch, Example, flattened, micro_batches, supervised_tokens
+from growth.chat import ChatTokenizer
+from growth.devices import Compute
+from growth.files import json_line, write_text
+from growth.layout import METRICS, checkpoints, now
+from growth.models import save_tokenizer
+
+OPTIMIZER_STATE = "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The study's hyper-parameters (paper section 4.1); `train/finetune.py --help` explains them.
+
+    `total_batch_size` counts samples an optimizer step over all processes: the study's variable of
+    control. How many of them are computed at once is bounded by `tokens_per_micro_batch` and
+    `batch_size` (samples; None for no bound), and changes no result.
+    """
+
+    epochs: int
+    total_batch_size: int = 64
+    batch_size: int | None = None
+    tokens_per_micro_batch: int = 1024
+    learning_rate: float = 1e-5
+    end_learning_rate: float = 1e-6
+    weight_decay: float = 0.1
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    max_length: int = 2048
+    seed: int = 0
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+
+
+class StepSampler(Sampler[list[int]]):
+    """A rank's share of the samples of each optimizer step.
+
+    The order depends on seed and epoch alone, so that it is the same for any number of processes
+    and after an interruption. The last step of an epoch holds what is left.
+    """
+
+    def __init__(self, samples: int, step_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.samples, self.step_size, self.seed = samples, step_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.samples / self.step_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.samples))
+        random.Random(f"{self.seed}/epoch {self.epoch}").shuffle(order)
+        for start in range(0, self.samples, self.step_size):
+            yield order[start : start + self.step_size][self.rank :: self.world_size]
+
+
+class StepLoader(DataLoader):
+    """Batches that are whole optimizer steps; the Trainer tells it the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the samples (called by the Trainer as an epoch begins)."""
+        self.batch_sampler.epoch = epoch
+
+
+def linear_decay(step: int, steps: int, end_factor: float) -> float:
+    """The factor on the learning rate: 1 at the first optimizer step, `end_factor` at the last."""
+    return 1 - (1 - end_factor) * min(1.0, step / max(1, steps - 1))
+
+
+def summed_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The sum of the cross-entropies of the supervised tokens of a flattened batch, in nats.
+
+    The output layer runs on the places that predict a supervised token, nowhere else.
+    """
+    logits = model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        logits_to_keep=batch["keep"],
+        # Without a cache and a mask transformers finds the borders of the samples in position_ids;
+        # with either of them samples would see each other, silently.
+        use_cache=False,
+    ).logits
+    return cross_entropy(logits[0].float(), batch["targets"], reduction="sum")
+
+
+class InstructionTrainer(Trainer):
+    """The Trainer, fed a whole optimizer step at a time.
+
+    The loss of a step is the mean over its supervised tokens, over all micro-batches and processes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: ChatTokenizer,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        hyperparameters: Hyperparameters,
+        compute: Compute,
+        run_dir: Path,
+        **options: Any,
+    ) -> None:
+        h = hyperparameters
+        arguments = TrainingArguments(
+            output_dir=str(run_dir),
+            num_train_epochs=h.epochs,
+            # For the Trainer's own record; the loader below gives whole steps.
+            per_device_train_batch_size=h.total_batch_size,
+            learning_rate=h.learning_rate,
+            weight_decay=h.weight_decay,
+            adam_beta1=h.adam_beta1,
+            adam_beta2=h.adam_beta2,
+            adam_epsilon=h.adam_epsilon,
+            max_grad_norm=h.max_grad_norm,
+            optim="adamw_torch_fused",
+            seed=h.seed,
+            bf16=compute.precision == "bf16",
+            fp16=compute.precision == "fp16",
+            use_cpu=compute.device.type == "cpu",
+            gradient_checkpointing=h.gradient_checkpointing,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,  # our own bar says more
+            remove_unused_columns=False,
+            report_to="none",
+            **options,
+        )
+        super().__init__(model=model, args=arguments, train_dataset=train, eval_dataset=valid)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(ProgressBar())
+        self.chat, self.hyperparameters, self.run_dir = chat, h, run_dir
+        self._tokens_of_step = (0, 0)
+        self._step_began = 0.0
+
+    def get_train_dataloader(self) -> StepLoader:
+        """Batches that are this rank's share of whole optimizer steps."""
+        h, processes = self.hyperparameters, self.args.world_size
+        sampler = StepSampler(
+            len(self.train_dataset), h.total_batch_size, h.seed, self.args.process_index, processes
+        )
+        return StepLoader(
+            self.train_dataset, batch_sampler=sampler, collate_fn=lambda step: {"examples": step}
+        )
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear from `learning_rate` at the first step to `end_learning_rate` at the last."""
+        end_factor = self.hyperparameters.end_learning_rate / self.hyperparameters.learning_rate
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer,
+            lambda step: linear_decay(step, num_training_steps, end_factor),
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, list[Example]],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Gradients of one optimizer step; returns its loss, nats a supervised token."""
+        model.train()
+        self._step_began = time.perf_counter()
+        examples = inputs["examples"]
+        tokens = torch.tensor(
+            [supervised_tokens(examples), sum(len(e["input_ids"]) for e in examples)],
+            device=self.args.device,
+        )
+        tokens = self.accelerator.reduce(tokens, reduction="sum")
+        self._tokens_of_step = (int(tokens[0]), int(tokens[1]))
+        # Data-parallel engines average gradients over processes; the loss is a mean over tokens.
+        scale = self.args.world_size / max(1, self._tokens_of_step[0])
+        step_loss = torch.zeros((), device=self.args.device)
+        for batch in self._micro_batches(examples):
+            with self.compute_loss_context_manager():
+                loss = summed_loss(model, batch) * scale
+            self.accelerator.backward(loss)
+            step_loss += loss.detach()
+        if not torch.isfinite(step_loss):
+            raise FloatingPointError(
+                f"the loss is {step_loss.item()} at optimizer step {self.state.global_step + 1}: "
+                "lower --learning_rate, or take --precision fp32"
+            )
+        return step_loss
+
+    def _micro_batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
+        h = self.hyperparameters
+        for group in micro_batches(examples, h.tokens_per_micro_batch, h.batch_size):
+            batch = flattened(group)
+            yield {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss (nats a supervised token, mean over all) and perplexity on the validation lines."""
+        began = time.perf_counter()
+        self.model.eval()
+        share = self.eval_dataset[self.args.process_index :: self.args.world_size]
+        totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        totals[1] = supervised_tokens(share)
+        for batch in self._micro_batches(share):
+            with self.compute_loss_context_manager():
+                totals[0] += summed_loss(self.model_wrapped, batch)
+        totals = self.accelerator.reduce(totals, reduction="sum")
+        loss, count = (totals[0] / totals[1]).item(), int(totals[1])
+        metrics = {
+            "eval_loss": loss,
+            "eval_perplexity": perplexity(loss),
+            "eval_supervised_tokens": count,
+            "eval_runtime": round(time.perf_counter() - began, 3),
+        }
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the study wants to know, and append the line to metrics.jsonl."""
+        if "loss" in logs:
+            supervised, tokens = self._tokens_of_step
+            elapsed = time.perf_counter() - self._step_began
+            logs |= {
+                "perplexity": perplexity(logs["loss"]),
+                "supervised_tokens": supervised,
+                "tokens": tokens,
+                "tokens_per_second": round(tokens / elapsed, 1),
+            }
+        super().log(logs, start_time)
+        if self.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
+            line = {"step": self.state.global_step, **logs, "time": now()}
+            with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
+                file.write(json_line(line))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Weights as safetensors, the tokenizer; no pickle of the arguments: run.json has them."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(folder, state_dict=state_dict)
+        save_tokenizer(self.chat.tokenizer, folder)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save all; then drop the optimizer's state, twice the weights, from older checkpoints."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            for older in checkpoints(self.run_dir)[:-1]:
+                (older / OPTIMIZER_STATE).unlink(missing_ok=True)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The Trainer's estimate needs padded batches; tokens/s in metrics.jsonl says it better."""
+        return 0
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
+    return math.exp(min(loss, 700.0))
+
+
+def forget_metrics_after(run_dir: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that a resumed run will write again."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # A line cut off by a kill is no JSON; it is the last, and past the checkpoint.
+    kept = [line for line in lines if line.endswith("}\n") and _step_of(line) <= step]
+    write_text(path, "".join(kept))
+
+
+def _step_of(line: str) -> int:
+    return int(line.removeprefix('{"step": ').partition(",")[0])
+
+
+class ProgressBar(TrainerCallback):
+    """One bar over the whole run: step, time left, loss, tokens/s; a line for each epoch."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar on the first process."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+                # In a log file a bar is a line; few of them.
+                mininterval=0.2 if sys.stderr.isatty() else 30,
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
+        """Move the bar; print the validation result."""
+        if self.bar is None:
+            return
+        if "loss" in logs:
+            self.bar.set_postfix(
+                loss=f"{logs['loss']:.4f}",
+                tokens_per_s=f"{logs['tokens_per_second']:,.0f}",
+                refresh=False,
+            )
+            self.bar.update(state.global_step - self.bar.n)
+        elif "eval_loss" in logs:
+            self.bar.write(
+                f"epoch {state.epoch:g}: step {state.global_step}, validation loss "
+                f"{logs['eval_loss']:.4f}, perplexity {logs['eval_perplexity']:.2f}",
+                file=sys.stderr,
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
