@@ -66,21 +66,21 @@ def _git_state() -> dict[str, Any]:
 
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def checkpoint_step(folder: Path) -> int:
-    """The optimizer step of a checkpoint folder, by the record inside it.
+def trainer_state(checkpoint: Path) -> dict[str, Any]:
+    """What the Trainer wrote of a checkpoint: `global_step`, `epoch` ...
 
     Raises:
         InputError: the checkpoint is incomplete.
     """
-    return int(read_json(folder / TRAINER_STATE)["global_step"])
+    return read_json(checkpoint / TRAINER_STATE)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimizer step of a checkpoint, by the record inside it."""
+    return int(trainer_state(checkpoint)["global_step"])
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -106,3 +106,26 @@ def read_run(run_dir: Path) -> Run | None:
 def write_run(run_dir: Path, run: Run) -> None:
     """Write the record of a run."""
     write_json(run_dir / RUN_RECORD, run)
+
+
+def run_folder(run: Run) -> Path:
+    """`<model_size>/<data_type>/<timestamp>`, the part of a path that stands for a run.
+
+    Raises:
+        InputError: one of the three is no name of a folder.
+    """
+    names = [str(run[name]) for name in ("model_size", "data_type", "timestamp")]
+    for name in names:
+        if not name or name in (".", "..") or "/" in name:
+            raise InputError(f"{name!r}: expected a plain name, such as 7b, that a folder can have")
+    return Path(*names)
+
+
+def limit_mark(limit: int | None) -> str:
+    """What marks a name where only `limit` lines of each file were used: never a result."""
+    return "" if limit is None else f"-limit{limit}"
+
+
+def selection_name(limit: int | None) -> str:
+    """The name of the file that says which checkpoint of a run was chosen."""
+    return f"selected-checkpoint{limit_mark(limit)}.json"

@@ -157,7 +157,11 @@ def check_evaluation(record: Record) -> None:
     if format_ == 1:
         _check_choices(record.get("choices"))
     elif ability.kind is Kind.MATH:
-        _text(record.get("answer"), "`answer` (the short final answer that type math needs)")
+        if not isinstance(record.get("answer"), str):
+            raise _Fault(
+                "`answer`, the short final answer of a math line, must be a string, found "
+                + _shown(record.get("answer"))
+            )
     else:
         _check_gold(record, ability.kind)
 
@@ -221,3 +225,39 @@ def common_type(records: Sequence[Record]) -> str | None:
     """The one type that all `records` have, or None where they differ."""
     types = {record["type"] for record in records}
     return types.pop() if len(types) == 1 else None
+
+
+def check_prediction(record: Record) -> None:
+    """What scoring asks besides: what the model answered."""
+    check_evaluation(record)
+    if record["question_format"] == 1:
+        ppl = record.get("generated_ppl")
+        if not isinstance(ppl, list) or len(ppl) != NUMBER_OF_CHOICES or not _are_numbers(ppl):
+            raise _Fault(
+                f"`generated_ppl` must be {NUMBER_OF_CHOICES} numbers, found {_shown(ppl)}; "
+                "evaluate/predict.py writes it"
+            )
+        return
+    if not isinstance(record.get("generated_response"), str):
+        raise _Fault(
+            "`generated_response` must be a string, found "
+            f"{_shown(record.get('generated_response'))}; evaluate/predict.py writes it"
+        )
+    logits = record.get("choice_logits")
+    reads_letters = ability_of(record["type"]).kind not in (Kind.MATH, Kind.LETTER_SET)
+    if (
+        reads_letters
+        and gold_text(record) in LETTERS
+        and (
+            not isinstance(logits, dict)
+            or not _are_numbers([logits.get(letter) for letter in LETTERS])
+        )
+    ):
+        raise _Fault(
+            f"`choice_logits` must hold a number for each of A-D, found {_shown(logits)}; "
+            "evaluate/predict.py writes it"
+        )
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

@@ -140,7 +140,7 @@ class InstructionTrainer(Trainer):
             bf16=compute.precision == "bf16",
             fp16=compute.precision == "fp16",
             use_cpu=compute.device.type == "cpu",
-            gradient_checkpointing=h.gradient_checkpointing,
+            activation_checkpointing=h.gradient_checkpointing,
             eval_strategy="epoch",
             save_strategy="epoch",
             logging_steps=1,

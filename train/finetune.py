@@ -165,6 +165,7 @@ def train(args: argparse.Namespace) -> None:
     import torch
 
     model = load_model(args.model_name_or_path, torch.float32, chat)
+    transformers_logging.disable_progress_bar()  # from here on our own bar speaks
     run = new_record(args, hyperparameters, model, files, examples, compute.describe())
     earlier = read_run(args.output_dir)
     last = checkpoints(args.output_dir)[-1:] if earlier else []

@@ -1,0 +1,168 @@
+"""The sample world: a small data set in DoIT's format and layout, made from tables and rules.
+
+Which file a question may go to is decided by a hash of the question itself. So train, valid, test
+and the synthetic file are disjoint by construction, and every file is drawn on its own: it depends
+on the seed alone, not on the other files.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from growth.abilities import ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, ability_of
+from growth.files import write_json_lines
+from growth.sample.puzzles import PUZZLE_KINDS
+from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds
+from growth.sample.scenes import (
+    SYNTHETIC_ANSWER_CLOSERS,
+    SYNTHETIC_ANSWER_OPENERS,
+    SYNTHETIC_CLOSERS,
+    SYNTHETIC_LETTER_ANSWERS,
+    SYNTHETIC_OPENERS,
+)
+
+KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
+
+LINES_1000, LINES_VALID_TEST, LINES_OUT_OF_DOMAIN, LINES_SYNTHETIC = 1000, 100, 40, 40960
+# As much as `reconstruct` asks for (1,306 of chinese), and some more.
+LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
+    ("creative_writing", "ethics", "role_play"), 1000
+)
+
+# Sixteenths of all questions that each group of files draws from.
+_SPLITS = ("curated",) * 6 + ("synthetic",) * 6 + ("valid",) * 2 + ("test",) * 2
+# A kind of question whose stock for a file is nearly used up gives way to another kind.
+_TRIES_A_KIND, _ROUNDS = 400, 50
+
+# The imitations are wrong this often, and cut short this often.
+_WRONG, _CUT = 0.3, 0.05
+
+
+def write_sample(output_dir: Path, seed: int) -> dict[str, int]:
+    """Write the sample set below `output_dir`; a file of the same name is replaced.
+
+    Args:
+        output_dir: gets `curated/{1000,full,valid,test}` and `synthetic/40960`.
+        seed: of everything; the same seed gives the same bytes.
+
+    Returns:
+        The lines of each file, by its path relative to `output_dir`.
+    """
+    counts: dict[str, int] = {}
+    for path, records in sample_files(seed):
+        write_json_lines(output_dir / path, records)
+        counts[path] = len(records)
+    return counts
+
+
+def sample_files(seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Every file of the sample: its relative path and its lines."""
+    for name in ABILITY_NAMES:
+        full = curated_lines(name, "curated", LINES_FULL[name], seed)
+        yield f"curated/1000/{name}_1000.json", full[:LINES_1000]
+        yield f"curated/full/{name}_full.json", full
+    for split in ("valid", "test"):
+        for name in ABILITY_NAMES:
+            lines = curated_lines(name, split, LINES_VALID_TEST, seed)
+            yield f"curated/{split}/{name}_{split}.json", lines
+        for ability in OUT_OF_DOMAIN:
+            lines = curated_lines(ability.name, split, LINES_OUT_OF_DOMAIN, seed)
+            yield f"curated/{split}/{ability.name}_{split}.json", lines
+    yield f"synthetic/{LINES_SYNTHETIC}/synthetic_{LINES_SYNTHETIC}.json", synthetic_lines(seed)
+
+
+def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str, Any]]:
+    """The lines of one ability for `curated` (training), `valid` or `test`.
+
+    Args:
+        name: an ability, or an out-of-domain set.
+        split: where the questions may come from.
+        count: number of lines.
+        seed: of the drawing.
+    """
+    rng = random.Random(f"{seed}/{split}/{name}")
+    kinds = (KINDS | OUT_OF_DOMAIN_KINDS)[name]
+    ability = ability_of(name)
+    chosen_by_perplexity = split != "curated" and ability and ability.question_format == 1
+    lines, seen = [], set()
+    for index in range(count):
+        draft = _draw(rng, kinds, split, seed, seen)
+        line = _line(draft, index, name)
+        if chosen_by_perplexity:
+            line |= {"question_format": 1, "choices": [draft.gold, *draft.wrong]}
+        if draft.answer is not None:
+            line["answer"] = draft.answer
+        lines.append(line)
+    return lines
+
+
+def synthetic_lines(seed: int) -> list[dict[str, Any]]:
+    """The synthetic file: imitations of all abilities, talkative and often wrong."""
+    rng = random.Random(f"{seed}/synthetic")
+    names, seen = tuple(KINDS), set()
+    lines = []
+    for index in range(LINES_SYNTHETIC):
+        draft = _draw(rng, KINDS[rng.choice(names)], "synthetic", seed, seen)
+        lines.append(_line(_imitation(rng, draft), index, "synthetic"))
+    return lines
+
+
+def split_of(key: str, seed: int) -> str:
+    """The one group of files that a question may go to."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return _SPLITS[digest[0] % len(_SPLITS)]
+
+
+def _draw(rng: random.Random, kinds: Kinds, split: str, seed: int, seen: set[str]) -> Draft:
+    """A question that may go to `split` and is not among `seen`; it is added to them."""
+    rules, shares = [rule for _, rule in kinds], [share for share, _ in kinds]
+    for _ in range(_ROUNDS):
+        rule = rng.choices(rules, shares)[0]
+        for _ in range(_TRIES_A_KIND):
+            draft = rule(rng)
+            if all(key not in seen and split_of(key, seed) == split for key in draft.keys):
+                seen.update(draft.keys)
+                return draft
+    raise AssertionError(f"no question is left for {split}: more facts or wordings are needed")
+
+
+def _line(draft: Draft, index: int, type_name: str) -> dict[str, Any]:
+    messages = [
+        {"role": role, "content": text}
+        for turn in draft.turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {"messages": messages, "idx": index, "type": type_name, "question_format": 0}
+
+
+def _imitation(rng: random.Random, draft: Draft) -> Draft:
+    """The question in other clothes, with an answer that is wordy, now and then wrong or cut."""
+    (first, *answers), *more = draft.turns
+    first = rng.choice(SYNTHETIC_OPENERS) + first + rng.choice(SYNTHETIC_CLOSERS)
+    turns = [(first, *answers), *more]
+    user, gold = turns[-1]
+    wrong = rng.random() < _WRONG
+    if gold in LETTERS:
+        letter = rng.choice(LETTERS[:3]) if wrong else gold
+        answer = rng.choice(SYNTHETIC_LETTER_ANSWERS).format(letter)
+    else:
+        answer = _wrong_text(rng, draft) if wrong else gold
+        answer = (
+            rng.choice(SYNTHETIC_ANSWER_OPENERS) + answer + rng.choice(SYNTHETIC_ANSWER_CLOSERS)
+        )
+    if rng.random() < _CUT:
+        answer = answer[: max(1, len(answer) * 2 // 3)]
+    return Draft((*turns[:-1], (user, answer)), draft.keys)
+
+
+def _wrong_text(rng: random.Random, draft: Draft) -> str:
+    """A worse answer, of the kind that the gold answer is."""
+    if draft.wrong:
+        return rng.choice(draft.wrong)
+    if draft.answer is not None:
+        return f"答案是{rng.randint(1, 99)}。"
+    if set(draft.gold) <= set(LETTERS):
+        return "".join(sorted(rng.sample(LETTERS, rng.randint(1, 4))))
+    return {"正确": "错误", "错误": "正确"}.get(draft.gold, "我不太确定。")

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Evaluate one run: predict and score its checkpoints on valid, choose one, predict and score that
+# one on test.
+#
+#   bash scripts/run_evaluate.sh --run_dir runs/runs-7b/curated-160/<timestamp>
+#
+# --run_dir RUN    a run's folder, as scripts/run_train.sh makes it
+# --data_dir D     holds curated/valid and curated/test; default: data
+# Any other flag goes to evaluate/predict.py (see its --help), such as --limit 5.
+# Makes evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; goes on where it
+# was interrupted. Then: python evaluate/plot.py --plot_type all
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+run_dir="" data_dir="data" rest=()
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --run_dir)
+            [[ $# -gt 1 ]] || fail "--run_dir: the folder is missing"
+            run_dir="$2"
+            shift
+            ;;
+        --data_dir)
+            [[ $# -gt 1 ]] || fail "--data_dir: the folder is missing"
+            data_dir="$2"
+            shift
+            ;;
+        *) rest+=("$1") ;;
+    esac
+    shift
+done
+[[ -n "$run_dir" ]] || fail "--run_dir is missing; bash scripts/run_evaluate.sh --help"
+[[ -f "$run_dir/run.json" ]] || fail "--run_dir $run_dir: no run.json in it; give the folder of a run"
+
+# <model_size>/<data_type>/<timestamp>, from the run's own record
+run="$(
+    python - "$run_dir" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from growth.command_line import run_script
+from growth.layout import read_run, run_folder
+
+run_script(lambda _: print(run_folder(read_run(Path(sys.argv[1])))))
+PYTHON
+)"
+
+python evaluate/predict.py --model_name_or_path "$run_dir" \
+    --eval_data_path "$data_dir/curated/valid" --split valid ${rest[@]+"${rest[@]}"}
+python evaluate/score.py --pred_data_path "evaluate/pred-data/valid/$run" \
+    --results_path "evaluate/results/valid/$run" --details
+chosen="$(python evaluate/select_checkpoint.py --results_path "evaluate/results/valid/$run" | tail -n 1)"
+echo "chosen: $chosen"
+checkpoint="$(basename "${chosen%%$'\t'*}")"
+
+python evaluate/predict.py --model_name_or_path "$run_dir/$checkpoint" \
+    --eval_data_path "$data_dir/curated/test" --split test ${rest[@]+"${rest[@]}"}
+python evaluate/score.py --pred_data_path "evaluate/pred-data/test/$run" \
+    --results_path "evaluate/results/test/$run" --details

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Fine-tune a foundation model on one setting.
+#
+#   bash scripts/run_train.sh --data_type curated-160 --model_size 7b \
+#       --model_name_or_path MODEL --batch_size 8 --gradient_accumulation 1
+#
+# --data_type T    a setting that `python data/build.py --data_type T` has built in data/T
+# --model_size S   names the run and its curves, such as 7b
+# --resume         go on with the newest run of this setting and size
+# Any other flag goes to train/finetune.py (see its --help), --train_dir and --valid_dir too.
+# Makes runs/runs-S/T/<timestamp>/ with run.json, metrics.jsonl and checkpoint-<step>, and
+# <timestamp>.log beside it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+data_type="" model_size="" output_dir="" train_dir="" resume=false
+given=("$@")
+for ((i = 0; i < ${#given[@]}; i++)); do
+    case "${given[i]}" in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --data_type) data_type="${given[i + 1]:-}" ;;
+        --model_size) model_size="${given[i + 1]:-}" ;;
+        --output_dir) output_dir="${given[i + 1]:-}" ;;
+        --train_dir) train_dir="${given[i + 1]:-}" ;;
+        --resume) resume=true ;;
+    esac
+done
+[[ -n "$data_type" ]] || fail "--data_type is missing; bash scripts/run_train.sh --help"
+[[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the run"
+
+# The name of the setting is checked before anything is made, the nearest one named first.
+python - "$data_type" <<'PYTHON'
+import sys
+
+from growth.command_line import run_script
+from growth.settings import recipe_of
+
+run_script(lambda _: recipe_of(sys.argv[1]))
+PYTHON
+if [[ -z "$train_dir" && ! -d "data/$data_type" ]]; then
+    fail "data/$data_type: not built yet; python data/build.py --data_type $data_type"
+fi
+
+if [[ -z "$output_dir" ]]; then
+    setting="runs/runs-$model_size/$data_type"
+    if $resume; then
+        newest="$(find "$setting" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort | tail -n 1)"
+        [[ -n "$newest" ]] || fail "--resume: there is no run in $setting to go on with"
+        output_dir="$newest"
+    else
+        output_dir="$setting/$(date +%Y%m%d-%H%M%S)"
+    fi
+fi
+
+log="${output_dir%/}.log"
+existed=true
+[[ -d "$(dirname "$output_dir")" ]] || existed=false
+mkdir -p "$(dirname "$output_dir")"
+status=0
+python train/finetune.py --train_dir "data/$data_type" --valid_dir data/curated/valid \
+    --output_dir "$output_dir" "$@" 2>&1 | tee -a "$log" || status=$?
+if [[ $status -ne 0 && ! -d "$output_dir" ]]; then
+    # Nothing was begun: leave no trace of it.
+    rm -f "$log"
+    $existed || rmdir -p --ignore-fail-on-non-empty "$(dirname "$output_dir")"
+    exit "$status"
+fi
+[[ $status -eq 0 ]] && echo "$output_dir"
+exit "$status"
