@@ -57,12 +57,12 @@ def micro_batches(
 def flattened(examples: Sequence[Example]) -> Batch:
     """All examples in one row without padding; positions restart at each.
 
-    input_ids, position_ids: `(1, tokens)`. keep: `(supervised,)`, the places whose output predicts
-    a supervised token. targets: `(supervised,)`, those tokens.
+    input_ids, position_ids: `(1, tokens)`. boundaries: `(examples + 1,)`. keep: `(supervised,)`,
+    the places whose output predicts a supervised token. targets: `(supervised,)`, those tokens.
 
-        input_ids     a b c d | e f g        labels of c, d, g count:
-        position_ids  0 1 2 3 | 0 1 2
-        keep            1 2       5          targets  c d g
+        input_ids     a b c d | e f g        boundaries  0 4 7
+        position_ids  0 1 2 3 | 0 1 2        labels of c, d, g count:
+        keep            1 2       5          targets     c d g
     """
     lengths = [len(example["input_ids"]) for example in examples]
     labels = torch.cat([example["labels"] for example in examples])
@@ -71,9 +71,24 @@ def flattened(examples: Sequence[Example]) -> Batch:
     return {
         "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
         "position_ids": positions[None],
+        "boundaries": torch.tensor([0, *lengths]).cumsum(0).int(),
         "keep": supervised - 1,
         "targets": labels[supervised],
     }
+
+
+def supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Logits `(supervised, vocabulary)` of a flattened batch, from a model in varlen attention.
+
+    The output layer runs on the places that predict a supervised token, nowhere else.
+    """
+    return model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        cu_seq_lens_q=batch["boundaries"],
+        logits_to_keep=batch["keep"],
+        use_cache=False,
+    ).logits[0]
 
 
 def padded(examples: Sequence[Example], pad_id: int) -> Batch:

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from growth.batches import Example, flattened, micro_batches
+from growth.attention import VARLEN, attending
+from growth.batches import Example, flattened, micro_batches, supervised_logits
 from growth.chat import IGNORED_LABEL
 
 
@@ -37,7 +38,7 @@ def perplexities(
     The exponential of the mean cross-entropy of a token; bounded, so that JSON can hold it.
     """
     results = [0.0] * len(examples)
-    for indices, logits, targets, owners in _supervised_logits(model, examples, max_tokens):
+    for indices, logits, targets, owners in _micro_batch_logits(model, examples, max_tokens):
         losses = cross_entropy(logits.float(), targets, reduction="none").double()
         for place, index in enumerate(indices):
             mean = losses[owners == place].mean().item()
@@ -62,13 +63,13 @@ def next_token_logits(
         for prompt in prompts
     ]
     results: list[list[float]] = [[] for _ in prompts]
-    for indices, logits, _, _ in _supervised_logits(model, examples, max_tokens):
+    for indices, logits, _, _ in _micro_batch_logits(model, examples, max_tokens):
         for index, row in zip(indices, logits[:, list(token_ids)].float().tolist(), strict=True):
             results[index] = row
     return results
 
 
-def _supervised_logits(
+def _micro_batch_logits(
     model: PreTrainedModel, examples: Sequence[Example], max_tokens: int
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
     """For each micro-batch: indices of its examples, `(supervised, vocabulary)` logits, targets,
@@ -77,11 +78,7 @@ def _supervised_logits(
     numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
     for group in micro_batches(numbered, max_tokens):
         batch = {name: tensor.to(model.device) for name, tensor in flattened(group).items()}
-        logits = model(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            logits_to_keep=batch["keep"],
-            use_cache=False,  # with a cache samples would see each other, silently
-        ).logits[0]
+        with attending(model, VARLEN):
+            logits = supervised_logits(model, batch)
         starts = (batch["position_ids"][0] == 0).cumsum(0) - 1
         yield [e["index"] for e in group], logits, batch["targets"], starts[batch["keep"]]

@@ -19,7 +19,15 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from growth.batches import Batch, Example, flattened, micro_batches, supervised_tokens
+from growth.attention import VARLEN
+from growth.batches import (
+    Batch,
+    Example,
+    flattened,
+    micro_batches,
+    supervised_logits,
+    supervised_tokens,
+)
 from growth.chat import ChatTokenizer
 from growth.devices import Compute
 from growth.files import json_line, write_text
@@ -91,19 +99,8 @@ def linear_decay(step: int, steps: int, end_factor: float) -> float:
 
 
 def summed_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The sum of the cross-entropies of the supervised tokens of a flattened batch, in nats.
-
-    The output layer runs on the places that predict a supervised token, nowhere else.
-    """
-    logits = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        logits_to_keep=batch["keep"],
-        # Without a cache and a mask transformers finds the borders of the samples in position_ids;
-        # with either of them samples would see each other, silently.
-        use_cache=False,
-    ).logits
-    return cross_entropy(logits[0].float(), batch["targets"], reduction="sum")
+    """The sum of the cross-entropies of the supervised tokens of a flattened batch, in nats."""
+    return cross_entropy(supervised_logits(model, batch).float(), batch["targets"], reduction="sum")
 
 
 class InstructionTrainer(Trainer):
@@ -150,6 +147,7 @@ class InstructionTrainer(Trainer):
             report_to="none",
             **options,
         )
+        model.set_attn_implementation(VARLEN)
         super().__init__(model=model, args=arguments, train_dataset=train, eval_dataset=valid)
         self.remove_callback(PrinterCallback)
         self.add_callback(ProgressBar())

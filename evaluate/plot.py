@@ -1,0 +1,97 @@
+"""Draw growth curves: <plots_path>/<plot_type>/<ability>.png, and .csv with the numbers drawn.
+
+    python evaluate/plot.py --plot_type all
+
+Plot types: `overall` (curated data, a curve a model size), `curated_vs_synthetic-<size>` (such as
+-7b), `ood` (the out-of-domain sets), and `all`: each of these that has data, and
+<plots_path>/all/overview.png, the ten abilities on one page.
+
+Reads every *-results.json below --results_path, as score.py wrote them. Where a run has several
+checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures show raw scores with
+their 95 % interval; --smooth gives the look of the published figures and says so on each.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from growth.command_line import InputError, argument_parser, run_script
+from growth.curves import SIGMA, growth_points, read_results, sizes_of
+from growth.files import check_writable, replacing, write_text
+from growth.layout import PLOTS, RESULTS
+from growth.plots import PLOT_TYPES, check_plot_type, drawings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, read the results, draw, print each path written."""
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--plot_type",
+        required=True,
+        help=f"one of {', '.join(PLOT_TYPES)}; the size may be any that was scored",
+    )
+    parser.add_argument(
+        "--results_path",
+        type=Path,
+        default=RESULTS / "test",
+        help="folder of *-results.json files, at any depth",
+    )
+    parser.add_argument("--plots_path", type=Path, default=PLOTS, help="where figures are written")
+    parser.add_argument(
+        "--selection_path",
+        type=Path,
+        help="folder of the choices of select_checkpoint.py; default: valid beside --results_path",
+    )
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
+    )
+    args = parser.parse_args(argv)
+
+    check_plot_type(args.plot_type)
+    check_writable(args.plots_path, "--plots_path")
+    draw(
+        args.plot_type,
+        args.results_path,
+        args.selection_path or args.results_path.parent / "valid",
+        args.plots_path,
+        args.smooth,
+    )
+
+
+def draw(
+    plot_type: str, results_path: Path, selection_path: Path, plots_path: Path, smoothed: bool
+) -> None:
+    """Read, draw and write, one figure and its numbers after the other.
+
+    Raises:
+        InputError: there is nothing to plot.
+    """
+    results = read_results(results_path, selection_path)
+    for note in results.notes:
+        print(f"note: {note}", file=sys.stderr)
+    points = growth_points(results.rows)
+    planned = drawings(points, plot_type, smoothed)
+    if not planned:
+        there = ", ".join(
+            f"{size} {source}"
+            for size in sizes_of(points)
+            for source in dict.fromkeys(points.loc[points["model_size"] == size, "source"])
+        )
+        raise InputError(
+            f"--plot_type {plot_type}: nothing to plot, no such results in --results_path "
+            f"{results_path}, only: {there}. Predict and score what is missing "
+            "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
+        )
+    for drawing in planned:
+        stem = plots_path / drawing.folder / drawing.stem
+        numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
+        write_text(numbers, drawing.table(smoothed).to_csv(index=False))
+        with replacing(figure) as temporary:
+            drawing.draw().savefig(temporary, format="png", dpi=150)
+        print(numbers, figure, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Run all checks: lint, format, shell scripts, tests.
+#
+#   bash scripts/test.sh [pytest arguments]
+#
+# Makes .venv from requirements.txt if there is none and no virtual environment is active.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+source scripts/environment.sh
+
+ruff check .
+ruff format --check .
+shellcheck scripts/*.sh .ci/run
+python -m pytest "$@"

@@ -1,0 +1,177 @@
+"""What the tests share: recorded facts, a clean copy of the repository, a tiny model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
+
+
+def _shared(folder):
+    path = SHARED / folder
+    if not path.is_dir():
+        reason = f"recorded facts are not here ({path}; GROWTH_SHARED points elsewhere)"
+        if os.environ.get("GROWTH_REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of recorded facts, with the model tiny-llama."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def proxy():
+    """A real data set in DoIT's format."""
+    return _shared("data/doit-proxy")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the scripts in a folder of their own, so that outputs land nowhere else."""
+    for name in ("data", "train", "evaluate", "scripts"):
+        (tmp_path / name).mkdir()
+        for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
+            shutil.copy(script, tmp_path / name)
+    return tmp_path
+
+
+def run(*command, cwd, check=True):
+    """Run a script as a user would; returns the finished process with its output."""
+    command = [str(part) for part in command]
+    if command[0].endswith(".py"):
+        command.insert(0, sys.executable)
+    elif command[0].endswith(".sh"):
+        command.insert(0, "bash")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} ended in {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def line(type_="biology", gold="A", question_format=0, **fields):
+    """A line in DoIT's format."""
+    messages = [
+        {"role": "user", "content": "题目\nA. 甲\nB. 乙\nC. 丙\nD. 丁"},
+        {"role": "assistant", "content": gold},
+    ]
+    return {
+        "messages": messages,
+        "idx": 0,
+        "type": type_,
+        "question_format": question_format,
+    } | fields
+
+
+def write_lines(path, lines):
+    """Write JSON Lines; strings and bytes go in as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [
+        part
+        if isinstance(part, bytes)
+        else ((part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)) + "\n").encode()
+        for part in lines
+    ]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def read_lines(path):
+    """Read JSON Lines."""
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+
+
+TEXTS = [
+    "题目：下列哪一项正确？\nA. 甲\nB. 乙\nC. 丙\nD. 丁",
+    "答案是：A",
+    "解：1+2=3\n答案\n$3$",
+    "春风又绿江南岸，明月何时照我还。",
+    "def f(x):\n    return x + 1",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A LLaMA of a few thousand parameters with a sentencepiece tokenizer of its own."""
+    import io
+
+    import sentencepiece
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    vocabulary = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 20),
+        model_writer=vocabulary,
+        model_type="bpe",
+        vocab_size=380,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        user_defined_symbols=["▁A", "▁B", "▁C", "▁D"],
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(vocabulary.getvalue())
+    tokenizer = SentencePieceBackend(
+        vocab_file=str(folder / "tokenizer.model"),
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A data folder in DoIT's layout: 4 lines an ability to train, 3 to validate, 2 to test."""
+    from growth.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
+
+    data = tmp_path_factory.mktemp("data")
+    for ability in ABILITIES + OUT_OF_DOMAIN:
+        gold = "解：1+2=3\n答案\n$3$" if ability.kind is Kind.MATH else "A"
+        for part, count in (("valid", 3), ("test", 2)):
+            fields = {"question_format": ability.question_format}
+            if ability.kind is Kind.MATH:
+                fields["answer"] = "3"
+            if ability.kind is Kind.CHOICE:
+                fields["choices"] = [gold, "甲乙", "丙丁"]
+            write_lines(
+                data / f"curated/{part}/{ability.name}_{part}.json",
+                [line(ability.name, gold, idx=i, **fields) for i in range(count)],
+            )
+        if not ability.out_of_domain:
+            write_lines(
+                data / f"curated/1000/{ability.name}_1000.json",
+                [line(ability.name, gold, idx=i) for i in range(4)],
+            )
+    return data

@@ -1,0 +1,473 @@
+"""evaluate/plot.py and the numbers behind its figures, on results files written here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from growth.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
+from growth.command_line import InputError
+from growth.curves import growth_points, read_results, size_key, smooth, source_of
+from growth.plots import CURVE_ORDER, drawings, size_styles, sizes_of, title_of
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "evaluate" / "plot.py"
+TYPES = ("biology", "code")
+CEVAL = "ceval_physician"
+
+
+def _load_script():
+    spec = importlib.util.spec_from_file_location("plot_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plot = _load_script()
+
+
+def scored(kind, score, expected=25.0, n=100):
+    low, high = max(0.0, score - 9.5), min(100.0, score + 9.25)
+    return {"type": kind, "n": n, "score": score, "expected": expected, "low": low, "high": high}
+
+
+def results_of(score, types=(*TYPES, CEVAL), **run):
+    """The content of a results file; every ability scores `score`, more by its place."""
+    files = {f"{kind}_test": scored(kind, score + i, 25.0 + i) for i, kind in enumerate(types)}
+    value = {"run": run, "files": files}
+    for name, abroad in (("average", False), ("ood_average", True)):
+        own = [f for f in files.values() if ability_of(f["type"]).out_of_domain == abroad]
+        if own:
+            mean = sum(file["score"] for file in own) / len(own)
+            value |= {name: mean, f"{name}_low": mean - 5, f"{name}_high": mean + 5}
+            value |= {f"expected_{name}": sum(file["expected"] for file in own) / len(own)}
+    return value
+
+
+def write(folder, data_type, score, size="7b", timestamp="t0", checkpoint="checkpoint-3", **more):
+    types = more.pop("types", (*TYPES, CEVAL))
+    run = {"model_size": size, "data_type": data_type, "timestamp": timestamp}
+    run |= {"checkpoint": checkpoint, "seed": 0, "limit": None} | more
+    limit = f"-limit{run['limit']}" if run["limit"] else ""
+    path = folder / size / data_type / timestamp / f"{checkpoint}{limit}-results.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results_of(score, types, **run)), encoding="utf-8")
+    return path
+
+
+def select(folder, checkpoint, data_type="curated-10", limit=None):
+    name = f"selected-checkpoint-limit{limit}.json" if limit else "selected-checkpoint.json"
+    path = folder / "7b" / data_type / "t0" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    selection = {"model_size": "7b", "data_type": data_type, "timestamp": "t0", "limit": limit}
+    path.write_text(json.dumps(selection | {"checkpoint": checkpoint, "reason": "best"}))
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two sizes; curated at both, synthetic at 7b."""
+    folder = tmp_path / "results" / "test"
+    for data_type, score in (("curated-10", 20.0), ("curated-40", 31.0), ("baseline", 52.5)):
+        write(folder, data_type, score)
+    write(folder, "curated-10", 26.0, size="13b")
+    write(folder, "synthetic-40", 24.0)
+    write(folder, "synthetic-40960", 29.0)
+    return folder
+
+
+def run(results, tmp_path, plot_type, *flags):
+    plots = tmp_path / "plots"
+    places = (f"--results_path={results}", f"--plots_path={plots}")
+    plot.main([f"--plot_type={plot_type}", *places, *flags])
+    return plots
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def pairs(folder, *stems):
+    return {f"{folder}/{stem}.{end}" for stem in stems for end in ("png", "csv")}
+
+
+def points_of(results, selection=None):
+    return growth_points(read_results(results, selection or results.parent / "valid").rows)
+
+
+def texts(figure):
+    parts = [
+        text.get_text() for ax in figure.axes for text in [ax.title, ax._left_title, *ax.texts]
+    ]
+    return "\n".join([*parts, figure.get_suptitle()])
+
+
+OVERALL = pairs("overall", *TYPES, "average")
+VERSUS = pairs("curated_vs_synthetic-7b", *TYPES, "average")
+OOD = pairs("ood", "ceval_physician_fshot", "ood_average")
+
+
+@pytest.mark.parametrize(
+    ("plot_type", "expected"),
+    [
+        ("overall", OVERALL),
+        ("curated_vs_synthetic-7b", VERSUS),
+        ("ood", OOD),
+        ("all", OVERALL | VERSUS | OOD | pairs("all", "overview")),
+    ],
+)
+def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_type, expected):
+    plots = run(results, tmp_path, plot_type)
+    assert files(plots) == expected
+    printed = capsys.readouterr().out.splitlines()
+    assert {str(Path(line).relative_to(plots)) for line in printed} == expected
+    assert printed[-1].endswith("all/overview.png" if plot_type == "all" else "average.png")
+    for path in plots.rglob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_csv_holds_the_numbers_of_the_results(results, tmp_path):
+    plots = run(results, tmp_path, "overall")
+    table = pd.read_csv(plots / "overall" / "biology.csv")
+    assert table["model_size"].tolist() == ["7b", "7b", "7b", "13b"]
+    assert table["samples"].tolist() == [10, 40, 10000, 10]
+    assert table["data_type"].tolist() == [
+        "curated-10",
+        "curated-40",
+        "curated-10000",
+        "curated-10",
+    ]
+    assert table["score"].tolist() == [20.0, 31.0, 52.5, 26.0]
+    assert table["low"].tolist() == [10.5, 21.5, 43.0, 16.5]
+    assert table["high"].tolist() == [29.25, 40.25, 61.75, 35.25]
+    assert set(table["chance"]) == {25.0}
+    assert set(table["runs"]) == {1}
+    assert set(table["n"]) == {100}
+    assert table["run_scores"].tolist() == table["score"].tolist()
+    assert table["checkpoints"].iloc[2] == "baseline/t0/checkpoint-3"
+    assert "smoothed_score" not in table
+    average = pd.read_csv(plots / "overall" / "average.csv")
+    assert average["score"].tolist() == [20.5, 31.5, 53.0, 26.5]
+    assert average["low"].tolist() == [15.5, 26.5, 48.0, 21.5]
+    assert set(average["chance"]) == {25.5}
+
+
+def test_samples_stand_at_their_true_places(results):
+    (drawing, *_) = drawings(points_of(results), "curated_vs_synthetic-7b")
+    (ax,) = drawing.draw().axes
+    lines = [
+        line for line in ax.lines if len(line.get_xdata()) > 1 and line.get_zorder() == CURVE_ORDER
+    ]
+    curated, synthetic = (line.get_xdata().tolist() for line in lines)
+    assert curated == [10, 40, 10000]
+    assert synthetic == [40, 40960]
+    place = ax.transData.transform
+    assert place((curated[1], 0))[0] == place((synthetic[0], 0))[0]
+    steps = np.diff([place((x, 0))[0] for x in (10, 40, 160, 640, 2560)])
+    assert np.allclose(steps, steps[0])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        *("10", "40", "160", "640", "2,560", "10k", "41k")
+    ]
+    assert ax.get_xticks().tolist() == [10, 40, 160, 640, 2560, 10000, 40960]
+    assert [line.get_linestyle() for line in lines] == ["-", "--"]
+    assert ax.get_ylabel() == "score (%)"
+
+
+def test_chance_is_a_dashed_line_with_a_label(results):
+    (drawing, *_) = drawings(points_of(results), "overall")
+    figure = drawing.draw()
+    (chance,) = [line for line in figure.axes[0].lines if line.get_label() == "chance"]
+    assert set(chance.get_ydata()) == {25.0}
+    assert chance.get_linestyle() != "-"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["7b curated", "13b curated", "chance"]
+    assert "Biology" in texts(figure)
+    assert "95 % interval" in texts(figure)
+
+
+def test_nothing_drawn_lies_outside_the_axes(tmp_path):
+    for data_type, score in (("curated-10", 0.0), ("curated-40", 98.0), ("mix-40960", 99.0)):
+        write(tmp_path / "test", data_type, score, types=("biology",))
+    for drawing in drawings(points_of(tmp_path / "test"), "overall"):
+        ax = drawing.draw().axes[0]
+        assert ax.get_ylim() == (0, 100)
+        assert ax.get_xlim()[0] < 10
+        assert ax.get_xlim()[1] > 80524
+    write(tmp_path / "low", "curated-10", 3.0, types=("biology",))
+    ax = drawings(points_of(tmp_path / "low"), "overall")[0].draw().axes[0]
+    assert 27 < ax.get_ylim()[1] < 40  # the chance line and the interval fit
+
+
+def test_the_overview_has_ten_panels_and_one_scale(results):
+    overview = drawings(points_of(results), "all")[-1]
+    assert (overview.folder, overview.stem) == ("all", "overview")
+    figure = overview.draw()
+    assert [ax._left_title.get_text() for ax in figure.axes] == [a.title for a in ABILITIES]
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["7b curated", "13b curated", "7b synthetic", "chance"]
+    assert sum("no results" in texts.get_text() for ax in figure.axes for texts in ax.texts) == 8
+    assert set(overview.points["source"]) == {"curated", "synthetic"}
+
+
+def test_settings_on_no_curve_are_markers_of_overall(results):
+    write(results, "reconstruct", 60.0)
+    write(results, "mix-0", 61.0)
+    points = points_of(results)
+    biology = drawings(points, "overall")[0]
+    other = biology.points[biology.points["source"] == "other"]
+    assert list(zip(other["data_type"], other["samples"], strict=True)) == [
+        *(("reconstruct", 10000), ("maximum", 39564))
+    ]
+    labels = [text.get_text() for text in biology.draw().legends[0].get_texts()]
+    assert labels == ["7b curated", "13b curated", "reconstruct", "maximum", "chance"]
+    for plot_type in ("curated_vs_synthetic-7b", "ood"):
+        assert all("other" not in set(d.points["source"]) for d in drawings(points, plot_type))
+
+
+def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
+    write(results, "curated-10", 30.0, timestamp="t1", seed=1)
+    plots = run(results, tmp_path, "overall")
+    first = pd.read_csv(plots / "overall" / "biology.csv", dtype={"run_scores": str}).iloc[0]
+    assert (first["score"], first["low"], first["high"]) == (25.0, 15.5, 34.25)
+    assert (first["runs"], first["n"], first["run_scores"]) == (2, 100, "20.0 30.0")
+    assert first["checkpoints"] == "curated-10/t0/checkpoint-3 curated-10/t1/checkpoint-3"
+    figure = drawings(points_of(results), "overall")[0].draw()
+    drawn = [line.get_ydata() for line in figure.axes[0].lines if line.get_xdata()[0] == 10]
+    assert any(list(ys) == [20.0, 30.0] for ys in drawn)
+    assert "mean of runs" in texts(figure)
+
+
+def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):
+    path = write(tmp_path / "test", "curated-10", 20.0, types=("biology",))
+    value = json.loads(path.read_text())
+    value["files"]["biology_more_test"] = scored("biology", 60.0, n=300)
+    path.write_text(json.dumps(value))
+    points = points_of(tmp_path / "test").set_index("ability")
+    assert points.loc["biology", ["score", "n"]].tolist() == [50.0, 400]
+
+
+def test_the_selected_checkpoint_is_drawn(results, tmp_path):
+    write(results, "curated-10", 77.0, checkpoint="checkpoint-9")
+    select(results.parent / "valid", "checkpoint-9")
+    select(tmp_path / "elsewhere", "checkpoint-3")
+    table = Path("ood", "ceval_physician_fshot.csv")
+    plots = run(results, tmp_path, "ood")
+    assert pd.read_csv(plots / table)["score"].iloc[0] == 77.0 + len(TYPES)
+    plots = run(results, tmp_path, "ood", f"--selection_path={tmp_path / 'elsewhere'}")
+    assert pd.read_csv(plots / table)["score"].iloc[0] == 20.0 + len(TYPES)
+
+
+def test_a_smoke_run_selects_for_itself_only(tmp_path):
+    folder = tmp_path / "test"
+    for score, checkpoint in ((20.0, "checkpoint-3"), (30.0, "checkpoint-6")):
+        write(folder, "curated-10", score, checkpoint=checkpoint, limit=5)
+    select(tmp_path / "valid", "checkpoint-3")
+    select(tmp_path / "valid", "checkpoint-6", limit=5)
+    assert points_of(folder)["score"].iloc[0] == 30.0
+    for score, checkpoint in ((40.0, "checkpoint-3"), (50.0, "checkpoint-6")):
+        write(folder, "curated-10", score, checkpoint=checkpoint)
+    assert points_of(folder)["score"].iloc[0] == 40.0
+    (tmp_path / "valid" / "7b" / "curated-10" / "t0" / "selected-checkpoint.json").unlink()
+    with pytest.raises(InputError, match="none was selected"):
+        points_of(folder)
+
+
+def test_an_only_checkpoint_that_was_not_selected_is_drawn_with_a_note(results, tmp_path, capsys):
+    select(results.parent / "valid", "checkpoint-9")
+    run(results, tmp_path, "ood")
+    assert "checkpoint-9 was selected" in capsys.readouterr().err
+
+
+def test_limits_are_told_in_title_and_name(results, tmp_path):
+    write(results, "curated-160", 50.0, limit=5)
+    plots = run(results, tmp_path, "ood")
+    assert files(plots) == pairs("ood", "ceval_physician_fshot-limit5", "ood_average-limit5")
+    for drawing in drawings(points_of(results), "all"):
+        assert drawing.stem.endswith("-limit5")
+        if drawing.folder == "all" or drawing.stem.startswith("biology"):
+            assert "limit 5: smoke run, not a result" in texts(drawing.draw())
+
+
+def test_a_smoke_run_beside_a_complete_one_does_not_count(results, tmp_path, capsys):
+    write(results, "curated-10", 99.0, limit=5)
+    write(results, "curated-10000", 99.0, timestamp="t1", limit=5)
+    plots = run(results, tmp_path, "ood")
+    assert files(plots) == OOD
+    table = pd.read_csv(plots / "ood" / "ceval_physician_fshot.csv")
+    assert 99.0 + len(TYPES) not in table["score"].tolist()
+    assert "checkpoint-3-limit5-results.json" in capsys.readouterr().err
+
+
+def test_smoothing_is_stated_and_the_points_stay_raw(results, tmp_path):
+    points = points_of(results)
+    raw, smoothed = (drawings(points, "all", smoothed=s) for s in (False, True))
+    for drawing in (raw[0], raw[-1]):
+        assert "smoothed" not in texts(drawing.draw())
+    for drawing in (smoothed[0], smoothed[-1]):
+        figure = drawing.draw()
+        assert "smoothed (sigma 0.8)" in texts(figure)
+        markers = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
+        drawn = {(float(line.get_xdata()[0]), line.get_ydata()[0]) for line in markers}
+        assert {(10.0, 20.0), (40.0, 31.0), (10000.0, 52.5)} <= drawn
+    table = pd.read_csv(run(results, tmp_path, "overall", "--smooth") / "overall" / "biology.csv")
+    expected = smooth([0, 1, 2], [20.0, 31.0, 52.5], steps=1)[1]
+    assert np.allclose(table["smoothed_score"][:3], expected, atol=1e-4)
+    assert table["score"].tolist() == [20.0, 31.0, 52.5, 26.0]
+
+
+def test_smooth_is_the_published_filter_without_overshoot():
+    # By hand: weights exp(-k^2 / 1.28) over k = -3..3, the ends mirrored (d c b a | a b c d).
+    weights = np.exp(-(np.arange(-3, 4) ** 2) / 1.28)
+    mirrored = np.array([20, 40, 10, 10, 40, 20, 60, 60, 20, 40])
+    filtered = [mirrored[i : i + 7] @ weights / weights.sum() for i in range(4)]
+    places = [1.0, 2.0, 3.0, 5.0]
+    assert np.allclose(smooth(places, [10, 40, 20, 60], steps=1)[1], filtered)
+    xs, ys = smooth(places, [10, 40, 20, 60], steps=50)
+    assert (np.diff(xs) > 0).all()
+    assert np.allclose(ys[::50], filtered)
+    for i in range(3):
+        piece = ys[50 * i : 50 * (i + 1) + 1]
+        assert piece.min() >= min(piece[[0, -1]]) - 1e-9
+        assert piece.max() <= max(piece[[0, -1]]) + 1e-9
+    assert np.allclose(smooth([0, 1, 2, 4], [7, 7, 7, 7])[1], 7)
+    assert [list(part) for part in smooth([3], [5])] == [[3], [5]]
+    assert (np.diff(smooth([0, 1], [2, 8])[1]) > 0).all()
+
+
+def test_names_and_order():
+    assert sorted(["33b", "tiny", "7b", "270m", "13b", "1.8b"], key=size_key) == [
+        *("270m", "1.8b", "7b", "13b", "33b", "tiny")
+    ]
+    assert [source_of(t) for t in ("baseline", "curated-10", "synthetic-10", "mix-0")] == [
+        *("curated", "curated", "synthetic", "other")
+    ]
+    assert title_of("ceval_physician_fshot") == OUT_OF_DOMAIN[0].title
+    assert title_of("average", 10) == "Average of the ten abilities"
+    assert title_of("average", 2) == "Average of 2 of the ten abilities"
+    styles = size_styles(["7b", "13b", "33b"])
+    assert len(set(styles.values())) == 3
+
+
+def test_unplaceable_and_custom_results_are_left_out_with_a_note(results, tmp_path, capsys):
+    (results / "nameless-results.json").write_text(json.dumps(results_of(99.0)))
+    write(results, "untuned", 99.0)
+    (results / ".hidden-results.json").write_text("not JSON")
+    run(results, tmp_path, "ood")
+    notes = capsys.readouterr().err
+    assert "nameless-results.json: left out" in notes
+    assert "untuned is not one of the 19 settings" in notes
+    assert sizes_of(points_of(results)) == ["7b", "13b"]
+
+
+def no_folder(results):
+    return results / "nowhere"
+
+
+def empty_folder(results):
+    (results.parent / "empty").mkdir()
+    return results.parent / "empty"
+
+
+def only_nameless(results):
+    folder = empty_folder(results)
+    (folder / "nameless-results.json").write_text(json.dumps(results_of(1.0)))
+    return folder
+
+
+def several_checkpoints(results):
+    write(results, "curated-40", 40.0, checkpoint="checkpoint-9")
+    return results
+
+
+def selected_one_missing(results):
+    select(results.parent / "valid", "checkpoint-12", "curated-40")
+    return several_checkpoints(results)
+
+
+def the_same_twice(results):
+    copy = results / "copy-results.json"
+    copy.write_text(next(results.rglob("*-results.json")).read_text())
+    return results
+
+
+def not_json(results):
+    (results / "x-results.json").write_text("{")
+    return results
+
+
+def not_results(results):
+    (results / "x-results.json").write_text('{"run": {}}')
+    return results
+
+
+def score_missing(results):
+    value = results_of(1.0)
+    del value["files"]["biology_test"]["score"]
+    (results / "x-results.json").write_text(json.dumps(value))
+    return results
+
+
+def size_is_a_path(results):
+    value = results_of(1.0, model_size="../up", data_type="curated-10")
+    (results / "x-results.json").write_text(json.dumps(value))
+    return results
+
+
+def bad_selection(results):
+    (results.parent / "valid").mkdir()
+    (results.parent / "valid" / "selected-checkpoint.json").write_text('{"checkpoint": 3}')
+    return results
+
+
+@pytest.mark.parametrize(
+    ("arrange", "plot_type", "words"),
+    [
+        (no_folder, "all", ["--results_path", "nowhere", "no such folder", "score.py"]),
+        (empty_folder, "all", ["--results_path", "nothing to plot", "-results.json", "score.py"]),
+        (only_nameless, "all", ["nameless-results.json", "model_size", "evaluate/predict.py"]),
+        (lambda r: r, "curated_vs_synthetic-13b", ["nothing to plot", "13b curated"]),
+        (lambda r: r, "curated_vs_synthetic-99b", ["nothing to plot", "7b synthetic"]),
+        (
+            lambda r: r,
+            "overal",
+            ["--plot_type overal", "overall", "ood", "curated_vs_synthetic-7b"],
+        ),
+        (lambda r: r, "curated_vs_synthetic-", ["no such plot", "13b", "all"]),
+        (several_checkpoints, "all", ["7b/curated-40/t0", "checkpoint-9", "select_checkpoint.py"]),
+        (selected_one_missing, "all", ["checkpoint-12 is not there", "--selection_path"]),
+        (the_same_twice, "all", ["copy-results.json", "both results of"]),
+        (not_json, "all", ["x-results.json", "not a JSON file"]),
+        (not_results, "all", ["x-results.json", "'files'"]),
+        (score_missing, "all", ["x-results.json", "biology_test", "'score'"]),
+        (size_is_a_path, "all", ["x-results.json", "'../up'"]),
+        (bad_selection, "all", ["selected-checkpoint.json", "model_size"]),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):
+    folder = arrange(results)
+    with pytest.raises(InputError) as caught:
+        run(folder, tmp_path, plot_type)
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "plots").exists()
+
+
+def test_a_plots_path_that_is_a_file_is_told(results, tmp_path):
+    (tmp_path / "plots").write_text("mine")
+    with pytest.raises(InputError, match="--plots_path"):
+        run(results, tmp_path, "all")
+
+
+def test_the_script_ends_with_2_and_one_message(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--plot_type", "all"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: --results_path evaluate/results/test: nothing to plot")
+    assert done.stderr.count("\n") == 1
+    assert files(tmp_path) == set()
