@@ -32,6 +32,8 @@ INTEROPERABLE_CLASS = "LlamaTokenizer"  # what other tools know our saved tokeni
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
+NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
+
 T = TypeVar("T")
 
 
@@ -174,11 +176,25 @@ def load_model(name_or_path: str, dtype: torch.dtype, chat: ChatTokenizer) -> Pr
         ),
     )
     if model.get_input_embeddings().num_embeddings < chat.vocabulary_size:
-        # New rows begin at the mean of the old ones: unlike random rows, they get little
-        # probability before they are trained.
-        model.resize_token_embeddings(chat.vocabulary_size, mean_resizing=True)
+        _add_rows(model, chat.vocabulary_size)
     model.config.pad_token_id = chat.pad_id
     return model
+
+
+def _add_rows(model: PreTrainedModel, rows: int) -> None:
+    """Grow the vocabulary to `rows`; new rows lie close to the mean of the old ones.
+
+    Unlike random rows they get little probability before they are trained (Hewitt 2021). A little
+    noise tells them apart; it is the same in every process and for every seed.
+    """
+    old = model.get_input_embeddings().num_embeddings
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for layer in (layer for layer in layers if layer is not None):
+        known = layer.weight.data[:old].float()
+        noise = torch.randn(rows - old, known.shape[1], generator=torch.Generator().manual_seed(0))
+        new = known.mean(0) + NEW_ROWS_NOISE * known.std(0) * noise
+        layer.weight.data[old:] = new.to(layer.weight.dtype)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

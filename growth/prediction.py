@@ -101,7 +101,8 @@ class Predictor:
 
         def is_settled(generated: list[int]) -> bool:
             text = self.chat.decode(generated)
-            return len(text) > 1 and "\ufffd" not in text  # half a character may still become one
+            # Two or three bytes alone, which decode to as many U+FFFD, may still become one.
+            return len(text) > 1 and text not in ("\ufffd" * 2, "\ufffd" * 3)
 
         return is_settled
 

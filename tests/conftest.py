@@ -35,14 +35,19 @@ def proxy():
     return _shared("data/doit-proxy")
 
 
+def copy_scripts(folder):
+    """Copy the scripts to `folder`, so that outputs land nowhere else."""
+    for name in ("data", "train", "evaluate", "scripts"):
+        (folder / name).mkdir()
+        for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
+            shutil.copy(script, folder / name)
+    return folder
+
+
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of the scripts in a folder of their own, so that outputs land nowhere else."""
-    for name in ("data", "train", "evaluate", "scripts"):
-        (tmp_path / name).mkdir()
-        for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
-            shutil.copy(script, tmp_path / name)
-    return tmp_path
+    """A copy of the scripts in a folder of their own."""
+    return copy_scripts(tmp_path)
 
 
 def run(*command, cwd, check=True):
@@ -82,12 +87,11 @@ def line(type_="biology", gold="A", question_format=0, **fields):
 def write_lines(path, lines):
     """Write JSON Lines; strings and bytes go in as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [
-        part
-        if isinstance(part, bytes)
-        else ((part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)) + "\n").encode()
-        for part in lines
-    ]
+    parts = []
+    for part in lines:
+        if not isinstance(part, (str, bytes)):
+            part = json.dumps(part, ensure_ascii=False)
+        parts.append(part if isinstance(part, bytes) else f"{part}\n".encode())
     path.write_bytes(b"".join(parts))
     return path
 

@@ -1,0 +1,131 @@
+"""Flattened rows against the padded loop, the published way: same loss, same gradients."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from growth.attention import VARLEN
+from growth.batches import flattened, micro_batches, padded, supervised_tokens
+from growth.chat import IGNORED_LABEL
+from growth.training import summed_loss
+
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.3,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL),
+    "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL),
+    "mistral-window": MistralConfig(**SMALL, sliding_window=5),
+    "gemma3-window": Gemma3TextConfig(
+        **SMALL,
+        sliding_window=5,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    ),
+}
+
+
+def examples(lengths=(1, 2, 7, 12, 12, 19)):
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for length in lengths:
+        ids = torch.randint(0, 97, (length,), generator=generator)
+        labels = ids.clone()
+        labels[torch.rand(length, generator=generator) < 0.4] = IGNORED_LABEL
+        made.append({"input_ids": ids, "labels": labels})
+    return made
+
+
+def small_model(name):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa").float()
+
+
+def padded_loss(model, batch):
+    """The published way: every row padded, every logit computed."""
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).logits
+    return cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
+    )
+
+
+def loss_and_gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flattened_equals_padded(name):
+    model = small_model(name)
+    expected, gradients = loss_and_gradients(model, padded_loss(model, padded(examples(), 0)))
+    model.set_attn_implementation(VARLEN)
+    loss, ours = loss_and_gradients(model, summed_loss(model, flattened(examples())))
+    assert loss == pytest.approx(expected, rel=1e-6)
+    for parameter, gradient in gradients.items():
+        scale = gradient.abs().max().clamp(min=1e-6)
+        assert ((ours[parameter] - gradient).abs().max() / scale) < 1e-5, parameter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_boundaries_samples_see_each_other(name):
+    """The negative control: the equality above, to 1e-6, is not for free."""
+    model = small_model(name)
+    expected = padded_loss(model, padded(examples(), 0)).item()
+    model.set_attn_implementation(VARLEN)
+    batch = flattened(examples())
+    batch["boundaries"] = batch["boundaries"][[0, -1]]
+    assert summed_loss(model, batch).item() != pytest.approx(expected, rel=1e-4)
+
+
+def test_an_architecture_that_asks_for_more_is_refused():
+    from growth.attention import varlen_attention
+
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(NotImplementedError, match="softcap"):
+        varlen_attention(
+            torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=torch.tensor([0, 2]), softcap=30.0
+        )
+
+
+@pytest.mark.parametrize("max_tokens", [1, 13, 20, 1000])
+def test_micro_batches_keep_every_example_within_the_budget(max_tokens):
+    made = examples()
+    groups = list(micro_batches(made, max_tokens))
+    assert sorted(id(e) for group in groups for e in group) == sorted(map(id, made))
+    for group in groups:
+        assert len(group) == 1 or sum(len(e["input_ids"]) for e in group) <= max_tokens
+    assert all(len(group) <= 2 for group in micro_batches(made, 1000, max_samples=2))
+
+
+def test_micro_batches_do_not_change_the_loss():
+    model = small_model("llama")
+    model.set_attn_implementation(VARLEN)
+    whole = summed_loss(model, flattened(examples())).item()
+    parts = sum(summed_loss(model, flattened(g)).item() for g in micro_batches(examples(), 13))
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_first_token_of_a_sample_carries_no_loss():
+    ids = torch.tensor([5, 6, 7])
+    batch = flattened([{"input_ids": ids, "labels": ids}, {"input_ids": ids, "labels": ids}])
+    assert batch["keep"].tolist() == [0, 1, 3, 4]
+    assert batch["targets"].tolist() == [6, 7, 6, 7]
+    assert supervised_tokens([{"input_ids": ids, "labels": ids}]) == 2

@@ -1,0 +1,160 @@
+"""Predictions against recorded facts; batching, cutting and stopping early."""
+
+import math
+
+import pytest
+import torch
+from conftest import line, read_lines
+from torch.nn.functional import cross_entropy
+
+from growth.chat import IGNORED_LABEL
+from growth.generation import Prompt, greedy_answers
+from growth.likelihood import continuation_example, next_token_logits, perplexities
+from growth.models import load_model, load_tokenizer
+from growth.prediction import Decoding, Predictor
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(golden):
+    chat = load_tokenizer(golden / "tiny-llama")
+    return load_model(golden / "tiny-llama", torch.float32, chat).eval(), chat
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    facts = read_lines(golden / "predictions.jsonl")
+    return {kind: [f for f in facts if f["kind"] == kind] for kind in ("generate", "perplexity")}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20])
+def test_recorded_generations(tiny_llama, recorded, batch_size):
+    model, chat = tiny_llama
+    facts = recorded["generate"]
+    prompts = [Prompt(chat.encode_prompt(f["messages"]), 8) for f in facts]
+    answers = dict(
+        greedy_answers(
+            model, prompts, chat.stop_ids, list(chat.letter_ids.values()), chat.pad_id, batch_size
+        )
+    )
+    assert len(answers) == len(facts) == 20
+    for index, fact in enumerate(facts):
+        assert answers[index].ids == fact["generated_ids"]
+        assert answers[index].first_logits == pytest.approx(
+            list(fact["choice_logits"].values()), rel=1e-3
+        )
+
+
+@pytest.mark.parametrize("max_tokens", [1, 1024])
+def test_recorded_perplexities(tiny_llama, recorded, max_tokens):
+    model, chat = tiny_llama
+    facts = recorded["perplexity"]
+    examples = [
+        continuation_example(
+            chat.encode_prompt(f["messages"]), [*chat.encode_content(c), chat.eot_id], 2048
+        )
+        for f in facts
+        for c in f["choices"]
+    ]
+    assert len(facts) == 20
+    assert perplexities(model, examples, max_tokens) == pytest.approx(
+        [p for f in facts for p in f["generated_ppl"]], rel=1e-3
+    )
+
+
+def test_letter_logits_in_a_packed_row_are_those_of_the_first_answer_step(tiny_llama, recorded):
+    model, chat = tiny_llama
+    prompts = [chat.encode_prompt(f["messages"]) for f in recorded["generate"]]
+    logits = next_token_logits(model, prompts, list(chat.letter_ids.values()), 1024)
+    for row, fact in zip(logits, recorded["generate"], strict=True):
+        assert row == pytest.approx(list(fact["choice_logits"].values()), rel=1e-3)
+
+
+def test_perplexity_is_the_exponential_of_the_mean(tiny_model):
+    chat = load_tokenizer(tiny_model)
+    model = load_model(tiny_model, torch.float32, chat).eval()
+    ids = torch.tensor([3, 9, 20, 31])
+    example = {"input_ids": ids, "labels": torch.tensor([IGNORED_LABEL, IGNORED_LABEL, 20, 31])}
+    with torch.no_grad():
+        logits = model(input_ids=ids[None]).logits[0]
+    expected = math.exp(cross_entropy(logits[1:3], ids[2:]).item())
+    assert perplexities(model, [example], 100) == [pytest.approx(expected, rel=1e-6)]
+
+
+def test_a_long_context_is_cut_from_its_left_and_a_long_choice_at_its_end():
+    example = continuation_example(list(range(10)), [91, 92], max_length=6)
+    assert example["input_ids"].tolist() == [6, 7, 8, 9, 91, 92]
+    assert example["labels"].tolist() == [IGNORED_LABEL] * 4 + [91, 92]
+    alone = continuation_example(list(range(10)), list(range(90, 99)), max_length=4)
+    assert alone["input_ids"].tolist() == [9, 90, 91, 92]
+
+
+def predictor(tiny_model, **decoding):
+    chat = load_tokenizer(tiny_model)
+    return Predictor(load_model(tiny_model, torch.float32, chat), chat, Decoding(**decoding))
+
+
+def test_records_are_the_line_and_what_was_predicted(tiny_model):
+    lines = [
+        line("biology", "B", extra=1, generated_response="stale"),
+        line("code", "甲", 1, choices=["甲", "乙", "丙"]),
+    ]
+    first, second = predictor(tiny_model, max_new_tokens=3).predict(lines)
+    assert {k: first[k] for k in ("messages", "type", "extra")} == {
+        k: lines[0][k] for k in ("messages", "type", "extra")
+    }
+    assert isinstance(first["generated_response"], str)
+    assert first["generated_response"] != "stale"
+    assert list(first["choice_logits"]) == ["A", "B", "C", "D"]
+    assert second.items() >= lines[1].items()
+    assert len(second["generated_ppl"]) == 3
+
+
+def test_predictions_do_not_depend_on_the_batch(tiny_model):
+    lines = [line("math", "甲" * n, answer="1") for n in (1, 30, 2, 60)]
+    lines += [line("code", "甲", 1, choices=["甲", "乙" * n, "丙丙"]) for n in (1, 7)]
+    for record in lines:
+        record["messages"] = [dict(m) for m in record["messages"]]
+    lines[1]["messages"][0]["content"] *= 3
+    one = predictor(tiny_model, max_new_tokens=12, batch_size=1, tokens_per_batch=1).predict(lines)
+    all_ = predictor(tiny_model, max_new_tokens=12).predict(lines)
+    for a, b in zip(one, all_, strict=True):
+        assert a.get("generated_response") == b.get("generated_response")
+        if "generated_ppl" in b:
+            assert a["generated_ppl"] == pytest.approx(b["generated_ppl"], rel=1e-4)
+        else:
+            assert a["choice_logits"] == pytest.approx(b["choice_logits"], rel=1e-3)
+
+
+def test_prompt_and_answer_fit_the_positions(tiny_model):
+    """256 positions: a longer prompt loses its beginning, and the answer ends with them."""
+    long = line("math", "1", answer="1")
+    long["messages"][0]["content"] = "题目甲乙丙丁" * 200
+    engine = predictor(tiny_model)
+    prompt = engine._prompt(long)
+    assert len(prompt.ids) == 255
+    assert prompt.ids[-1] == engine.chat.assistant_id
+    assert prompt.max_new_tokens == 1
+    assert len(engine.predict([long])) == 1
+
+
+def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
+    lines = [line("biology", "A"), line("math", "1", answer="1"), line("ethics", "AB")]
+    early = predictor(tiny_model, max_new_tokens=40).predict(lines)
+    full = predictor(tiny_model, max_new_tokens=40, full_responses=True).predict(lines)
+    assert full[0]["generated_response"].startswith(early[0]["generated_response"])
+    assert len(early[0]["generated_response"]) < len(full[0]["generated_response"])
+    assert early[1:] == full[1:]
+    from growth.scoring import judge
+
+    assert judge(early[0]) == judge(full[0])
+
+
+def test_half_a_character_does_not_settle_an_answer(tiny_model):
+    """Three byte pieces make one character; after two of them it is not decided."""
+    engine = predictor(tiny_model)
+    record = line("biology", "A")
+    ids = engine.chat.encode_content("龘")  # no piece of its own: bytes
+    assert len(ids) > 3
+    is_settled = engine._stop(record)
+    assert not any(is_settled(ids[:n]) for n in range(len(ids) + 1))
+    assert is_settled(engine.chat.encode_content("龘龘"))

@@ -1,0 +1,126 @@
+"""Scores against recorded verdicts, and what the published scorer got wrong."""
+
+import json
+
+import pytest
+from conftest import line, read_lines, run, write_lines
+
+from growth.abilities import LETTERS
+from growth.scoring import judge, score_file, summarise, wilson
+
+
+def test_all_recorded_verdicts_through_the_script(golden, checkout):
+    facts = read_lines(golden / "scoring.jsonl")
+    write_lines(checkout / "in/pred_recorded.json", [fact["sample"] for fact in facts])
+    run("evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", "--details",
+        cwd=checkout)  # fmt: skip
+    details = read_lines(checkout / "out/in-details/recorded.jsonl")
+    assert len(details) == len(facts) == 1200
+    for ours, fact in zip(details, facts, strict=True):
+        assert ours["score"] == fact["score"], fact["sample"]
+        assert ours["expected"] == pytest.approx(fact["expected"]), fact["sample"]
+    results = json.loads((checkout / "out/in-results.json").read_text())
+    entry = results["files"]["recorded"]
+    assert entry["score"] == pytest.approx(100 * sum(f["score"] for f in facts) / 1200, abs=0.01)
+
+
+LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("type_", "gold", "response", "score"),
+    [
+        ("biology", "A", " A\n", 1),
+        ("biology", "A", "B", 0),
+        ("biology", "A", "E", 0),  # one character that is no letter: wrong, no falling back
+        ("biology", "B", "", 1),  # falls back on the logits
+        ("biology", "B", "答案是A", 1),
+        ("ceval_physician", "B", "??", 1),
+        ("chinese", "春风", "春风", 1),
+        ("chinese", "春风", "答：春风", 0),  # the first run is 答：
+        ("chinese", "春风", "“春风”", 0),  # the closing mark belongs to the run
+        ("chinese", "春风", "abc", 0),
+        ("history", "正确", "对。", 1),
+        ("history", "F", "×", 1),
+        ("history", "错误", "正确还是错误", 0),
+        ("history", "正确", "不知道", 0),
+        ("ethics", "ABD", "理由\nDBA\n\n", 1),
+        ("ethics", "ABD", "ABD\n理由A", 0),
+        ("ethics", "A", "", 0),
+    ],
+)
+def test_reading_rules(type_, gold, response, score):
+    record = line(type_, gold, generated_response=response, choice_logits=LOGITS)
+    assert judge(record).score == score
+
+
+@pytest.mark.parametrize(
+    ("ppl", "score"), [([1.0, 2.0, 3.0], 1), ([2.0, 2.0, 3.0], 0), ([2.0, 1.0, 3.0], 0)]
+)
+def test_a_tie_in_perplexity_is_wrong(ppl, score):
+    verdict = judge(line("code", "甲", 1, choices=["甲", "乙", "丙"], generated_ppl=ppl))
+    assert (verdict.score, verdict.expected) == (score, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("letters", "expected"), [("A", 1 / 4), ("AB", 1 / 6), ("ABCD", 1), ("ABCDE", 1 / 6)]
+)
+def test_ethics_chance(letters, expected):
+    assert judge(line("ethics", letters, generated_response="")).expected == pytest.approx(expected)
+
+
+def test_chance_of_a_question_with_three_options():
+    three = line("understanding", "A", generated_response="A", choice_logits=LOGITS)
+    assert judge(three).expected == 0.25
+    three["messages"][0]["content"] = "对话\n问题\nA. 甲\nB. 乙\nC. 丙"
+    assert judge(three).expected == 0.33
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # by the formula, worked by hand; 0 and all stay inside [0, 1]
+    [(43, 100, 0.3373, 0.5278), (0, 100, 0.0, 0.0370), (100, 100, 0.9630, 1.0), (1, 1, 0.2065, 1)],
+)
+def test_wilson(successes, n, low, high):
+    assert wilson(successes, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
+    def entry(type_, rights, n=4):
+        records = [
+            line(type_, "A", generated_response="A" if i < rights else "C", choice_logits=LOGITS)
+            for i in range(n)
+        ]
+        return score_file(records, [judge(record) for record in records])
+
+    files = {
+        "biology_test": entry("biology", 1),
+        "reasoning_test": entry("reasoning", 3),
+        "ceval_physician": entry("ceval_physician", 4),
+    }
+    summary = summarise(files)
+    assert summary["average"] == 50.0  # the published code divided by twice the number of files
+    assert summary["ood_average"] == 100.0
+    assert summary["overall"] == pytest.approx(66.67)
+    assert summary["expected_average"] == summary["expected_overall"] == 25.0
+    assert summary["average_low"] < 50 < summary["average_high"]
+    assert files["biology_test"] == {
+        "type": "biology", "n": 4, "score": 25.0, "low": 4.56, "high": 69.94, "expected": 25.0,
+    }  # fmt: skip
+
+
+def test_math_verify_stands_in_a_column_of_its_own():
+    records = [
+        line("math", "答案\n$10$", answer="10", generated_response=response)
+        for response in ("答案 $10$", "答案 $10.0$", "答案 $11$", "不会")
+    ]
+    entry = score_file(records, [judge(record) for record in records])
+    assert entry["score"] == 25.0  # the published rule: 10.0 is not 10
+    assert entry["math_verify"] == 50.0
+    assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
+
+
+def test_every_letter_can_win_by_its_logit():
+    for letter in LETTERS:
+        logits = dict.fromkeys(LETTERS, 0.0) | {letter: 1.0}
+        assert judge(line("biology", letter, generated_response="", choice_logits=logits)).score

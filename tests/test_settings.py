@@ -1,0 +1,114 @@
+"""The 19 settings: counts, nesting, independence of everything but lines and seed."""
+
+import itertools
+import random
+import shutil
+
+import pytest
+from conftest import line, read_lines, run, write_lines
+
+from growth.abilities import ABILITY_NAMES
+from growth.settings import CURATED_SIZES, DATA_TYPES, SYNTHETIC_SIZES, build_setting
+
+OPEN_ENDED = {"ethics": 64, "role_play": 64, "creative_writing": 1000}
+
+
+@pytest.fixture(scope="module")
+def built(proxy):
+    return {name: build_setting(name, proxy, seed=0) for name in DATA_TYPES}
+
+
+def test_there_are_the_19_settings(built):
+    assert len(built) == 19
+
+
+@pytest.mark.parametrize("size", CURATED_SIZES)
+def test_curated_holds_a_tenth_of_each_ability(built, size):
+    assert {name: len(lines) for name, lines in built[f"curated-{size}"].items()} == dict.fromkeys(
+        sorted(ABILITY_NAMES), size // 10
+    )
+
+
+@pytest.mark.parametrize("size", SYNTHETIC_SIZES)
+def test_synthetic_is_not_split_by_ability(built, size):
+    assert [len(lines) for lines in built[f"synthetic-{size}"].values()] == [size]
+
+
+@pytest.mark.parametrize("source", ["curated", "synthetic"])
+def test_subsets_are_nested(built, source):
+    sizes = CURATED_SIZES if source == "curated" else SYNTHETIC_SIZES
+    for small, large in itertools.pairwise(sizes):
+        for name, lines in built[f"{source}-{small}"].items():
+            assert built[f"{source}-{large}"][name][: len(lines)] == lines
+
+
+def test_baseline_and_mix_0_are_what_they_repeat(built):
+    assert built["baseline"] == built["curated-10000"]
+    assert built["mix-0"] == built["maximum"]
+
+
+def test_reconstruct_and_maximum_take_the_first_lines(built, proxy):
+    full = {name: read_lines(proxy / f"curated/full/{name}_full.json") for name in ABILITY_NAMES}
+    for name, lines in built["maximum"].items():
+        assert lines == full[name][: OPEN_ENDED.get(name)]
+    quotas = OPEN_ENDED | {"biology": None, "chinese": 1306}
+    for name, lines in built["reconstruct"].items():
+        assert lines == full[name][: quotas.get(name, 1305)]
+
+
+@pytest.mark.parametrize("size", [2560, 40960])
+def test_mix_is_maximum_and_synthetic(built, size):
+    mix = dict(built[f"mix-{size}"])
+    assert mix.pop("synthetic") == built[f"synthetic-{size}"]["synthetic"]
+    assert mix == built["maximum"]
+
+
+def test_another_seed_samples_other_lines(built, proxy):
+    assert build_setting("curated-160", proxy, seed=1) != built["curated-160"]
+
+
+def test_other_files_and_file_names_do_not_change_a_sample(proxy, tmp_path, built):
+    """Same lines under other names, one ability in two files, read in another order."""
+    source = proxy / "curated/1000"
+    files = list(source.glob("*.json"))
+    random.Random(0).shuffle(files)
+    target = tmp_path / "curated/1000"
+    target.mkdir(parents=True)
+    for path in files:
+        shutil.copyfile(path, target / f"z{path.name}")
+    lines = (source / "math_1000.json").read_bytes().splitlines(keepends=True)
+    (target / "zmath_1000.json").unlink()
+    (target / "a_1000.json").write_bytes(b"".join(lines[:400]))
+    (target / "b_1000.json").write_bytes(b"".join(lines[400:]))
+    assert build_setting("curated-160", tmp_path, seed=0) == built["curated-160"]
+
+
+def test_build_writes_the_table_and_replaces_an_older_folder(tiny_data, checkout):
+    stale = write_lines(checkout / "data/curated-10/stale.json", [line()])
+    done = run("data/build.py", "--data_type", "curated-10", "--data_dir", tiny_data, cwd=checkout)
+    assert not stale.exists()
+    folder = checkout / "data/curated-10"
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{n}.json" for n in ABILITY_NAMES)
+    characters = sum(len(m["content"]) for m in read_lines(folder / "biology.json")[0]["messages"])
+    row = next(text for text in done.stdout.splitlines() if text.startswith("biology.json"))
+    assert row.split() == ["biology.json", "1", str(characters)]
+
+
+def test_a_short_file_says_which_and_how_many(tiny_data, checkout):
+    done = run(
+        *("data/build.py", "--data_type", "curated-160", "--data_dir", tiny_data),
+        cwd=checkout,
+        check=False,
+    )
+    assert done.returncode == 2
+    for words in ("asks for 16 lines of biology", "holds 4", "curated/1000", "download"):
+        assert words in done.stderr
+    assert not (checkout / "data/curated-160").exists()
+
+
+def test_an_unknown_setting_lists_the_known_ones_nearest_first(checkout):
+    done = run("data/build.py", "--data_type", "curated-16", cwd=checkout, check=False)
+    assert done.returncode == 2
+    listed = done.stderr.partition("nearest first: ")[2].strip().split(", ")
+    assert listed[0] in ("curated-160", "curated-10")
+    assert sorted(listed) == sorted(DATA_TYPES)
