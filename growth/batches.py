@@ -1,20 +1,13 @@
 """Tokenised examples -> batches of tensors."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from growth.chat import IGNORED_LABEL, ChatTokenizer, Messages
-from growth.records import Record, data_files, read_records
 
 Example = dict[str, torch.Tensor]  # input_ids (tokens,), labels (tokens,)
 Batch = dict[str, torch.Tensor]
-
-
-def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
-    """The lines of every `*.json` of `folder` by file name; `flag` says where it came from."""
-    return {path.name: read_records(path) for path in data_files(folder, flag)}
 
 
 def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:

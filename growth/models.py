@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+from transformers.utils.quantization_config import GgufConfig
 
 from growth.chat import ChatTokenizer
 from growth.command_line import InputError
@@ -33,6 +35,17 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
+
+# What the libraries raise on a broken or unknown model.
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    SafetensorError,
+)
 
 T = TypeVar("T")
 
@@ -118,7 +131,7 @@ def _explained(source: Source, what: str, load: Callable[[], T]) -> T:
     """Run `load`; what the libraries complain of becomes one message about `source`."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+    except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())[:400]
         raise InputError(
             f"{FLAG} {source.name}: its {what} can't be loaded ({type(error).__name__}: {reason}). "
@@ -164,17 +177,28 @@ def load_model(name_or_path: str, dtype: torch.dtype, chat: ChatTokenizer) -> Pr
     source = find_model(name_or_path)
     arguments = source.arguments()
     _explained(source, "config", lambda: AutoConfig.from_pretrained(source.name, **arguments))
-    model = _explained(
+    model, loading = _explained(
         source,
         "model",
         lambda: AutoModelForCausalLM.from_pretrained(
             source.name,
             dtype=dtype,
             attn_implementation="sdpa",
-            use_safetensors=None if source.gguf_file else True,
+            output_loading_info=True,
             **arguments,
+            **(
+                # unpacked to plain weights, which can be tuned and need no kernel from a hub
+                {"quantization_config": GgufConfig(dequantize=True)}
+                if source.gguf_file
+                else {"use_safetensors": True}
+            ),
         ),
     )
+    if loading["missing_keys"]:
+        raise InputError(
+            f"{FLAG} {source.name}: incomplete, its weights lack "
+            f"{', '.join(sorted(loading['missing_keys'])[:3])} and would be random; fetch it again"
+        )
     if model.get_input_embeddings().num_embeddings < chat.vocabulary_size:
         _add_rows(model, chat.vocabulary_size)
     model.config.pad_token_id = chat.pad_id

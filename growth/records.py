@@ -66,6 +66,11 @@ def read_records(path: Path, check: Check | None = None) -> list[Record]:
     return records
 
 
+def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
+    """The lines of every `*.json` of `folder` by file name; `flag` says where it came from."""
+    return {path.name: read_records(path) for path in data_files(folder, flag)}
+
+
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, numbered from 1. Only line feeds end a line (not U+2028)."""
     try:

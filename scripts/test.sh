@@ -12,4 +12,4 @@ source scripts/environment.sh
 ruff check .
 ruff format --check .
 shellcheck scripts/*.sh .ci/run
-python -m pytest "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto "$@"

@@ -26,6 +26,7 @@ from growth.command_line import (
     run_script,
 )
 from growth.files import check_writable, write_json_lines
+from growth.records import read_training_files
 from growth.settings import default_epochs, recipe_of
 
 IDENTITY = ("model_size", "data_type", "model_name_or_path", "train", "valid", "hyperparameters")
@@ -116,11 +117,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def dump_examples(args: argparse.Namespace) -> None:
     """Write messages, input_ids and labels of each training line; no weights are needed."""
+    files = read_training_files(args.train_dir, "--train_dir")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
-    from growth.batches import read_training_files, tokenised
+    from growth.batches import tokenised
     from growth.models import load_tokenizer
 
-    files = read_training_files(args.train_dir, "--train_dir")
     chat = load_tokenizer(args.model_name_or_path)
     lines = []
     for record in (record for records in files.values() for record in records):
@@ -135,8 +136,6 @@ def dump_examples(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Check everything, write run.json, train, close run.json."""
-    from growth.batches import read_training_files, tokenised
-
     files = {
         "train": read_training_files(args.train_dir, "--train_dir"),
         "valid": read_training_files(args.valid_dir, "--valid_dir"),
@@ -146,6 +145,7 @@ def train(args: argparse.Namespace) -> None:
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
+    from growth.batches import tokenised
     from growth.devices import choose_compute
     from growth.layout import checkpoint_step, checkpoints, now, read_run, write_run
     from growth.models import load_model, load_tokenizer
