@@ -10,11 +10,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-settings=(curated-2560 synthetic-2560 curated-640 curated-160 synthetic-160 curated-40 curated-10)
+# the long ones first, so that no core waits at the end
+settings="curated-2560 synthetic-2560 curated-640 curated-160 synthetic-160 curated-40 curated-10"
 epochs=2
 case "${1:-}" in
     "") ;;
-    --quick) settings=(curated-640 curated-160 curated-10) epochs=1 ;;
+    --quick) settings="curated-640 curated-160 curated-10" epochs=1 ;;
     -h | --help)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
         exit 0
@@ -35,37 +36,16 @@ jobs=$(nproc) # before the next line, which nproc would heed
 ((jobs <= 4)) || jobs=4
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-say "1/5 sample data: data/sample"
+say "1/3 sample data: data/sample"
 [[ -d data/sample/synthetic ]] || python data/make_sample.py --output_dir data/sample >/dev/null
-say "2/5 pocket model: runs/pocket"
+say "2/3 pocket model: runs/pocket"
 [[ -d runs/pocket ]] || python train/make_pocket.py >/dev/null 2>&1
-say "3/5 settings: ${settings[*]}"
-for setting in "${settings[@]}"; do
-    python data/build.py --data_type "$setting" --data_dir data/sample >/dev/null
-done
-
-say "4/5 ${#settings[@]} runs, $jobs at a time: tune $epochs epochs, predict, score, choose"
-run() {
-    local setting="$1" run_dir="runs/runs-pocket/$1/demo"
-    SECONDS=0
-    mkdir -p "runs/runs-pocket/$setting"
-    # An untrained model rambles: 64 tokens are room for every answer of the sample set.
-    if bash scripts/run_train.sh --data_type "$setting" --model_size pocket --resume \
-        --model_name_or_path runs/pocket --output_dir "$run_dir" \
-        --valid_dir data/sample/curated/valid --epochs "$epochs" --max_length 512 \
-        --learning_rate 2e-3 --end_learning_rate 2e-4 >"$run_dir.demo.log" 2>&1 &&
-        bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir data/sample \
-            --max_new_tokens 64 --batch_size 128 >>"$run_dir.demo.log" 2>&1; then
-        say "    $setting: done in $SECONDS s"
-    else
-        say "    $setting: failed, see $run_dir.demo.log"
-        return 1
-    fi
-}
-export -f run say
-export epochs began
-printf '%s\n' "${settings[@]}" | xargs -P "$jobs" -I{} bash -c "set -euo pipefail; run {}"
-
-say "5/5 growth curves"
-python evaluate/plot.py --plot_type all | tail -n 1
-say "done"
+say "3/3 tune $epochs epochs, predict, score, choose, plot; $jobs settings at a time: $settings"
+# An untrained model rambles: 64 tokens are room for every answer of the sample set.
+figure=$(
+    bash scripts/run_sweep.sh --model_size pocket --model_name_or_path runs/pocket \
+        --data_types "$settings" --data_dir data/sample --build_dir data/sample --run_name demo --jobs "$jobs" \
+        --train_flags "--epochs $epochs --learning_rate 2e-3 --end_learning_rate 2e-4" \
+        --predict_flags "--max_new_tokens 64 --batch_size 128" | tee >(cat >&2) | tail -n 1
+)
+say "done: look at $figure"

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The whole study on one model: for each setting build, tune, evaluate; then draw the curves.
+#
+#   bash scripts/run_sweep.sh --model_size 7b --model_name_or_path MODEL \
+#       --data_types "curated-10 curated-40 curated-160" --data_dir data
+#
+# --model_size S, --model_name_or_path M   as for scripts/run_train.sh
+# --data_types "T ..."  settings; default: all curated and synthetic ones
+# --data_dir D          holds curated/ and synthetic/; default: data
+# --build_dir B         settings are built in B/T; default: data
+# --run_name N          name of each run's folder; default: sweep
+# --jobs N              settings at a time; default: 1
+# --train_flags "..."   further flags of train/finetune.py, such as "--epochs 3 --seed 1"
+# --predict_flags "..." further flags of evaluate/predict.py
+# Goes on where it was interrupted. A line a setting; the rest goes to
+# runs/runs-S/T/N.sweep.log. Ends with the path of the overview figure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+model_size="" model="" data_dir="data" build_dir="data" run_name="sweep" jobs=1 train_flags="" predict_flags=""
+data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
+data_types+=" synthetic-10 synthetic-40 synthetic-160 synthetic-640 synthetic-2560"
+data_types+=" synthetic-10000 synthetic-40960"
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --model_size | --model_name_or_path | --data_types | --data_dir | --build_dir | --run_name | --jobs | \
+            --train_flags | --predict_flags)
+            [[ $# -gt 1 ]] || fail "$1: its value is missing"
+            name="${1#--}"
+            [[ "$name" != model_name_or_path ]] || name=model
+            printf -v "$name" '%s' "$2"
+            shift
+            ;;
+        *) fail "$1: no such flag; bash scripts/run_sweep.sh --help" ;;
+    esac
+    shift
+done
+[[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the runs"
+[[ -n "$model" ]] || fail "--model_name_or_path is missing"
+
+began=$(date +%s)
+# shellcheck disable=SC2329 # xargs calls it
+one_setting() {
+    local data_type="$1"
+    local run_dir="runs/runs-$model_size/$data_type/$run_name" log
+    log="$run_dir.sweep.log"
+    mkdir -p "$(dirname "$run_dir")"
+    # The flags are lists of words.
+    # shellcheck disable=SC2086
+    if python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
+        --output_dir "$build_dir" >"$log" 2>&1 &&
+        bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume \
+            --model_name_or_path "$model" --output_dir "$run_dir" \
+            --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" $train_flags >>"$log" 2>&1 &&
+        bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir "$data_dir" \
+            $predict_flags >>"$log" 2>&1; then
+        echo "[$(($(date +%s) - began)) s] $data_type: $(grep '^chosen: ' "$log" | tail -n 1)"
+    else
+        echo "[$(($(date +%s) - began)) s] $data_type: failed, see $log" >&2
+        grep '^error: ' "$log" | tail -n 1 >&2 || true
+        return 1
+    fi
+}
+export -f one_setting
+export model_size model data_dir build_dir run_name train_flags predict_flags began
+# xargs goes on with the other settings when one fails, and says so in its exit code.
+status=0
+tr ' ' '\n' <<<"$data_types" | grep . |
+    xargs -P "$jobs" -I{} bash -c 'set -uo pipefail; one_setting {}' || status=1
+python evaluate/plot.py --plot_type all | tail -n 1
+exit "$status"

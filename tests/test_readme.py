@@ -1,0 +1,58 @@
+"""The README's commands: what it shows can be run, and its flags exist."""
+
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+ON_REAL_MODELS = re.search(r"```sh\n(.*?)```", README, re.DOTALL).group(1)
+
+
+def commands(block):
+    return [shlex.split(line, comments=True) for line in block.strip().splitlines()]
+
+
+def script_of(command):
+    assert command[0] in ("bash", "python"), command
+    return command[1]
+
+
+def test_the_first_screen_is_the_two_commands():
+    assert [script_of(c) for c in commands(FIRST_SCREEN)] == ["scripts/demo.sh", "scripts/test.sh"]
+
+
+def test_the_stages_run_as_they_stand(checkout):
+    for command in commands(STAGES):
+        run(*command, cwd=checkout)
+    assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", commands(ON_REAL_MODELS), ids=script_of)
+def test_flags_of_the_other_commands_exist(command):
+    script = script_of(command)
+    helped = run(*command[:2], "--help", cwd=ROOT).stdout
+    if script == "scripts/run_train.sh":
+        helped += run("train/finetune.py", "--help", cwd=ROOT).stdout
+    for flag in (word for word in command if word.startswith("--")):
+        assert flag in helped, f"{script} {flag}"
+
+
+def test_every_script_has_help():
+    scripts = [p for d in ("data", "train", "evaluate") for p in (ROOT / d).rglob("*.py")]
+    assert len(scripts) >= 8
+    for script in scripts:
+        text = run(script, "--help", cwd=ROOT).stdout
+        assert f"python {script.relative_to(ROOT)}" in text, f"{script}: shows no command to run"
+
+
+@pytest.mark.parametrize("name", ["run_train.sh", "run_evaluate.sh", "run_sweep.sh", "demo.sh"])
+def test_every_wrapper_has_help(name):
+    assert f"bash scripts/{name}" in run(f"scripts/{name}", "--help", cwd=ROOT).stdout
+
+
+def test_files_that_the_readme_names_exist():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
