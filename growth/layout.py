@@ -28,7 +28,6 @@ RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 PREDICTION_PREFIX = "pred_"
 RESULTS_SUFFIX = "-results.json"
-SELECTION = "selected-checkpoint.json"
 
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
 

@@ -8,7 +8,9 @@
 # on two cores once the packages are there; --quick takes three settings and one epoch.
 # Run again, it goes on where it stopped; remove runs/runs-pocket and evaluate/*/*/pocket to begin anew.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
 
 # the long ones first, so that no core waits at the end
 settings="curated-2560 synthetic-2560 curated-640 curated-160 synthetic-160 curated-40 curated-10"
@@ -17,16 +19,12 @@ case "${1:-}" in
     "") ;;
     --quick) settings="curated-640 curated-160 curated-10" epochs=1 ;;
     -h | --help)
-        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+        usage
         exit 0
         ;;
-    *)
-        echo "error: $1: no such flag; bash scripts/demo.sh --help" >&2
-        exit 2
-        ;;
+    *) fail "$1: no such flag; bash scripts/demo.sh --help" ;;
 esac
-# shellcheck source=scripts/environment.sh
-source scripts/environment.sh
+use_environment
 
 began=$(date +%s)
 say() { printf '[%3d s] %s\n' "$(($(date +%s) - began))" "$*"; }

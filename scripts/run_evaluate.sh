@@ -10,13 +10,9 @@
 # Makes evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; goes on where it
 # was interrupted. Then: python evaluate/plot.py --plot_type all
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
 
 run_dir="" data_dir="data" rest=()
 while [[ $# -gt 0 ]]; do

@@ -15,13 +15,9 @@
 # Goes on where it was interrupted. A line a setting; the rest goes to
 # runs/runs-S/T/N.sweep.log. Ends with the path of the overview figure.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
 
 model_size="" model="" data_dir="data" build_dir="data" run_name="sweep" jobs=1 train_flags="" predict_flags=""
 data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"

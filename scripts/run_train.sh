@@ -11,13 +11,9 @@
 # Makes runs/runs-S/T/<timestamp>/ with run.json, metrics.jsonl and checkpoint-<step>, and
 # <timestamp>.log beside it.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
 
 data_type="" model_size="" output_dir="" train_dir="" resume=false
 given=("$@")

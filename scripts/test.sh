@@ -5,9 +5,10 @@
 #
 # Makes .venv from requirements.txt if there is none and no virtual environment is active.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/environment.sh
-source scripts/environment.sh
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
+use_environment
 
 ruff check .
 ruff format --check .

@@ -1,13 +1,12 @@
 """The published math rule, against recorded verdicts and case by case; math-verify beside it."""
 
 import doctest
-import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from conftest import read_lines
 
 import growth.mathematics
 from growth.mathematics import (
@@ -19,18 +18,9 @@ from growth.mathematics import (
     published_verdict,
 )
 
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "golden" / "scoring.jsonl"
 
-
-@pytest.mark.skipif(
-    not RECORDED.is_file(),
-    reason=f"the recorded verdicts are not beside the repository: {RECORDED}",
-)
-def test_agrees_with_every_recorded_verdict():
-    with open(RECORDED, encoding="utf-8") as file:
-        records = [
-            record for line in file if (record := json.loads(line))["sample"]["type"] == "math"
-        ]
+def test_agrees_with_every_recorded_verdict(golden):
+    records = [r for r in read_lines(golden / "scoring.jsonl") if r["sample"]["type"] == "math"]
     assert len(records) == 185
     disagreeing = [
         record
