@@ -70,22 +70,11 @@ def flattened(examples: Sequence[Example]) -> Batch:
     }
 
 
-def supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits `(supervised, vocabulary)` of a flattened batch, from a model in varlen attention.
-
-    The output layer runs on the places that predict a supervised token, nowhere else.
-    """
-    return model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        cu_seq_lens_q=batch["boundaries"],
-        logits_to_keep=batch["keep"],
-        use_cache=False,
-    ).logits[0]
-
-
 def padded(examples: Sequence[Example], pad_id: int) -> Batch:
-    """One row an example, `(batch, tokens)`, padded on the right: the published way, our oracle."""
+    """One row an example, `(batch, tokens)`, padded on the right: the published way.
+
+    For architectures that can't tell the samples of a flattened row apart, and as a test's oracle.
+    """
     pad = torch.nn.utils.rnn.pad_sequence
     input_ids = [example["input_ids"] for example in examples]
     labels = [example["labels"] for example in examples]

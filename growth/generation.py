@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+
+from growth.forward import accepts
 
 Stop = Callable[[list[int]], bool]
 
@@ -77,22 +80,23 @@ def _answer_batch(
     )
     mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
+    # What some architectures do without, such as positions where ALiBi stands in for them.
+    options: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+    takes_positions = accepts(model, "position_ids")
     cache = DynamicCache(config=model.config)
     rows = list(range(len(prompts)))  # the prompt that each row of the batch answers
     first = True
     while True:
-        logits = (
-            model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            .logits[:, -1]
-            .float()
+        if takes_positions:
+            options["position_ids"] = positions
+        output = model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
         )
+        logits = output.logits[:, -1].float()
         if first:
             for answer, read in zip(answers, logits[:, list(read_ids)].tolist(), strict=True):
                 answer.first_logits = read

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from growth.attention import VARLEN, attending
-from growth.batches import Example, flattened, micro_batches, supervised_logits
+from growth.batches import Example, micro_batches
 from growth.chat import IGNORED_LABEL
+from growth.forward import Supervised, supervised_logits
 
 
 def continuation_example(
@@ -31,17 +32,28 @@ def continuation_example(
 
 @torch.inference_mode()
 def perplexities(
-    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    max_tokens: int,
+    flat: bool = True,
+    pad_id: int = 0,
 ) -> list[float]:
     """The perplexity of the supervised tokens of each example (paper section 4.2), in order.
 
     The exponential of the mean cross-entropy of a token; bounded, so that JSON can hold it.
+
+    Args:
+        model: in evaluation mode.
+        examples: any number, of any lengths.
+        max_tokens: computed at once.
+        flat: as `growth.forward.can_flatten` says of the model.
+        pad_id: a token to pad with if not `flat`.
     """
     results = [0.0] * len(examples)
-    for indices, logits, targets, owners in _micro_batch_logits(model, examples, max_tokens):
-        losses = cross_entropy(logits.float(), targets, reduction="none").double()
+    for indices, supervised in _micro_batch_logits(model, examples, max_tokens, flat, pad_id):
+        losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
         for place, index in enumerate(indices):
-            mean = losses[owners == place].mean().item()
+            mean = losses[supervised.owners == place].double().mean().item()
             results[index] = math.exp(min(mean, 700.0))
     return results
 
@@ -52,8 +64,13 @@ def next_token_logits(
     prompts: Sequence[Sequence[int]],
     token_ids: Sequence[int],
     max_tokens: int,
+    flat: bool = True,
+    pad_id: int = 0,
 ) -> list[list[float]]:
-    """The logits of `token_ids` as the next token after each prompt, in order."""
+    """The logits of `token_ids` as the next token after each prompt, in order.
+
+    Arguments as those of `perplexities`.
+    """
     # A prompt's last place predicts what comes next: supervise a token that is not read.
     examples = [
         {
@@ -63,22 +80,19 @@ def next_token_logits(
         for prompt in prompts
     ]
     results: list[list[float]] = [[] for _ in prompts]
-    for indices, logits, _, _ in _micro_batch_logits(model, examples, max_tokens):
-        for index, row in zip(indices, logits[:, list(token_ids)].float().tolist(), strict=True):
-            results[index] = row
+    for indices, supervised in _micro_batch_logits(model, examples, max_tokens, flat, pad_id):
+        rows = supervised.logits[:, list(token_ids)].float().tolist()
+        for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
+            results[indices[owner]] = row
     return results
 
 
 def _micro_batch_logits(
-    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """For each micro-batch: indices of its examples, `(supervised, vocabulary)` logits, targets,
-    and for each supervised place the place of its example in the micro-batch.
-    """
+    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int, flat: bool, pad_id: int
+) -> Iterator[tuple[list[int], Supervised]]:
+    """For each micro-batch the indices of its examples, and the logits of its supervised tokens."""
     numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
     for group in micro_batches(numbered, max_tokens):
-        batch = {name: tensor.to(model.device) for name, tensor in flattened(group).items()}
-        with attending(model, VARLEN):
-            logits = supervised_logits(model, batch)
-        starts = (batch["position_ids"][0] == 0).cumsum(0) - 1
-        yield [e["index"] for e in group], logits, batch["targets"], starts[batch["keep"]]
+        with attending(model, VARLEN if flat else model.config._attn_implementation):
+            supervised = supervised_logits(model, group, flat, pad_id)
+        yield [example["index"] for example in group], supervised

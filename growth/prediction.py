@@ -7,10 +7,11 @@ from transformers import PreTrainedModel
 
 from growth.abilities import LETTERS, Kind, ability_of
 from growth.chat import ChatTokenizer
+from growth.forward import can_flatten
 from growth.generation import Prompt, Stop, greedy_answers
 from growth.likelihood import continuation_example, next_token_logits, perplexities
 from growth.models import max_positions
-from growth.records import Record, gold_text
+from growth.records import NUMBER_OF_CHOICES, Record, gold_text
 
 PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
 SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
@@ -40,6 +41,7 @@ class Predictor:
 
     def __init__(self, model: PreTrainedModel, chat: ChatTokenizer, decoding: Decoding) -> None:
         self.model, self.chat, self.decoding = model.eval(), chat, decoding
+        self._forward = (decoding.tokens_per_batch, can_flatten(self.model), chat.pad_id)
         self.max_length = min(decoding.max_length, max_positions(model) or decoding.max_length)
 
     def predict(
@@ -80,7 +82,7 @@ class Predictor:
                 self.model,
                 [(p.ids + self.chat.letter_prefix)[-self.max_length :] for p in prompts],
                 read_ids,
-                self.decoding.tokens_per_batch,
+                *self._forward,
             )
             for line, values in zip(fields, logits, strict=True):
                 line["choice_logits"] = self._by_letter(values)
@@ -125,9 +127,9 @@ class Predictor:
                 for record in part
                 for choice in record["choices"]
             ]
-            flat = perplexities(self.model, examples, self.decoding.tokens_per_batch)
-            for i in range(len(part)):
-                ppl = [_shortened(value) for value in flat[3 * i : 3 * i + 3]]
+            values = perplexities(self.model, examples, *self._forward)
+            for i in range(0, len(values), NUMBER_OF_CHOICES):
+                ppl = [_shortened(value) for value in values[i : i + NUMBER_OF_CHOICES]]
                 fields.append({"generated_ppl": ppl})
             progress(len(part))
         return fields

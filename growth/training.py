@@ -20,17 +20,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from growth.attention import VARLEN
-from growth.batches import (
-    Batch,
-    Example,
-    flattened,
-    micro_batches,
-    supervised_logits,
-    supervised_tokens,
-)
+from growth.batches import Example, micro_batches, supervised_tokens
 from growth.chat import ChatTokenizer
 from growth.devices import Compute
 from growth.files import json_line, write_text
+from growth.forward import can_flatten, supervised_logits
 from growth.layout import METRICS, checkpoints, now
 from growth.models import save_tokenizer
 
@@ -98,9 +92,12 @@ def linear_decay(step: int, steps: int, end_factor: float) -> float:
     return 1 - (1 - end_factor) * min(1.0, step / max(1, steps - 1))
 
 
-def summed_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The sum of the cross-entropies of the supervised tokens of a flattened batch, in nats."""
-    return cross_entropy(supervised_logits(model, batch).float(), batch["targets"], reduction="sum")
+def summed_loss(
+    model: torch.nn.Module, examples: Sequence[Example], flat: bool, pad_id: int = 0
+) -> torch.Tensor:
+    """The sum of the cross-entropies of the supervised tokens of `examples`, in nats."""
+    logits, targets, _ = supervised_logits(model, examples, flat, pad_id)
+    return cross_entropy(logits.float(), targets, reduction="sum")
 
 
 class InstructionTrainer(Trainer):
@@ -147,7 +144,9 @@ class InstructionTrainer(Trainer):
             report_to="none",
             **options,
         )
-        model.set_attn_implementation(VARLEN)
+        self.flat = can_flatten(model)
+        if self.flat:
+            model.set_attn_implementation(VARLEN)
         super().__init__(model=model, args=arguments, train_dataset=train, eval_dataset=valid)
         self.remove_callback(PrinterCallback)
         self.add_callback(ProgressBar())
@@ -196,11 +195,9 @@ class InstructionTrainer(Trainer):
         # Data-parallel engines average gradients over processes; the loss is a mean over tokens.
         scale = self.args.world_size / max(1, self._tokens_of_step[0])
         step_loss = torch.zeros((), device=self.args.device)
-        for batch in self._micro_batches(examples):
-            with self.compute_loss_context_manager():
-                loss = summed_loss(model, batch) * scale
-            self.accelerator.backward(loss)
-            step_loss += loss.detach()
+        for loss in self._micro_batch_losses(model, examples):
+            self.accelerator.backward(loss * scale)
+            step_loss += loss.detach() * scale
         if not torch.isfinite(step_loss):
             raise FloatingPointError(
                 f"the loss is {step_loss.item()} at optimizer step {self.state.global_step + 1}: "
@@ -208,11 +205,13 @@ class InstructionTrainer(Trainer):
             )
         return step_loss
 
-    def _micro_batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
+    def _micro_batch_losses(
+        self, model: torch.nn.Module, examples: Sequence[Example]
+    ) -> Iterator[torch.Tensor]:
         h = self.hyperparameters
         for group in micro_batches(examples, h.tokens_per_micro_batch, h.batch_size):
-            batch = flattened(group)
-            yield {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+            with self.compute_loss_context_manager():
+                yield summed_loss(model, group, self.flat, self.chat.pad_id)
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -222,9 +221,8 @@ class InstructionTrainer(Trainer):
         share = self.eval_dataset[self.args.process_index :: self.args.world_size]
         totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         totals[1] = supervised_tokens(share)
-        for batch in self._micro_batches(share):
-            with self.compute_loss_context_manager():
-                totals[0] += summed_loss(self.model_wrapped, batch)
+        for loss in self._micro_batch_losses(self.model_wrapped, share):
+            totals[0] += loss
         totals = self.accelerator.reduce(totals, reduction="sum")
         loss, count = (totals[0] / totals[1]).item(), int(totals[1])
         metrics = {

@@ -5,9 +5,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     Gemma3TextConfig,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -15,6 +19,8 @@ from transformers import (
 from growth.attention import VARLEN
 from growth.batches import flattened, micro_batches, padded, supervised_tokens
 from growth.chat import IGNORED_LABEL
+from growth.forward import can_flatten
+from growth.generation import Prompt, greedy_answers
 from growth.training import summed_loss
 
 SMALL = {
@@ -76,8 +82,9 @@ def loss_and_gradients(model, loss):
 def test_flattened_equals_padded(name):
     model = small_model(name)
     expected, gradients = loss_and_gradients(model, padded_loss(model, padded(examples(), 0)))
+    assert can_flatten(model)
     model.set_attn_implementation(VARLEN)
-    loss, ours = loss_and_gradients(model, summed_loss(model, flattened(examples())))
+    loss, ours = loss_and_gradients(model, summed_loss(model, examples(), flat=True))
     assert loss == pytest.approx(expected, rel=1e-6)
     for parameter, gradient in gradients.items():
         scale = gradient.abs().max().clamp(min=1e-6)
@@ -85,14 +92,54 @@ def test_flattened_equals_padded(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_without_boundaries_samples_see_each_other(name):
+def test_without_boundaries_samples_see_each_other(name, monkeypatch):
     """The negative control: the equality above, to 1e-6, is not for free."""
     model = small_model(name)
     expected = padded_loss(model, padded(examples(), 0)).item()
+
+    def without_boundaries(group):
+        batch = flattened(group)
+        return batch | {"boundaries": batch["boundaries"][[0, -1]]}
+
+    monkeypatch.setattr("growth.forward.flattened", without_boundaries)
+    assert not can_flatten(model)
     model.set_attn_implementation(VARLEN)
-    batch = flattened(examples())
-    batch["boundaries"] = batch["boundaries"][[0, -1]]
-    assert summed_loss(model, batch).item() != pytest.approx(expected, rel=1e-4)
+    assert summed_loss(model, examples(), flat=True).item() != pytest.approx(expected, rel=1e-4)
+
+
+OTHERS = {
+    "gpt2": GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3),
+    "bloom-alibi": BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4),
+    "opt": OPTConfig(
+        vocab_size=97,
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=32,
+    ),
+    "gemma2-softcap": Gemma2Config(**SMALL, sliding_window=5),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_architecture_trains_and_answers_all_the_same(name):
+    """Flattened where samples stay apart, padded otherwise; the loss is that of the padded loop."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(OTHERS[name]).float().eval()
+    expected = padded_loss(model, padded(examples(), 0)).item()
+    flat = can_flatten(model)
+    if name in ("bloom-alibi", "gemma2-softcap"):
+        assert not flat
+    if flat:
+        model.set_attn_implementation(VARLEN)
+    assert summed_loss(model, examples(), flat).item() == pytest.approx(expected, rel=1e-5)
+    model.set_attn_implementation("eager")
+    prompts = [Prompt(list(range(5, 5 + n)), 4) for n in (3, 9)]
+    together = dict(greedy_answers(model, prompts, frozenset(), [1], 0, batch_size=2))
+    for index, prompt in enumerate(prompts):
+        ((_, alone),) = greedy_answers(model, [prompt], frozenset(), [1], 0, batch_size=1)
+        assert together[index].ids == alone.ids
 
 
 def test_an_architecture_that_asks_for_more_is_refused():
@@ -118,8 +165,8 @@ def test_micro_batches_keep_every_example_within_the_budget(max_tokens):
 def test_micro_batches_do_not_change_the_loss():
     model = small_model("llama")
     model.set_attn_implementation(VARLEN)
-    whole = summed_loss(model, flattened(examples())).item()
-    parts = sum(summed_loss(model, flattened(g)).item() for g in micro_batches(examples(), 13))
+    whole = summed_loss(model, examples(), flat=True).item()
+    parts = sum(summed_loss(model, g, flat=True).item() for g in micro_batches(examples(), 13))
     assert parts == pytest.approx(whole, rel=1e-6)
 
 

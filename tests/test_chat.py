@@ -52,7 +52,7 @@ def test_recorded_conversations_through_the_script(golden, conversations, checko
 
 def test_recorded_losses(golden, conversations):
     from growth.attention import VARLEN
-    from growth.batches import flattened, supervised_tokens, tokenised
+    from growth.batches import supervised_tokens, tokenised
     from growth.training import summed_loss
 
     chat = load_tokenizer(golden / "tiny-llama")
@@ -62,7 +62,7 @@ def test_recorded_losses(golden, conversations):
         example = tokenised(recorded["messages"], chat, 2048)
         assert supervised_tokens([example]) == recorded["loss_tokens"]
         with torch.no_grad():
-            loss = summed_loss(model, flattened([example])).item()
+            loss = summed_loss(model, [example], flat=True).item()
         assert loss == pytest.approx(recorded["loss_sum"], rel=1e-3)
 
 

@@ -1,0 +1,94 @@
+"""Logits of the supervised tokens of a group of samples: flattened where the architecture can."""
+
+import inspect
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from growth.attention import VARLEN, attending
+from growth.batches import Batch, Example, flattened, padded
+from growth.chat import IGNORED_LABEL
+
+# The check below: two samples that differ, far above float error and far below a leak's size.
+_PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
+_PROBE_TOLERANCE = 1e-3
+
+
+class Supervised(NamedTuple):
+    """`logits`: `(supervised, vocabulary)`. `targets`: `(supervised,)`. `owners`: `(supervised,)`,
+    the place in its group of the sample that each supervised token is of.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    owners: torch.Tensor
+
+
+def accepts(model: torch.nn.Module, argument: str) -> bool:
+    """Whether the architecture's forward takes an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def can_flatten(model: PreTrainedModel) -> bool:
+    """Find out by trying whether samples in one row are to `model` what they are apart.
+
+    Most families read positions and attention where transformers lets them be replaced; some don't
+    (ALiBi, attention of their own, capped scores), and get padded rows instead.
+    """
+    if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
+        return False
+    examples = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in _PROBE]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), attending(model, VARLEN):
+            flat = supervised_logits(model, examples, flat=True).logits
+        with torch.no_grad():
+            apart = [supervised_logits(model, [e], flat=False).logits for e in examples]
+    except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError):
+        return False
+    finally:
+        model.train(training)
+    apart = torch.cat(apart).float()
+    scale = apart.abs().max().clamp(min=1e-6)
+    tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.03  # 16 bits
+    return bool((flat.float() - apart).abs().max() <= tolerance * scale)
+
+
+def supervised_logits(
+    model: torch.nn.Module, examples: Sequence[Example], flat: bool, pad_id: int = 0
+) -> Supervised:
+    """Run `model` on a group of samples, on the device of its weights.
+
+    Args:
+        model: in varlen attention if `flat`.
+        examples: at least one.
+        flat: as `can_flatten` says. Then the output layer runs on the places that predict a
+            supervised token, nowhere else.
+        pad_id: a token to pad with if not `flat`.
+    """
+    device = next(model.parameters()).device
+
+    def moved(batch: Batch) -> Batch:
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+    if flat:
+        batch = moved(flattened(examples))
+        logits = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            cu_seq_lens_q=batch["boundaries"],
+            logits_to_keep=batch["keep"],
+            use_cache=False,
+        ).logits[0]
+        owners = (batch["position_ids"][0] == 0).cumsum(0) - 1
+        return Supervised(logits, batch["targets"], owners[batch["keep"]])
+    batch = moved(padded(examples, pad_id))
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).logits
+    labels = batch["labels"][:, 1:]
+    rows, places = (labels != IGNORED_LABEL).nonzero(as_tuple=True)
+    return Supervised(logits[rows, places], labels[rows, places], rows)
