@@ -1,4 +1,4 @@
-"""Response -> what was answered. The published reading rules (PROTOCOL of the study: README).
+"""Response -> what was answered. The published reading rules (README, "Scoring").
 
 Each function returns None where the response holds no answer.
 """

@@ -21,7 +21,7 @@ from growth.settings import RECIPES
 CURATED, SYNTHETIC, OTHER = "curated", "synthetic", "other"
 # Scores over several files, kept as abilities of their own.
 AVERAGE, OOD_AVERAGE = "average", "ood_average"
-# Two names of one setting (PROTOCOL.md section 1): their runs are repeats of each other.
+# Two names of one setting (README, "Settings"): their runs are repeats of each other.
 SAME_SETTING = {"baseline": "curated-10000", "mix-0": "maximum"}
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 

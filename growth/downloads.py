@@ -30,7 +30,7 @@ DATA_FILES = ("*.json", "*.jsonl", "*.csv", "*.zip")
 HUB_TIMEOUT = 15  # seconds for the hub's first answer; the library's own default waits for minutes
 UNPACKED_LIMIT = 2**30  # bytes; the one archive known (CMMLU's) unpacks to less than 10 MB
 
-# Published counts (PROTOCOL sections 2 and 7).
+# Published counts: the cards of the three datasets.
 DOIT_FULL = {
     "reasoning": 12751,
     "math": 11501,

@@ -36,7 +36,7 @@ Run = dict[str, Any]
 
 def now() -> str:
     """The time as ISO 8601, in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def provenance() -> dict[str, Any]:

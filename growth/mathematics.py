@@ -5,7 +5,7 @@ r"""How a worked solution in math is scored: the published rule, and math-verify
     >>> published_verdict("答案：10.0", "10")
     (False, '10.0')
 
-The published math rule (appendix A of the protocol) compares strings. It is kept with its oddities,
+The published math rule compares strings. It is kept with its oddities,
 so that scores compare with the paper's; each is marked "published quirk". `math_verify_verdict`
 compares values and is reported beside it, never instead of it.
 """

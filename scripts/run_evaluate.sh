@@ -4,7 +4,7 @@
 #
 #   bash scripts/run_evaluate.sh --run_dir runs/runs-7b/curated-160/<timestamp>
 #
-# --run_dir RUN    a run's folder, as scripts/run_train.sh makes it
+# --run_dir RUN    a run's folder, as scripts/run_train.sh makes it (or RUN as the first word)
 # --data_dir D     holds curated/valid and curated/test; default: data
 # Any other flag goes to evaluate/predict.py (see its --help), such as --limit 5.
 # Makes evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; goes on where it
@@ -31,7 +31,13 @@ while [[ $# -gt 0 ]]; do
             data_dir="$2"
             shift
             ;;
-        *) rest+=("$1") ;;
+        *)
+            if [[ -z "$run_dir" && ${#rest[@]} -eq 0 && "$1" != -* ]]; then
+                run_dir="$1"
+            else
+                rest+=("$1")
+            fi
+            ;;
     esac
     shift
 done

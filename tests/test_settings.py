@@ -8,7 +8,14 @@ import pytest
 from conftest import line, read_lines, run, write_lines
 
 from growth.abilities import ABILITY_NAMES
-from growth.settings import CURATED_SIZES, DATA_TYPES, SYNTHETIC_SIZES, build_setting
+from growth.settings import (
+    CURATED_SIZES,
+    DATA_TYPES,
+    RECIPES,
+    SYNTHETIC_SIZES,
+    build_setting,
+    default_epochs,
+)
 
 OPEN_ENDED = {"ethics": 64, "role_play": 64, "creative_writing": 1000}
 
@@ -112,3 +119,11 @@ def test_an_unknown_setting_lists_the_known_ones_nearest_first(checkout):
     listed = done.stderr.partition("nearest first: ")[2].strip().split(", ")
     assert listed[0] in ("curated-160", "curated-10")
     assert sorted(listed) == sorted(DATA_TYPES)
+
+
+def test_small_totals_train_longer():
+    """The rule that the published script meant and that a typo kept from firing."""
+    longer = {"curated-10": 25, "synthetic-40": 20, "curated-160": 18}
+    epochs = {name: default_epochs(recipe.samples) for name, recipe in RECIPES.items()}
+    assert {name: epochs[name] for name in longer} == longer
+    assert {e for name, e in epochs.items() if not name.endswith(("-10", "-40", "-160"))} == {15}
