@@ -1,10 +1,12 @@
 """Tokenised examples -> batches of tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from tqdm import tqdm
 
 from growth.chat import IGNORED_LABEL, ChatTokenizer, Messages
+from growth.records import Record
 
 Example = dict[str, torch.Tensor]  # input_ids (tokens,), labels (tokens,)
 Batch = dict[str, torch.Tensor]
@@ -17,6 +19,17 @@ def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Examp
         "input_ids": torch.tensor(input_ids[:max_length]),
         "labels": torch.tensor(labels[:max_length]),
     }
+
+
+def tokenised_files(
+    files: Mapping[str, Sequence[Record]], chat: ChatTokenizer, max_length: int
+) -> list[Example]:
+    """The examples of all files, in order; a bar where it takes long."""
+    records = [record for file in files.values() for record in file]
+    return [
+        tokenised(record["messages"], chat, max_length)
+        for record in tqdm(records, desc="tokenise", unit="line", delay=5)
+    ]
 
 
 def supervised_tokens(examples: Sequence[Example]) -> int:

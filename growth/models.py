@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -233,7 +234,20 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def max_positions(model: PreTrainedModel) -> int | None:
     """Positions that the model knows, or None where its config sets no bound."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return _max_positions(model.config)
+
+
+def bounded_length(name_or_path: str, max_length: int) -> int:
+    """`max_length` tokens, or as many as the model has positions for; no weights are read."""
+    source = find_model(name_or_path)
+    config = _explained(
+        source, "config", lambda: AutoConfig.from_pretrained(source.name, **source.arguments())
+    )
+    return min(max_length, _max_positions(config) or max_length)
+
+
+def _max_positions(config: PreTrainedConfig) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def fingerprint(name_or_path: str) -> str:

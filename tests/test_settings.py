@@ -121,6 +121,17 @@ def test_an_unknown_setting_lists_the_known_ones_nearest_first(checkout):
     assert sorted(listed) == sorted(DATA_TYPES)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [(6_885_486_592, "7b"), (13_250_000_000, "13b"), (270_000_000, "270m"), (1_303_680, "1.3m"),
+     (2_000_000, "2m"), (950, "950")],
+)  # fmt: skip
+def test_sizes_as_people_say_them(parameters, size):
+    from growth.runs import shortened
+
+    assert shortened(parameters) == size
+
+
 def test_small_totals_train_longer():
     """The rule that the published script meant and that a typo kept from firing."""
     longer = {"curated-10": 25, "synthetic-40": 20, "curated-160": 18}

@@ -11,7 +11,6 @@ after each epoch. --dump_examples writes what the model would be trained on and 
 import argparse
 import dataclasses
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from growth.command_line import (
-    InputError,
     argument_parser,
     positive_float,
     positive_int,
@@ -28,8 +26,6 @@ from growth.command_line import (
 from growth.files import check_writable, write_json_lines
 from growth.records import read_training_files
 from growth.settings import default_epochs, recipe_of
-
-IDENTITY = ("model_size", "data_type", "model_name_or_path", "train", "valid", "hyperparameters")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,12 +116,13 @@ def dump_examples(args: argparse.Namespace) -> None:
     files = read_training_files(args.train_dir, "--train_dir")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
     from growth.batches import tokenised
-    from growth.models import load_tokenizer
+    from growth.models import bounded_length, load_tokenizer
 
     chat = load_tokenizer(args.model_name_or_path)
+    max_length = bounded_length(args.model_name_or_path, args.max_length)
     lines = []
     for record in (record for records in files.values() for record in records):
-        example = tokenised(record["messages"], chat, args.max_length)
+        example = tokenised(record["messages"], chat, max_length)
         lines.append(
             {"messages": record["messages"]}
             | {name: tensor.tolist() for name, tensor in example.items()}
@@ -136,48 +133,54 @@ def dump_examples(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Check everything, write run.json, train, close run.json."""
-    files = {
-        "train": read_training_files(args.train_dir, "--train_dir"),
-        "valid": read_training_files(args.valid_dir, "--valid_dir"),
-    }
+    folders = {"train": args.train_dir, "valid": args.valid_dir}
+    files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
     check_writable(args.output_dir, "--output_dir")
 
+    import torch
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
-    from growth.batches import tokenised
+    from growth.batches import tokenised_files
     from growth.devices import choose_compute
     from growth.layout import checkpoint_step, checkpoints, now, read_run, write_run
-    from growth.models import load_model, load_tokenizer
+    from growth.models import bounded_length, load_model, load_tokenizer
+    from growth.runs import check_same_run, data_record, new_record
     from growth.training import InstructionTrainer, forget_metrics_after
 
     transformers_logging.set_verbosity_error()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
     chat = load_tokenizer(args.model_name_or_path)
-    examples = {
-        part: [tokenised(r["messages"], chat, args.max_length) for rs in by.values() for r in rs]
-        for part, by in files.items()
-    }
+    max_length = bounded_length(args.model_name_or_path, args.max_length)
+    examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
+    data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
     compute = choose_compute(args.precision)
-    hyperparameters = resolve(args, len(examples["train"]), compute)
+    hyperparameters = resolve(args, len(examples["train"]), max_length, compute)
     set_seed(args.seed)
-    import torch
-
     model = load_model(args.model_name_or_path, torch.float32, chat)
     transformers_logging.disable_progress_bar()  # from here on our own bar speaks
-    run = new_record(args, hyperparameters, model, files, examples, compute.describe())
+    run = new_record(
+        args.output_dir,
+        args.model_name_or_path,
+        model.num_parameters(),
+        data,
+        hyperparameters,
+        model_size=args.model_size,
+        data_type=args.data_type,
+        device=compute.describe(),
+    )
     earlier = read_run(args.output_dir)
     last = checkpoints(args.output_dir)[-1:] if earlier else []
     if earlier:
-        check_same_run(earlier, run, args)
-        run |= {name: earlier[name] for name in ("started",)} | {"resumed": now()}
+        check_same_run(earlier, run, args.output_dir, args.resume)
+        run |= {"started": earlier["started"], "resumed": now()}
     logging.info(compute.describe())
     logging.info(
         "%s samples a step, %s steps an epoch, %s epochs; %s of %s tokens supervised",
         hyperparameters.total_batch_size,
         *(run["steps_per_epoch"], hyperparameters.epochs),
-        *(f"{run['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
+        *(f"{data['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
     )
     step = checkpoint_step(last[0]) if last else 0
     if last and step >= run["steps"]:
@@ -199,7 +202,7 @@ def train(args: argparse.Namespace) -> None:
     write_run(args.output_dir, run | {"ended": now()})
 
 
-def resolve(args: argparse.Namespace, samples: int, compute: Any) -> Any:
+def resolve(args: argparse.Namespace, samples: int, max_length: int, compute: Any) -> Any:
     """The hyper-parameters with what was left open filled in."""
     from growth.training import Hyperparameters
 
@@ -215,105 +218,12 @@ def resolve(args: argparse.Namespace, samples: int, compute: Any) -> Any:
         )
     given |= {
         "epochs": args.epochs or default_epochs(samples),
+        "max_length": max_length,
         "precision": compute.precision,
         "tokens_per_micro_batch": args.tokens_per_micro_batch
         or (1024 if compute.device.type == "cpu" else 8192),
     }
     return Hyperparameters(**given)
-
-
-def new_record(
-    args: argparse.Namespace,
-    hyperparameters: Any,
-    model: Any,
-    files: dict[str, dict[str, list]],
-    examples: dict[str, list],
-    device: str,
-) -> dict[str, Any]:
-    """What run.json says of a run that begins now."""
-    from growth.layout import now, provenance
-
-    parameters = model.num_parameters()
-    steps = math.ceil(len(examples["train"]) / hyperparameters.total_batch_size)
-    folders = {"train": args.train_dir, "valid": args.valid_dir}
-    return {
-        "model_size": args.model_size or shortened(parameters),
-        "data_type": args.data_type or args.train_dir.resolve().name,
-        "timestamp": args.output_dir.resolve().name,
-        "model_name_or_path": args.model_name_or_path,
-        "parameters": parameters,
-        **{part: data_record(folders[part], files[part], examples[part]) for part in folders},
-        "seed": args.seed,
-        "hyperparameters": dataclasses.asdict(hyperparameters),
-        "steps_per_epoch": steps,
-        "steps": steps * hyperparameters.epochs,
-        **provenance(),
-        "device": device,
-        "started": now(),
-        "ended": None,
-    }
-
-
-def data_record(folder: Path, files: dict[str, list], examples: list) -> dict[str, Any]:
-    """What a run was trained or validated on, down to the digest of each file."""
-    from growth.batches import supervised_tokens
-    from growth.layout import sha256
-
-    return {
-        "dir": str(folder),
-        "files": {
-            name: {"lines": len(records), "sha256": sha256(folder / name)}
-            for name, records in files.items()
-        },
-        "samples": len(examples),
-        "tokens": sum(len(example["input_ids"]) for example in examples),
-        "supervised_tokens": supervised_tokens(examples),
-    }
-
-
-def shortened(parameters: int) -> str:
-    """A size as people say it: 6,885,486,592 parameters are 7b."""
-    for unit, name in ((10**9, "b"), (10**6, "m"), (10**3, "k")):
-        if parameters >= unit:
-            return f"{parameters / unit:.{1 if parameters < 3 * unit else 0}f}{name}".replace(
-                ".0", ""
-            )
-    return str(parameters)
-
-
-def check_same_run(earlier: dict[str, Any], run: dict[str, Any], args: argparse.Namespace) -> None:
-    """Two runs never share a folder.
-
-    Raises:
-        InputError: the folder's run is of another setting, or going on was not asked for.
-    """
-
-    def identity(record: dict[str, Any]) -> dict[str, Any]:
-        flat = {name: record.get(name) for name in IDENTITY}
-        hyperparameters = dict(flat.pop("hyperparameters") or {})
-        for name in ("batch_size", "tokens_per_micro_batch", "gradient_checkpointing"):
-            hyperparameters.pop(name, None)  # how a step is computed, not what it is
-        parts = {part: (flat.pop(part) or {}).get("files") for part in ("train", "valid")}
-        return flat | hyperparameters | {f"files of --{part}_dir": parts[part] for part in parts}
-
-    before, after = identity(earlier), identity(run)
-    different = [name for name in after if before.get(name) != after[name]]
-    if different:
-        told = ", ".join(
-            name
-            if name.startswith("files")
-            else f"{name} {before.get(name)!r}, now {after[name]!r}"
-            for name in different
-        )
-        raise InputError(
-            f"--output_dir {args.output_dir}: holds a run of another setting ({told}); choose "
-            "another folder"
-        )
-    if not args.resume:
-        raise InputError(
-            f"--output_dir {args.output_dir}: holds this run already; --resume goes on with it, or "
-            "choose another folder"
-        )
 
 
 if __name__ == "__main__":
