@@ -13,4 +13,4 @@ use_environment
 ruff check .
 ruff format --check .
 shellcheck scripts/*.sh .ci/run
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup "$@"

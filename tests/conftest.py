@@ -63,7 +63,7 @@ def run(*command, cwd, check=True):
         cwd=cwd,
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "VIRTUAL_ENV": sys.prefix},
     )
     if check and done.returncode:
         raise AssertionError(f"{command} ended in {done.returncode}:\n{done.stdout}\n{done.stderr}")

@@ -30,6 +30,15 @@ def test_the_stages_run_as_they_stand(checkout):
     assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
 
 
+def test_the_demo_ends_in_a_figure(checkout):
+    """In its quick form; the full one differs in settings and epochs alone."""
+    done = run("scripts/demo.sh", "--quick", cwd=checkout)
+    assert "look at evaluate/plots/all/overview.png" in done.stdout
+    assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
+    results = list((checkout / "evaluate/results/test").rglob("*-results.json"))
+    assert len(results) == 3
+
+
 @pytest.mark.parametrize("command", commands(ON_REAL_MODELS), ids=script_of)
 def test_flags_of_the_other_commands_exist(command):
     script = script_of(command)
