@@ -35,6 +35,12 @@ class Decoding:
     batch_size: int = 32
     tokens_per_batch: int = 2048
 
+    def identity(self) -> dict[str, int | bool]:
+        """What a prediction depends on; how many are computed at once changes none."""
+        return {
+            name: getattr(self, name) for name in ("max_length", "max_new_tokens", "full_responses")
+        }
+
 
 class Predictor:
     """A model that predicts lines."""
