@@ -16,24 +16,28 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write a file or a folder to; it takes the place at the end.
 
     Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
-    that already stands at `path` is removed only once the new one is complete.
+    that already stands at `path` is removed only once the new one is complete. What a kill leaves
+    behind has a fixed name, and goes the next time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, outgoing = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    _remove(temporary)
+    _remove(outgoing)
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
-            outgoing = path.with_name(f".{path.name}.{os.getpid()}.old")
             os.replace(path, outgoing)
-            os.replace(temporary, path)
-            shutil.rmtree(outgoing)
-        else:
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        _remove(outgoing)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path, flag: str) -> None:
