@@ -113,45 +113,18 @@ TEXTS = [
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A LLaMA of a few thousand parameters with a sentencepiece tokenizer of its own."""
-    import io
-
-    import sentencepiece
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+    from growth.sample.pocket import make_pocket
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    vocabulary = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 20),
-        model_writer=vocabulary,
-        model_type="bpe",
-        vocab_size=380,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        user_defined_symbols=["▁A", "▁B", "▁C", "▁D"],
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").write_bytes(vocabulary.getvalue())
-    tokenizer = SentencePieceBackend(
-        vocab_file=str(folder / "tokenizer.model"),
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    config = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+    }
+    make_pocket(folder, TEXTS * 20, seed=0, vocabulary=380, config=config)
     return folder
 
 

@@ -4,8 +4,9 @@ It knows nothing yet: its weights are random. It is there so that every stage ru
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import torch
@@ -26,19 +27,32 @@ CONFIG = {
 }
 
 
-def make_pocket(folder: Path, texts: Iterable[str], seed: int) -> int:
+def make_pocket(
+    folder: Path,
+    texts: Iterable[str],
+    seed: int,
+    vocabulary: int = VOCABULARY,
+    config: Mapping[str, Any] = CONFIG,
+) -> int:
     """Train the tokenizer on `texts`, draw the weights, write both whole or not at all.
+
+    Args:
+        folder: of the model; replaced if it is there.
+        texts: for the tokenizer.
+        seed: of the weights.
+        vocabulary: pieces of the tokenizer, at most.
+        config: of the LLaMA, its vocabulary apart.
 
     Returns:
         The number of parameters.
     """
-    vocabulary = io.BytesIO()
+    pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
-        model_writer=vocabulary,
+        model_writer=pieces,
         # As LLaMA's: BPE with bytes to fall back on, digits one by one, spaces kept.
         model_type="bpe",
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hard_vocab_limit=False,
         character_coverage=1.0,
         byte_fallback=True,
@@ -53,7 +67,7 @@ def make_pocket(folder: Path, texts: Iterable[str], seed: int) -> int:
     )
     with replacing(folder) as temporary:
         temporary.mkdir()
-        (temporary / "tokenizer.model").write_bytes(vocabulary.getvalue())
+        (temporary / "tokenizer.model").write_bytes(pieces.getvalue())
         tokenizer = SentencePieceBackend(
             vocab_file=str(temporary / "tokenizer.model"),
             bos_token="<s>",
@@ -62,6 +76,6 @@ def make_pocket(folder: Path, texts: Iterable[str], seed: int) -> int:
         )
         save_tokenizer(tokenizer, temporary)
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **CONFIG))
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **config))
         model.save_pretrained(temporary)
     return model.num_parameters()
