@@ -66,6 +66,12 @@ class ChatTokenizer:
 
     def _letters(self, source: str) -> tuple[list[int], dict[str, int]]:
         encoded = {letter: self.encode_content(letter) for letter in LETTERS}
+        if not all(encoded.values()):
+            # transformers makes an empty tokenizer, without a word, where its files are missing
+            raise InputError(
+                f"{source}: its tokenizer has no vocabulary; is tokenizer.model or tokenizer.json "
+                "missing? Fetch the model again"
+            )
         prefix = encoded["A"][:-1]
         distinct = {tokens[-1] for tokens in encoded.values() if tokens[:-1] == prefix}
         if len(distinct) != len(LETTERS):
