@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from growth.abilities import LETTERS, Kind, ability_of
+from growth.abilities import LETTERS
 from growth.chat import ChatTokenizer
 from growth.forward import can_flatten
 from growth.generation import Prompt, Stop, greedy_answers
 from growth.likelihood import continuation_example, next_token_logits, perplexities
 from growth.models import max_positions
-from growth.records import NUMBER_OF_CHOICES, Record, gold_text
+from growth.records import NUMBER_OF_CHOICES, Record, reads_letter
 
 PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
 SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
@@ -102,9 +102,7 @@ class Predictor:
 
     def _stop(self, record: Record) -> Stop:
         """More than one character falls back on the letter logits, whatever else follows."""
-        kind = ability_of(record["type"]).kind
-        reads_letter = kind not in (Kind.MATH, Kind.LETTER_SET) and gold_text(record) in LETTERS
-        if self.decoding.full_responses or not reads_letter:
+        if self.decoding.full_responses or not reads_letter(record):
             return lambda generated: False
 
         def is_settled(generated: list[int]) -> bool:

@@ -203,6 +203,12 @@ def gold_text(record: Record) -> str:
     return record["messages"][-1]["content"].strip()
 
 
+def reads_letter(record: Record) -> bool:
+    """Whether the score of a generated answer depends on one letter A-D and nothing else."""
+    kind = ability_of(record["type"]).kind
+    return kind not in (Kind.MATH, Kind.LETTER_SET) and gold_text(record) in LETTERS
+
+
 def ethics_letters(text: str) -> frozenset[str]:
     """The letters A-F on the last line of `text` that is not empty."""
     lines = [line for line in text.split("\n") if line.strip()]
@@ -249,14 +255,8 @@ def check_prediction(record: Record) -> None:
             f"{_shown(record.get('generated_response'))}; evaluate/predict.py writes it"
         )
     logits = record.get("choice_logits")
-    reads_letters = ability_of(record["type"]).kind not in (Kind.MATH, Kind.LETTER_SET)
-    if (
-        reads_letters
-        and gold_text(record) in LETTERS
-        and (
-            not isinstance(logits, dict)
-            or not _are_numbers([logits.get(letter) for letter in LETTERS])
-        )
+    if reads_letter(record) and (
+        not isinstance(logits, dict) or not _are_numbers([logits.get(letter) for letter in LETTERS])
     ):
         raise _Fault(
             f"`choice_logits` must hold a number for each of A-D, found {_shown(logits)}; "
