@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from growth.processes import processes
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,6 +37,8 @@ def choose_compute(precision: str = "auto") -> Compute:
         precision: one of `PRECISIONS`; "auto" chooses.
     """
     cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(processes().local_rank)
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     if precision != "auto":
         return Compute(device, precision, "as asked for")

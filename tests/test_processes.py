@@ -1,0 +1,33 @@
+"""One launch, many processes."""
+
+import subprocess
+import sys
+
+from growth.processes import Processes
+
+
+def test_alone_nothing_is_needed():
+    alone = Processes()
+    assert alone.is_first
+    assert alone.share([1, 2, 3]) == [1, 2, 3]
+    assert alone.gather("x") == ["x"]
+
+
+def test_shares_are_disjoint_and_cover_everything():
+    items = list(range(11))
+    shares = [Processes(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_each_process_gathers_what_all_have(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from growth.processes import processes\n"
+        "me = processes()\n"
+        "print(me.gather(me.rank * 10), flush=True)\n"
+        "me.leave()\n"
+    )
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script)
+    done = subprocess.run([sys.executable, *launch], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[0, 10]"] * 2
