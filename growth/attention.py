@@ -3,20 +3,27 @@
     row        a b c d | e f g       boundaries 0 4 7
     a sees a; b sees a b; ... | e sees e; f sees e f; ...
 
-A loop over the samples, each a causal SDPA call: it costs the sum of the squared lengths instead of
-the square of their sum. Registered with transformers as "varlen", so it serves every family.
+Registered with transformers, so that it serves every family. On a GPU in 16 bits "varlen" is one
+call of torch's variable-length FlashAttention; elsewhere, and as "per_sample" everywhere, it is a
+loop of causal SDPA calls. Both cost the sum of the squared lengths, not the square of their sum.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 VARLEN = "varlen"
+PER_SAMPLE = "per_sample"
+# What varlen_attn computes: FlashAttention's types, widths of a head, generation of GPUs.
+_FLASH_DTYPES = (torch.float16, torch.bfloat16)
+_FLASH_WIDTH = 256
+_FLASH_CAPABILITY = (8, 0)
 # What some families add to attention and SDPA can't do; better refused than left out.
 _UNSUPPORTED = ("softcap", "s_aux")
 
@@ -27,13 +34,34 @@ def varlen_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each sample, in one kernel where the device has it.
+
+    Arguments as those of `per_sample_attention`.
+    """
+    if query.is_cuda and torch.is_autocast_enabled("cuda"):
+        # As autocast does for SDPA: norms of queries and keys leave them in fp32.
+        dtype = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if not _has_kernel(query):
+        return per_sample_attention(module, query, key, value, attention_mask, **options)
+    return _kernel_attention(module, query, key, value, **options), None
+
+
+def per_sample_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor,
+    sample_lengths: Sequence[int],
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sample of a flattened row.
+    """Causal attention within each sample of a flattened row, sample by sample.
 
     Args:
         module: the attention layer that calls.
@@ -41,7 +69,8 @@ def varlen_attention(
         attention_mask: unused, none is built.
         scaling: of the scores.
         sliding_window: tokens that a token sees, itself included; None for all before it.
-        cu_seq_lens_q: `(samples + 1,)`, where each sample begins, and the end.
+        sample_lengths: tokens of each sample, numbers of Python: to read them costs no
+            synchronisation with the device.
 
     Returns:
         `(1, tokens, heads, width)`, and None for the weights.
@@ -49,9 +78,8 @@ def varlen_attention(
     Raises:
         NotImplementedError: the architecture asks for more than SDPA can do.
     """
-    if unsupported := [name for name in _UNSUPPORTED if options.get(name) is not None]:
-        raise NotImplementedError(f"{type(module).__name__} asks for {', '.join(unsupported)}")
-    lengths = cu_seq_lens_q.diff().tolist()
+    _refuse_unsupported(module, options)
+    lengths = list(sample_lengths)
     parts = [
         _one_sample(q, k, v, scaling, sliding_window)
         for q, k, v in zip(
@@ -59,6 +87,48 @@ def varlen_attention(
         )
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _kernel_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    sample_lengths: Sequence[int],
+    cu_seq_lens_q: torch.Tensor,
+    **options: Any,
+) -> torch.Tensor:
+    _refuse_unsupported(module, options)
+    longest = max(sample_lengths)
+    output = varlen_attn(
+        *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        longest,
+        longest,
+        scale=scaling,
+        # Tokens to the left besides the token itself; none to the right.
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output[None]
+
+
+def _has_kernel(query: torch.Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in _FLASH_DTYPES
+        and query.shape[-1] <= _FLASH_WIDTH
+        and torch.cuda.get_device_capability(query.device) >= _FLASH_CAPABILITY
+    )
+
+
+def _refuse_unsupported(module: torch.nn.Module, options: Mapping[str, Any]) -> None:
+    if unsupported := [name for name in _UNSUPPORTED if options.get(name) is not None]:
+        raise NotImplementedError(f"{type(module).__name__} asks for {', '.join(unsupported)}")
 
 
 def _one_sample(
@@ -98,5 +168,6 @@ def attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-AttentionInterface.register(VARLEN, varlen_attention)
-AttentionMaskInterface.register(VARLEN, lambda *_, **__: None)
+for _name, _attention in ((VARLEN, varlen_attention), (PER_SAMPLE, per_sample_attention)):
+    AttentionInterface.register(_name, _attention)
+    AttentionMaskInterface.register(_name, lambda *_, **__: None)

@@ -60,6 +60,12 @@ def micro_batches(
         yield group
 
 
+def computed_tokens(group: Sequence[Example], flat: bool) -> int:
+    """Tokens that a micro-batch costs: its own, or with padding to its longest."""
+    lengths = [len(example["input_ids"]) for example in group]
+    return sum(lengths) if flat else len(lengths) * max(lengths)
+
+
 def flattened(examples: Sequence[Example]) -> Batch:
     """All examples in one row without padding; positions restart at each.
 

@@ -75,11 +75,14 @@ def supervised_logits(
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
     if flat:
-        batch = moved(flattened(examples))
+        batch = flattened(examples)
+        lengths = batch["boundaries"].diff().tolist()
+        batch = moved(batch)
         logits = model(
             input_ids=batch["input_ids"],
             position_ids=batch["position_ids"],
             cu_seq_lens_q=batch["boundaries"],
+            sample_lengths=lengths,
             logits_to_keep=batch["keep"],
             use_cache=False,
         ).logits[0]

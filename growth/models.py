@@ -3,6 +3,7 @@
 Safe by default: weights are safetensors (or GGUF), and code in a model folder is never run.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -24,8 +25,10 @@ from transformers import (
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils.quantization_config import GgufConfig
 
+from growth.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of, is_adapter, merge_adapters
 from growth.chat import ChatTokenizer
 from growth.command_line import InputError
+from growth.files import replacing
 
 FLAG = "--model_name_or_path"
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
@@ -53,10 +56,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: a folder or hub id, and the GGUF file in it, if it is one."""
+    """Where a model comes from.
+
+    Attributes:
+        name: folder or hub id of the weights.
+        gguf_file: the file in it, if it is one.
+        adapter: folder of adapters to add to the weights, which has a tokenizer of its own.
+    """
 
     name: str
     gguf_file: str | None = None
+    adapter: Path | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -76,6 +86,16 @@ def find_model(name_or_path: str) -> Source:
         InputError: no such folder, no config, shards missing, or pickled weights only.
     """
     path = Path(name_or_path)
+    if is_adapter(path):
+        base = base_of(path)
+        try:
+            source = find_model(base)
+        except InputError as error:
+            raise InputError(
+                f"{FLAG} {name_or_path}: adapters on a base model that isn't there as "
+                f"{path / ADAPTER_CONFIG} names it ({error}); put it there or correct the name"
+            ) from None
+        return dataclasses.replace(source, adapter=path)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"{FLAG} {name_or_path}: no such file")
@@ -147,6 +167,8 @@ def load_tokenizer(name_or_path: str) -> ChatTokenizer:
         InputError: it is missing or of no known kind.
     """
     source = find_model(name_or_path)
+    if source.adapter is not None and (source.adapter / "tokenizer_config.json").is_file():
+        source = Source(str(source.adapter))
     kind = SentencePieceBackend if _is_sentencepiece(source) else AutoTokenizer
     tokenizer = _explained(
         source, "tokenizer", lambda: kind.from_pretrained(source.name, **source.arguments())
@@ -170,7 +192,8 @@ def _is_sentencepiece(source: Source) -> bool:
 def load_model(name_or_path: str, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
     """The model, with an embedding row for each token of `chat`, in `dtype` on the CPU.
 
-    Rows are added for control tokens, never taken away: many vocabularies are padded.
+    Rows are added for control tokens, never taken away: many vocabularies are padded. Adapters are
+    merged into the weights.
 
     Raises:
         InputError: it is missing, incomplete or of no known architecture.
@@ -202,6 +225,8 @@ def load_model(name_or_path: str, dtype: torch.dtype, chat: ChatTokenizer) -> Pr
         )
     if model.get_input_embeddings().num_embeddings < chat.vocabulary_size:
         _add_rows(model, chat.vocabulary_size)
+    if source.adapter is not None:
+        model = merge_adapters(model, source.adapter)
     model.config.pad_token_id = chat.pad_id
     return model
 
@@ -230,6 +255,13 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if config.get("tokenizer_class") == SentencePieceBackend.__name__:
         config["tokenizer_class"] = INTEROPERABLE_CLASS
         config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def save_model(model: PreTrainedModel, chat: ChatTokenizer, folder: Path) -> None:
+    """Save weights as safetensors, and the tokenizer; under a temporary name until complete."""
+    with replacing(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        save_tokenizer(chat.tokenizer, unfinished)
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
@@ -261,7 +293,10 @@ def fingerprint(name_or_path: str) -> str:
         return f"hub:{source.name}"
     digest = hashlib.sha256()
     names = [source.gguf_file] if source.gguf_file else ["config.json", "*.safetensors"]
-    for path in sorted(path for name in names for path in source.folder.glob(name)):
+    paths = sorted(path for name in names for path in source.folder.glob(name))
+    if source.adapter is not None:
+        paths += [source.adapter / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    for path in paths:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with open(path, "rb") as file:

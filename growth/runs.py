@@ -14,7 +14,12 @@ from growth.training import Hyperparameters
 
 # What makes two runs the same; hyper-parameters that only say how a step is computed do not.
 _IDENTITY = ("model_size", "data_type", "model_name_or_path")
-_FREE = ("batch_size", "tokens_per_micro_batch", "gradient_checkpointing")
+_FREE = (
+    "batch_size",
+    "tokens_per_micro_batch",
+    "gradient_checkpointing",
+    "attn_implementation",
+)
 
 
 def new_record(

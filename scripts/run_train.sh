@@ -7,6 +7,8 @@
 # --data_type T    a setting that `python data/build.py --data_type T` has built in data/T
 # --model_size S   names the run and its curves, such as 7b
 # --resume         go on with the newest run of this setting and size
+# --num_processes N  processes on this machine, one a GPU; default: 1. They share each step's samples.
+#                  TORCHRUN_ARGS holds more for torchrun, such as --nnodes (train/configs/README.md)
 # Any other flag goes to train/finetune.py (see its --help), --train_dir and --valid_dir too.
 # Makes runs/runs-S/T/<timestamp>/ with run.json, metrics.jsonl and checkpoint-<step>, and
 # <timestamp>.log beside it.
@@ -16,7 +18,9 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 data_type="" model_size="" output_dir="" train_dir="" resume=false
+num_processes=1
 given=("$@")
+passed_on=()
 for ((i = 0; i < ${#given[@]}; i++)); do
     case "${given[i]}" in
         -h | --help)
@@ -28,8 +32,16 @@ for ((i = 0; i < ${#given[@]}; i++)); do
         --output_dir) output_dir="${given[i + 1]:-}" ;;
         --train_dir) train_dir="${given[i + 1]:-}" ;;
         --resume) resume=true ;;
+        --num_processes)
+            num_processes="${given[i + 1]:-}"
+            ((i += 1))
+            continue
+            ;;
     esac
+    passed_on+=("${given[i]}")
 done
+[[ "$num_processes" =~ ^[1-9][0-9]*$ ]] ||
+    fail "--num_processes '$num_processes': expected a whole number of at least 1"
 [[ -n "$data_type" ]] || fail "--data_type is missing; bash scripts/run_train.sh --help"
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the run"
 
@@ -48,12 +60,12 @@ fi
 
 if [[ -z "$output_dir" ]]; then
     setting="runs/runs-$model_size/$data_type"
-    if $resume; then
+    if $resume && [[ -z "${RUN_TIMESTAMP:-}" ]]; then
         newest="$(find "$setting" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort | tail -n 1)"
         [[ -n "$newest" ]] || fail "--resume: there is no run in $setting to go on with"
         output_dir="$newest"
     else
-        output_dir="$setting/$(date +%Y%m%d-%H%M%S)"
+        output_dir="$setting/${RUN_TIMESTAMP:-$(date +%Y%m%d-%H%M%S)}"
     fi
 fi
 
@@ -62,8 +74,19 @@ existed=true
 [[ -d "$(dirname "$output_dir")" ]] || existed=false
 mkdir -p "$(dirname "$output_dir")"
 status=0
-python train/finetune.py --train_dir "data/$data_type" --valid_dir data/curated/valid \
-    --output_dir "$output_dir" "$@" 2>&1 | tee -a "$log" || status=$?
+launch=(python)
+if [[ "$num_processes" -gt 1 || -n "${TORCHRUN_ARGS:-}" ]]; then
+    launcher_flags=(--nproc_per_node "$num_processes")
+    if [[ -n "${TORCHRUN_ARGS:-}" ]]; then
+        read -r -a more <<<"$TORCHRUN_ARGS"
+        launcher_flags+=("${more[@]}")
+    else
+        launcher_flags+=(--standalone)
+    fi
+    launch=(python -m torch.distributed.run "${launcher_flags[@]}")
+fi
+"${launch[@]}" train/finetune.py --train_dir "data/$data_type" --valid_dir data/curated/valid \
+    --output_dir "$output_dir" "${passed_on[@]}" 2>&1 | tee -a "$log" || status=$?
 if [[ $status -ne 0 && ! -d "$output_dir" ]]; then
     # Nothing was begun: leave no trace of it.
     rm -f "$log"

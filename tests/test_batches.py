@@ -16,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from growth.attention import VARLEN
+from growth.attention import PER_SAMPLE, VARLEN
 from growth.batches import flattened, micro_batches, padded, supervised_tokens
 from growth.chat import IGNORED_LABEL
 from growth.forward import can_flatten
@@ -147,9 +147,47 @@ def test_an_architecture_that_asks_for_more_is_refused():
 
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(NotImplementedError, match="softcap"):
-        varlen_attention(
-            torch.nn.Identity(), q, q, q, None, cu_seq_lens_q=torch.tensor([0, 2]), softcap=30.0
-        )
+        varlen_attention(torch.nn.Identity(), q, q, q, None, sample_lengths=[2], softcap=30.0)
+
+
+def reference_varlen(query, key, value, starts, _, longest, __, *, scale, window_size, enable_gqa):
+    """What torch documents of varlen_attn: (tokens, heads, width), window as (left, right)."""
+    left, right = window_size
+    assert right == 0
+    assert longest == starts.diff().max()
+    groups = query.shape[1] // key.shape[1] if enable_gqa else 1
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    i = torch.arange(len(query))
+    sample = torch.bucketize(i, starts, right=True)
+    seen = (sample[:, None] == sample) & (i[:, None] >= i)
+    if left >= 0:
+        seen &= i[:, None] - i <= left
+    scores = torch.einsum("qhd,khd->hqk", query, key) * (scale or query.shape[-1] ** -0.5)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_kernel_is_asked_for_the_same_attention(name, monkeypatch):
+    """What a GPU's kernel gets, computed here by the kernel's documented meaning."""
+    model = small_model(name)
+    expected = padded_loss(model, padded(examples(), 0)).item()
+    monkeypatch.setattr("growth.attention._has_kernel", lambda query: True)
+    monkeypatch.setattr("growth.attention.varlen_attn", reference_varlen)
+    model.set_attn_implementation(VARLEN)
+    assert summed_loss(model, examples(), flat=True).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_on_a_gpu_the_kernel_equals_per_sample_attention(name):
+    model = small_model(name).cuda()
+    losses = {}
+    for implementation in (VARLEN, PER_SAMPLE):
+        model.set_attn_implementation(implementation)
+        with torch.autocast("cuda", torch.bfloat16):
+            losses[implementation] = summed_loss(model, examples(), flat=True).item()
+    assert losses[VARLEN] == pytest.approx(losses[PER_SAMPLE], rel=5e-3)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 13, 20, 1000])

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Merge LoRA adapters into their base model: an ordinary model folder.
+#
+#   bash scripts/merge_lora.sh CHECKPOINT OUTPUT_DIR [--precision bf16]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
+
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    usage
+    exit 0
+fi
+[[ $# -ge 2 ]] || fail "expected CHECKPOINT OUTPUT_DIR; bash scripts/merge_lora.sh --help"
+python train/merge_lora.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"

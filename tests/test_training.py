@@ -1,0 +1,331 @@
+"""Ways to train that change no result: micro-batches, processes, engines; LoRA; memory."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, copy_scripts, read_lines, run, write_lines
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from growth import memory
+from growth.devices import Compute
+from growth.forward import can_flatten
+from growth.layout import checkpoints
+from growth.training import StepSampler, check_resumable
+
+pytestmark = pytest.mark.xdist_group("training")
+
+FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
+HYPERPARAMETERS = (
+    *("--total_batch_size", "7", "--epochs", "2", "--precision", "fp32", "--seed", "3"),
+    *("--learning_rate", "1e-2"),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, tiny_model):
+    """The scripts, 22 lines of unlike lengths to train on, 3 to validate."""
+    root = copy_scripts(tmp_path_factory.mktemp("training"))
+
+    def line(length, answer):
+        turns = [("user", "甲乙" * length), ("assistant", answer)]
+        return {"messages": [{"role": role, "content": text} for role, text in turns], "idx": 0}
+
+    fields = {"type": "biology", "question_format": 0}
+    write_lines(
+        root / "train_lines/biology.json",
+        [line(1 + n % 9, "丙" * (1 + n % 4)) | fields for n in range(22)],
+    )
+    write_lines(root / "valid_lines/biology.json", [line(n, "A") | fields for n in (1, 5, 3)])
+    return root
+
+
+def start(study, model, name, *flags, processes=1):
+    """Begin to train in a folder of that name, in one process or several."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command += ["--standalone"]
+    command += ["train/finetune.py", "--model_name_or_path", str(model)]
+    command += ["--train_dir", "train_lines", "--valid_dir", "valid_lines"]
+    command += ["--output_dir", f"runs/{name}", "--model_size", "tiny", *HYPERPARAMETERS, *flags]
+    return subprocess.Popen(
+        command,
+        cwd=study,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def finetune(study, model, name, *flags, processes=1):
+    """Train to the end; returns the folder."""
+    process = start(study, model, name, *flags, processes=processes)
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told[-3000:]
+    return study / "runs" / name
+
+
+@pytest.fixture(scope="module")
+def alone(study, tiny_model):
+    """The run in one process."""
+    return finetune(study, tiny_model, "alone")
+
+
+def curve(run_dir):
+    """Losses of steps and validations, in order."""
+    lines = read_lines(run_dir / "metrics.jsonl")
+    return [line.get("loss", line.get("eval_loss")) for line in lines]
+
+
+def final_weights(run_dir):
+    return load_file(checkpoints(run_dir)[-1] / "model.safetensors")
+
+
+def test_micro_batches_change_no_result(study, tiny_model, alone):
+    small = finetune(study, tiny_model, "small", "--tokens_per_micro_batch", "40")
+    assert curve(small) == pytest.approx(curve(alone), rel=1e-5)
+    one = finetune(study, tiny_model, "one", "--batch_size", "1", "--gradient_checkpointing", "on")
+    assert curve(one) == pytest.approx(curve(alone), rel=1e-5)
+
+
+# The last of an epoch's four steps has one sample: a process without any computes along.
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engine):
+    flags = {"ddp": (), "fsdp2": FSDP2}[engine]
+    together = finetune(study, tiny_model, engine, *flags, processes=2)
+    assert curve(together) == pytest.approx(curve(alone), rel=1e-4)
+    lines = {d: read_lines(d / "metrics.jsonl") for d in (alone, together)}
+    for field in ("tokens", "supervised_tokens", "useful_tokens"):
+        values = [[m.get(field) for m in of_run] for of_run in lines.values()]
+        assert values[0] == values[1], field
+    weights, expected = final_weights(together), final_weights(alone)
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+    checkpoint = checkpoints(together)[-1]
+    run(
+        *("evaluate/predict.py", "--model_name_or_path", checkpoint),
+        *("--eval_data_path", "valid_lines", "--max_new_tokens", "2"),
+        *("--pred_data_path", f"predictions-{engine}"),
+        cwd=study,
+    )
+    (predicted,) = (study / f"predictions-{engine}").rglob("pred_biology.json")
+    assert len(read_lines(predicted)) == 3
+
+
+def test_a_killed_launch_goes_on(study, tiny_model):
+    """Two processes, shards: what the sharding engine alone writes is read again."""
+    whole = study / "runs/fsdp2"
+    assert (checkpoints(whole)[-1] / "pytorch_model_fsdp.bin").is_file()
+    killed = start(study, tiny_model, "killed", *FSDP2, processes=2)
+    state = study / "runs/killed/checkpoint-4/trainer_state.json"
+    deadline = time.monotonic() + 200
+    while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert state.exists()
+    resumed = finetune(study, tiny_model, "killed", *FSDP2, "--resume", processes=2)
+    assert curve(resumed) == pytest.approx(curve(whole), rel=1e-6)
+
+
+def test_steps_hold_the_same_samples_for_any_number_of_processes():
+    lengths = [5, 50, 7, 31, 8, 90, 12, 3, 44, 6, 21]
+
+    def steps(processes):
+        samplers = [StepSampler(lengths, 4, 1, rank, processes) for rank in range(processes)]
+        shares = list(zip(*(list(sampler) for sampler in samplers), strict=True))
+        return [sorted(sample for share in step for sample in share) for step in shares]
+
+    assert steps(1) == steps(2) == steps(3) == steps(5)
+    assert sorted(sample for step in steps(2) for sample in step) == list(range(11))
+    other_epoch = StepSampler(lengths, 4, 1, 0, 1)
+    other_epoch.epoch = 1
+    assert [sorted(step) for step in other_epoch] != steps(1)
+
+
+def test_a_step_is_dealt_by_length():
+    lengths = [100, 1, 90, 2, 80, 3, 70, 4]
+    shares = [next(iter(StepSampler(lengths, 8, 0, rank, 2))) for rank in (0, 1)]
+    work = [sum(lengths[sample] for sample in share) for share in shares]
+    assert max(work) < 1.2 * min(work)
+
+
+# LoRA
+
+
+@pytest.fixture(scope="module")
+def adapted(study, tiny_model):
+    """A run with adapters."""
+    return finetune(study, tiny_model, "lora", "--lora_rank", "4", "--lora_dropout", "0")
+
+
+def test_adapters_train_and_leave_the_base_alone(study, adapted, tiny_model):
+    losses = [m["loss"] for m in read_lines(adapted / "metrics.jsonl") if "loss" in m]
+    assert min(losses[-4:]) < losses[0]
+    checkpoint = checkpoints(adapted)[-1]
+    assert not (checkpoint / "model.safetensors").exists()
+    config = json.loads((checkpoint / "adapter_config.json").read_text())
+    assert config["r"] == 4
+    assert config["lora_alpha"] == 8
+    tensors = load_file(checkpoint / "adapter_model.safetensors")
+    moved = [name for name, tensor in tensors.items() if "lora_B" in name and tensor.any()]
+    assert len(moved) == 7  # every linear layer of the one block
+    record = json.loads((adapted / "run.json").read_text())["hyperparameters"]
+    assert record["lora"] == {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
+    assert record["learning_rate"] == 1e-2
+
+
+def test_the_control_tokens_rows_learn(adapted, tiny_model):
+    from growth.models import load_model, load_tokenizer
+
+    checkpoint = str(checkpoints(adapted)[-1])
+    chat = load_tokenizer(checkpoint)
+    tuned = load_model(checkpoint, torch.float32, chat).get_input_embeddings().weight
+    before = load_model(str(tiny_model), torch.float32, chat).get_input_embeddings().weight
+    changed = (tuned != before).any(1).nonzero().squeeze(1).tolist()
+    assert changed == sorted([chat.user_id, chat.assistant_id, chat.eot_id])
+
+
+def test_merged_predicts_what_the_adapters_predict(study, adapted):
+    checkpoint = checkpoints(adapted)[-1]
+    run("scripts/merge_lora.sh", checkpoint, "merged", cwd=study)
+    predict = ("evaluate/predict.py", "--eval_data_path", "valid_lines", "--max_new_tokens", "4")
+    where = ("--pred_data_path", "predictions-lora", "--precision", "fp32")
+    run(*predict, *where, "--model_name_or_path", checkpoint, cwd=study)
+    names = ("--model_size", "tiny", "--tag", "merged")
+    run(*predict, *where, "--model_name_or_path", "merged", *names, cwd=study)
+    lines = [read_lines(p) for p in (study / "predictions-lora").rglob("pred_biology.json")]
+    assert len(lines) == 2
+    for one, other in zip(*lines, strict=True):
+        assert one["generated_response"] == other["generated_response"]
+        assert one["choice_logits"] == pytest.approx(other["choice_logits"], rel=1e-4)
+    again = run("scripts/merge_lora.sh", checkpoint, "merged", cwd=study, check=False)
+    assert again.returncode == 2
+    assert "not empty" in again.stderr
+    plain = run("scripts/merge_lora.sh", "merged", "merged2", cwd=study, check=False)
+    assert plain.returncode == 2
+    assert "no adapters" in plain.stderr
+
+
+def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
+    from growth.command_line import InputError
+    from growth.models import find_model
+
+    lost = tmp_path / "lost"
+    shutil.copytree(checkpoints(adapted)[-1], lost)
+    config = json.loads((lost / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "gone")
+    (lost / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="adapters on a base model that isn't there"):
+        find_model(str(lost))
+    (lost / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match="there is no adapter_model"):
+        find_model(str(lost))
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--lora_alpha", "4"), "--lora_alpha needs --lora_rank"),
+        (("--lora_rank", "4", "--lora_dropout", "1"), "expected a number from 0, below 1"),
+        (("--lora_rank", "4", "--lora_target_modules", "nowhere"), "linear layers of this model"),
+        (("--lora_rank", "4", "--deepspeed", "x.json"), "goes without"),
+        (("--fsdp_config", "x.json"), "needs several processes"),
+        (("--deepspeed", "x.json"), "x.json: no such file"),
+        (("--report_to", "wandb"), "wandb is not installed: pip install wandb"),
+    ],
+)
+def test_bad_flags_are_told(study, tiny_model, flags, told):
+    process = start(study, tiny_model, "never", *flags)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert told in stderr
+    assert not (study / "runs/never").exists()
+
+
+def test_a_checkpoint_without_the_optimizer_is_no_place_to_go_on_from(adapted):
+    from growth.command_line import InputError
+
+    first, last = checkpoints(adapted)
+    check_resumable(last)
+    with pytest.raises(InputError, match="no optimizer state"):
+        check_resumable(first)
+
+
+# Memory
+
+SHAPE = LlamaConfig(
+    vocab_size=300,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+)
+CPU = Compute(torch.device("cpu"), "fp32", "")
+
+
+def test_activations_are_counted_as_a_real_pass_keeps_them():
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(SHAPE)
+    estimate = memory.activation_bytes(model, CPU)
+    assert can_flatten(model)  # the count left the model as it was
+    model.set_attn_implementation(memory.VARLEN)
+    kept = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    ids = torch.zeros(1, 256, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(input_ids=ids, sample_lengths=[64] * 4, use_cache=False, logits_to_keep=1)
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values()) / 256
+    assert estimate == pytest.approx(measured, rel=0.2)
+
+
+def test_less_memory_means_checkpointing_then_smaller_micro_batches(monkeypatch):
+    model = AutoModelForCausalLM.from_config(SHAPE)
+
+    def plan(megabytes, **options):
+        monkeypatch.setattr(memory, "free_bytes", lambda device: megabytes * 10**6)
+        return memory.plan_memory(model, CPU, longest=200, **options)
+
+    plenty, some, little = plan(2000), plan(10), plan(5)
+    assert (plenty.tokens_per_micro_batch, plenty.gradient_checkpointing) == (1024, False)
+    assert some.gradient_checkpointing
+    assert little.gradient_checkpointing
+    assert little.tokens_per_micro_batch < some.tokens_per_micro_batch < 1024
+    assert "may not fit" in little.reason
+    assert "may not fit" not in plenty.reason
+    assert plan(10, gradient_checkpointing="off").gradient_checkpointing is False
+    assert plan(5, tokens_per_micro_batch=512).tokens_per_micro_batch == 512
+
+
+def test_frozen_weights_need_no_moments():
+    model = AutoModelForCausalLM.from_config(SHAPE)
+    full = memory._static_bytes(model, CPU)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert memory._static_bytes(model, CPU) == 0
+    assert full == 12 * model.num_parameters()
+
+
+def test_a_plan_is_one_line():
+    plan = memory.MemoryPlan(512, True, "why")
+    assert plan.describe() == "512 tokens a micro-batch, gradient checkpointing on: why"
+    assert dataclasses.is_dataclass(plan)
