@@ -158,6 +158,8 @@ def work(loop: str, options: Options, connection: multiprocessing.connection.Con
     files = read_training_files(options.data_dir, "--data_dir")
     examples = tokenised_files(files, chat, options.max_length)
     compute = choose_compute(options.precision)
+    if loop != "ours":
+        torch.set_float32_matmul_precision("highest")  # torch's default; ours has chosen
     torch.manual_seed(options.seed)
     model = new_model(options, chat)
     with tempfile.TemporaryDirectory() as folder:
