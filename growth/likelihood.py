@@ -7,7 +7,7 @@ together, but for float error.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -79,10 +79,11 @@ def next_token_logits(
     max_tokens: int,
     flat: bool = True,
     pad_id: int = 0,
+    progress: Callable[[int], object] = lambda index: None,
 ) -> list[list[float]]:
     """The logits of `token_ids` as the next token after each prompt, in order.
 
-    Arguments as those of `perplexities`.
+    Arguments as those of `perplexities`; `progress` is told the index of each prompt that is done.
     """
     # A prompt's last place predicts what comes next: supervise a token that is not read.
     examples = [
@@ -97,6 +98,7 @@ def next_token_logits(
         rows = supervised.logits[:, list(token_ids)].float().tolist()
         for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
             results[indices[owner]] = row
+            progress(indices[owner])
     return results
 
 

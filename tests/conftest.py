@@ -37,7 +37,7 @@ def proxy():
 
 def copy_scripts(folder):
     """Copy the scripts to `folder`, so that outputs land nowhere else."""
-    for name in ("data", "train", "evaluate", "scripts"):
+    for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):
         (folder / name).mkdir()
         for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
             shutil.copy(script, folder / name)
