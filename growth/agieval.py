@@ -24,6 +24,7 @@ class AGIEval(Benchmark):
     name = "agieval"
     title = "AGIEval"
     subjects = tuple(AGIEVAL_SETS)
+    settings = (ZERO_SHOT, FEW_SHOT)
     place_field = "line"
 
     def files(self, data_dir: Path, name: str) -> list[Path]:

@@ -64,18 +64,15 @@ class NativeForm(Form):
     def __init__(self, chat: ChatTokenizer, letter_tokens: str, source: str) -> None:
         self.chat = chat
         self._tokenizer = chat.tokenizer
-        self._prefix: list[int] = []
         if not self._tokenizer.chat_template:
             raise InputError(
                 f"--chat_template native: the tokenizer of {source} has no chat template; leave "
                 "the flag out to ask in the study's control tokens"
             )
         self._special = set(self._tokenizer.all_special_ids)
-        self._controls: dict[int, int] = {}
-        if letter_tokens == "bare":
-            self.letter_ids = bare_letters(chat)
-        else:
-            self._prefix, self.letter_ids = self._letters(source)
+        self._controls: dict[int, int] = {}  # control tokens of a prompt, by its turns
+        self._before_letter = self._between() if letter_tokens == "answer" else None
+        self.letter_ids = self._letters(source) if letter_tokens == "answer" else bare_letters(chat)
 
     def encode(self, messages: Messages) -> list[int]:
         """See `Form`.
@@ -83,54 +80,55 @@ class NativeForm(Form):
         Raises:
             InputError: the text of a message spells a control token of the model.
         """
-        ids = self._ids(self._rendered(messages, True))
-        empty = [message | {"content": "."} for message in messages]
+        ids = self._ids(messages)
         turns = len(messages)
         if turns not in self._controls:
-            self._controls[turns] = self._count_special(self._ids(self._rendered(empty, True)))
+            plain = [message | {"content": "."} for message in messages]
+            self._controls[turns] = self._count_special(self._ids(plain))
         if self._count_special(ids) != self._controls[turns]:
             raise InputError(
                 "--chat_template native: a question spells a control token of this model "
                 f"({messages[-1]['content'][:80]!r} ...)"
             )
-        return ids + self._prefix
+        return ids
 
     def _rendered(self, messages: Messages, ask: bool) -> str:
         return self._tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=ask
         )
 
-    def _ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _ids(self, messages: Messages, letter: str | None = None) -> list[int]:
+        """The prompt's ids, with the letter's at the end if one is given."""
+        text = self._rendered(messages, True)
+        if self._before_letter is None:
+            return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # A space before a letter may be part of its token: what comes before is known only with
+        # a letter behind it.
+        text += self._before_letter + (letter or LETTERS[0])
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids if letter else ids[:-1]
 
     def _count_special(self, ids: list[int]) -> int:
         return sum(token in self._special for token in ids)
 
-    def _letters(self, source: str) -> tuple[list[int], list[int]]:
-        """What stands between prompt and letter in an answer of one letter, and the letters."""
+    def _between(self) -> str:
+        """What the template puts between prompt and answer: nothing, a space, an empty thought."""
         question = [{"role": "user", "content": "."}]
+        answer = {"role": "assistant", "content": LETTERS[0]}
         prompt = self._rendered(question, True)
-        asked = self._ids(prompt)
-        answered = []
-        for letter in LETTERS:
-            answer = {"role": "assistant", "content": letter}
-            whole = self._rendered([*question, answer], False)
-            # Up to the letter: the template may put a space, or an empty thought, before it.
-            rest = whole[len(prompt) :].partition(letter) if whole.startswith(prompt) else ("",)
-            answered.append(self._ids(prompt + rest[0] + letter))
-        before = {tuple(ids[:-1]) for ids in answered}
+        whole = self._rendered([*question, answer], False)
+        return whole[len(prompt) :].partition(LETTERS[0])[0] if whole.startswith(prompt) else ""
+
+    def _letters(self, source: str) -> list[int]:
+        question = [{"role": "user", "content": "."}]
+        answered = [self._ids(question, letter) for letter in LETTERS]
         letters = [ids[-1] for ids in answered]
-        common = next(iter(before))
-        if (
-            len(before) > 1
-            or len(set(letters)) < len(LETTERS)
-            or list(common[: len(asked)]) != asked
-        ):
+        if len({tuple(ids[:-1]) for ids in answered}) > 1 or len(set(letters)) < len(LETTERS):
             raise InputError(
                 f"--chat_template native: the tokenizer of {source} gives the letters A-D no token "
                 f"each behind its template ({answered}); letter answers can't be read from it"
             )
-        return list(common[len(asked) :]), letters
+        return letters
 
 
 def bare_letters(chat: ChatTokenizer) -> list[int]:

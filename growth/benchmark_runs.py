@@ -241,7 +241,7 @@ def _run_task(
         _fill_in(benchmark, exam, me.share(todo), task, mark, examinee, quiet=not me.is_first)
     me.wait()
     if me.is_first:
-        results = _results(benchmark, exam, task, mark)
+        results = _results(benchmark, task, mark)
         path = task.folder / f"results{mark}.json"
         run = read_json(task.folder / RUN_RECORD)
         del run["data"]  # a digest a file
@@ -329,17 +329,17 @@ def _fill_in(
             write_json_lines(_sheet(task, setting, mark, name), answers)
 
 
-def _results(benchmark: Benchmark, exam: Exam, task: Task, mark: str) -> dict[str, Any]:
+def _results(benchmark: Benchmark, task: Task, mark: str) -> dict[str, Any]:
     """The scores of every setting that has sheets of this limit in the folder."""
     results = {}
-    for folder in sorted(task.folder.glob(f"*-shot{mark}")):
+    for setting in benchmark.settings:
         sheets: dict[str, list[Answer]] = {
             name: read_sheet(path)
             for name in benchmark.subjects
-            if (path := folder / f"{name}.jsonl").is_file()
+            if (path := _sheet(task, setting, mark, name)).is_file()
         }
         if sheets:
-            results[folder.name.removesuffix(mark)] = score(benchmark, sheets)
+            results[setting] = score(benchmark, sheets)
     return results
 
 

@@ -47,6 +47,7 @@ class Benchmark(ABC):
         name: of its folder below evaluate/.
         title: for people.
         subjects: the names of all its subjects.
+        settings: the names of all its settings.
         categories: which subjects are averaged together besides.
         place_field: what a question's place in its file is called.
         piece_margin: tokens that each piece of a prompt is counted longer than it is.
@@ -55,6 +56,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     subjects: ClassVar[tuple[str, ...]]
+    settings: ClassVar[tuple[str, ...]]
     categories: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     place_field: ClassVar[str]
     piece_margin: ClassVar[int] = 0

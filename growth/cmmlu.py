@@ -102,6 +102,7 @@ class CMMLU(Benchmark):
     name = "cmmlu"
     title = "CMMLU"
     subjects = tuple(SUBJECTS)
+    settings = tuple(f"{shots}-shot" for shots in range(CMMLU_SHOTS + 1))
     categories = CATEGORIES
     place_field = "row"
     # The published runner adds up the tokens of each piece, encoded alone with a BOS and the blank

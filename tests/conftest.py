@@ -35,6 +35,12 @@ def proxy():
     return _shared("data/doit-proxy")
 
 
+@pytest.fixture(scope="session")
+def public_benchmarks():
+    """CMMLU and AGIEval as published, a folder each."""
+    return _shared("data/benchmarks")
+
+
 def copy_scripts(folder):
     """Copy the scripts to `folder`, so that outputs land nowhere else."""
     for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):

@@ -11,7 +11,7 @@ interruption. The data is what `python data/download.py --datasets agieval` fetc
 
 from collections.abc import Sequence
 
-from growth.agieval import FEW_SHOT, ZERO_SHOT, AGIEval
+from growth.agieval import AGIEval
 from growth.benchmark_runs import benchmark_parser, run_benchmark
 from growth.command_line import run_script
 
@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--settings",
         nargs="+",
-        choices=(ZERO_SHOT, FEW_SHOT),
-        default=[ZERO_SHOT, FEW_SHOT],
+        choices=AGIEval.settings,
+        default=list(AGIEval.settings),
         help="without demonstrations, or with the published ones as turns of the chat",
     )
     args = parser.parse_args(argv)
