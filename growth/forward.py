@@ -1,7 +1,8 @@
 """Logits of the supervised tokens of a group of samples: flattened where the architecture can."""
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,6 +94,63 @@ def compute_prefixes(model: torch.nn.Module, sequences: Sequence[Sequence[int]])
     return prefixes
 
 
+@contextlib.contextmanager
+def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[list[int]]:
+    """Within a block, let the output layer give the logits of `token_ids` only.
+
+    Yields the columns where they stand: their own ids where the layer is not a plain one.
+    """
+    whole = model.get_output_embeddings()
+    if type(whole) is not torch.nn.Linear:
+        yield list(token_ids)
+        return
+    few = torch.nn.Linear(whole.in_features, len(token_ids), device="meta")
+    ids = torch.tensor(list(token_ids), device=whole.weight.device)
+    few.weight = torch.nn.Parameter(whole.weight[ids], requires_grad=False)
+    bias = None if whole.bias is None else whole.bias[ids]
+    few.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+    model.set_output_embeddings(few)
+    try:
+        yield list(range(len(token_ids)))
+    finally:
+        model.set_output_embeddings(whole)
+
+
+@contextlib.contextmanager
+def _last_feed_forward_at(
+    model: torch.nn.Module, places: torch.Tensor, tokens: int
+) -> Iterator[None]:
+    """Within a block, run the last layer's feed-forward part only at `places` of a row of `tokens`.
+
+    What it gives elsewhere nobody reads: no attention comes after it. Families that don't name it
+    as most do compute it everywhere.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    layers = getattr(decoder, "layers", None)
+    part = getattr(layers[-1], "mlp", None) if layers else None
+    if part is None or not hasattr(part, "down_proj"):  # a mixture of experts has none of its own
+        yield
+        return
+
+    def narrow(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (arguments[0][:, places],)
+
+    def widen(
+        _: torch.nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:
+        return output.new_zeros(1, tokens, output.shape[2]).index_copy(1, places, output)
+
+    handles = [
+        part.register_forward_pre_hook(narrow),
+        part.register_forward_hook(widen),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _moved(batch: Batch, model: torch.nn.Module) -> Batch:
     device = next(model.parameters()).device
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -129,14 +187,21 @@ def supervised_logits(
                 lengths
             )
             options = {"prefixes": prefixes, "parents": parents}
-        logits = model(
-            input_ids=batch["input_ids"],
-            position_ids=positions,
-            cu_seq_lens_q=batch["boundaries"],
-            logits_to_keep=batch["keep"],
-            use_cache=False,
-            **options,
-        ).logits[0]
+        # In training gradient checkpointing would run the layer again after the block.
+        narrowed = (
+            contextlib.nullcontext()
+            if torch.is_grad_enabled()
+            else _last_feed_forward_at(model, batch["keep"], positions.shape[1])
+        )
+        with narrowed:
+            logits = model(
+                input_ids=batch["input_ids"],
+                position_ids=positions,
+                cu_seq_lens_q=batch["boundaries"],
+                logits_to_keep=batch["keep"],
+                use_cache=False,
+                **options,
+            ).logits[0]
         owners = (batch["position_ids"][0] == 0).cumsum(0) - 1
         return Supervised(logits, batch["targets"], owners[batch["keep"]])
     batch = _moved(padded(examples, pad_id), model)

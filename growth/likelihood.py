@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from growth.attention import VARLEN, Prefixes, attending
 from growth.batches import Example, Group, micro_batches, shared_prefixes
 from growth.chat import IGNORED_LABEL
-from growth.forward import Supervised, compute_prefixes, supervised_logits
+from growth.forward import Supervised, compute_prefixes, reading_only, supervised_logits
 
 _SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
 
@@ -94,11 +94,12 @@ def next_token_logits(
         for prompt in prompts
     ]
     results: list[list[float]] = [[] for _ in prompts]
-    for indices, supervised in _supervised(model, examples, max_tokens, flat, pad_id):
-        rows = supervised.logits[:, list(token_ids)].float().tolist()
-        for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
-            results[indices[owner]] = row
-            progress(indices[owner])
+    with reading_only(model, token_ids) as columns:
+        for indices, supervised in _supervised(model, examples, max_tokens, flat, pad_id):
+            rows = supervised.logits[:, columns].float().tolist()
+            for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
+                results[indices[owner]] = row
+                progress(indices[owner])
     return results
 
 
