@@ -6,6 +6,7 @@
 Registered with transformers, so that it serves every family. On a GPU in 16 bits "varlen" is one
 call of torch's variable-length FlashAttention; elsewhere, and as "per_sample" everywhere, it is a
 loop of causal SDPA calls. Both cost the sum of the squared lengths, not the square of their sum.
+Samples that begin alike can share their beginning (growth.prefixes).
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
+
+from growth.prefixes import Prefixes, behind_prefixes
 
 VARLEN = "varlen"
 PER_SAMPLE = "per_sample"
@@ -46,7 +49,7 @@ def varlen_attention(
         # As autocast does for SDPA: norms of queries and keys leave them in fp32.
         dtype = torch.get_autocast_dtype("cuda")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if not _has_kernel(query):
+    if options.get("prefixes") is not None or not _has_kernel(query):
         return per_sample_attention(module, query, key, value, attention_mask, **options)
     return _kernel_attention(module, query, key, value, **options), None
 
@@ -61,6 +64,8 @@ def per_sample_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     sample_lengths: Sequence[int],
+    prefixes: Prefixes | None = None,
+    parents: Sequence[int | None] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each sample of a flattened row, sample by sample.
@@ -73,6 +78,10 @@ def per_sample_attention(
         sliding_window: tokens that a token sees, itself included; None for all before it.
         sample_lengths: tokens of each sample, numbers of Python: to read them costs no
             synchronisation with the device.
+        prefixes: without `parents`, the row holds these prefixes and their keys and values are
+            kept in it.
+        parents: for each sample the prefix that it goes on from, or None. Samples of one prefix
+            stand together.
 
     Returns:
         `(1, tokens, heads, width)`, and None for the weights.
@@ -82,6 +91,16 @@ def per_sample_attention(
     """
     _refuse_unsupported(module, options)
     lengths = list(sample_lengths)
+    if prefixes is not None:
+        if parents is not None:
+            kept = prefixes.layers[module] if prefixes.lengths else []
+            rows = behind_prefixes(
+                query, key, value, lengths, parents, kept, scaling, sliding_window
+            )
+            return rows.transpose(1, 2).contiguous(), None
+        prefixes.layers[module] = list(
+            zip(key.split(lengths, 2), value.split(lengths, 2), strict=True)
+        )
     parts = [
         _one_sample(q, k, v, scaling, sliding_window)
         for q, k, v in zip(

@@ -1,8 +1,9 @@
 """Logits of the supervised tokens of a group of samples: flattened where the architecture can."""
 
+import contextlib
 import inspect
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -10,9 +11,12 @@ from transformers import PreTrainedModel
 from growth.attention import VARLEN, attending
 from growth.batches import Batch, Example, flattened, padded
 from growth.chat import IGNORED_LABEL
+from growth.prefixes import Prefixes
 
-# The check below: two samples that differ, far above float error and far below a leak's size.
+# The check below: two samples that differ, and one that the second and another begin with; far
+# above float error and far below a leak's size.
 _PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
+_PROBE_PREFIX = (9, 10, 11)
 _PROBE_TOLERANCE = 1e-3
 
 
@@ -34,8 +38,9 @@ def accepts(model: torch.nn.Module, argument: str) -> bool:
 def can_flatten(model: PreTrainedModel) -> bool:
     """Find out by trying whether samples in one row are to `model` what they are apart.
 
-    Most families read positions and attention where transformers lets them be replaced; some don't
-    (ALiBi, attention of their own, capped scores), and get padded rows instead.
+    Also behind a prefix that was computed before. Most families read positions and attention where
+    transformers lets them be replaced; some don't (ALiBi, attention of their own, capped scores),
+    and get padded rows instead.
     """
     if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
         return False
@@ -44,9 +49,11 @@ def can_flatten(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         with torch.no_grad(), attending(model, VARLEN):
-            flat = supervised_logits(model, examples, flat=True).logits
+            prefixes = compute_prefixes(model, [_PROBE_PREFIX])
+            flat = supervised_logits(model, examples, True, 0, prefixes, (None, 0)).logits
         with torch.no_grad():
-            apart = [supervised_logits(model, [e], flat=False).logits for e in examples]
+            whole = [examples[0], _behind(_PROBE_PREFIX, examples[1])]
+            apart = [supervised_logits(model, [e], flat=False).logits for e in whole]
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError):
         return False
     finally:
@@ -57,8 +64,110 @@ def can_flatten(model: PreTrainedModel) -> bool:
     return bool((flat.float() - apart).abs().max() <= tolerance * scale)
 
 
+def _behind(prefix: Sequence[int], example: Example) -> Example:
+    ids, labels = example["input_ids"], example["labels"].clone()
+    labels[0] = IGNORED_LABEL  # the prefix's last token would predict it, and is not asked
+    return {
+        "input_ids": torch.cat([torch.tensor(prefix), ids]),
+        "labels": torch.cat([torch.full((len(prefix),), IGNORED_LABEL), labels]),
+    }
+
+
+def compute_prefixes(model: torch.nn.Module, sequences: Sequence[Sequence[int]]) -> Prefixes:
+    """The keys and values of token sequences that several samples begin with.
+
+    Args:
+        model: in varlen attention.
+        sequences: none of them empty.
+    """
+    prefixes = Prefixes([len(ids) for ids in sequences])
+    if sequences:
+        rows = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in sequences]
+        batch = _moved(flattened(rows), model)
+        model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            cu_seq_lens_q=batch["boundaries"],
+            sample_lengths=prefixes.lengths,
+            logits_to_keep=batch["keep"][:0],  # no output is read
+            use_cache=False,
+            prefixes=prefixes,
+        )
+    return prefixes
+
+
+@contextlib.contextmanager
+def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[list[int]]:
+    """Within a block, let the output layer give the logits of `token_ids` only.
+
+    Yields the columns where they stand: their own ids where the layer is not a plain one.
+    """
+    whole = model.get_output_embeddings()
+    if type(whole) is not torch.nn.Linear:
+        yield list(token_ids)
+        return
+    few = torch.nn.Linear(whole.in_features, len(token_ids), device="meta")
+    ids = torch.tensor(list(token_ids), device=whole.weight.device)
+    few.weight = torch.nn.Parameter(whole.weight[ids], requires_grad=False)
+    bias = None if whole.bias is None else whole.bias[ids]
+    few.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+    model.set_output_embeddings(few)
+    try:
+        yield list(range(len(token_ids)))
+    finally:
+        model.set_output_embeddings(whole)
+
+
+@contextlib.contextmanager
+def _last_feed_forward_at(
+    model: torch.nn.Module, places: torch.Tensor, tokens: int
+) -> Iterator[None]:
+    """Within a block, run the last layer's feed-forward part only at `places` of a row of `tokens`.
+
+    What it gives elsewhere nobody reads: no attention comes after it. Families that don't name it
+    as most do compute it everywhere.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    layers = getattr(decoder, "layers", None)
+    # Checkpointing would run the layer again after the block.
+    if torch.is_grad_enabled() and getattr(decoder, "gradient_checkpointing", False):
+        layers = None
+    part = getattr(layers[-1], "mlp", None) if layers else None
+    if part is None or not hasattr(part, "down_proj"):  # a mixture of experts has none of its own
+        yield
+        return
+
+    def narrow(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (arguments[0][:, places],)
+
+    def widen(
+        _: torch.nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:
+        return output.new_zeros(1, tokens, output.shape[2]).index_copy(1, places, output)
+
+    handles = [
+        part.register_forward_pre_hook(narrow),
+        part.register_forward_hook(widen),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _moved(batch: Batch, model: torch.nn.Module) -> Batch:
+    device = next(model.parameters()).device
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
 def supervised_logits(
-    model: torch.nn.Module, examples: Sequence[Example], flat: bool, pad_id: int = 0
+    model: torch.nn.Module,
+    examples: Sequence[Example],
+    flat: bool,
+    pad_id: int = 0,
+    prefixes: Prefixes | None = None,
+    parents: Sequence[int | None] | None = None,
 ) -> Supervised:
     """Run `model` on a group of samples, on the device of its weights.
 
@@ -68,27 +177,34 @@ def supervised_logits(
         flat: as `can_flatten` says. Then the output layer runs on the places that predict a
             supervised token, nowhere else.
         pad_id: a token to pad with if not `flat`.
+        prefixes: computed before; samples may go on from them if `flat`. The first token of each
+            sample is not predicted then either.
+        parents: for each sample the prefix that it goes on from, or None. Samples of one prefix
+            stand together.
     """
-    device = next(model.parameters()).device
-
-    def moved(batch: Batch) -> Batch:
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
     if flat:
         batch = flattened(examples)
-        lengths = batch["boundaries"].diff().tolist()
-        batch = moved(batch)
-        logits = model(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            cu_seq_lens_q=batch["boundaries"],
-            sample_lengths=lengths,
-            logits_to_keep=batch["keep"],
-            use_cache=False,
-        ).logits[0]
+        lengths = batch["boundaries"].diff()
+        options: dict[str, Any] = {"sample_lengths": lengths.tolist()}
+        batch = _moved(batch, model)
+        positions = batch["position_ids"]
+        if prefixes is not None and parents is not None:
+            known = [0 if parent is None else prefixes.lengths[parent] for parent in parents]
+            behind = torch.tensor(known).repeat_interleave(lengths)
+            positions = positions + behind.to(positions.device)
+            options |= {"prefixes": prefixes, "parents": parents}
+        with _last_feed_forward_at(model, batch["keep"], positions.shape[1]):
+            logits = model(
+                input_ids=batch["input_ids"],
+                position_ids=positions,
+                cu_seq_lens_q=batch["boundaries"],
+                logits_to_keep=batch["keep"],
+                use_cache=False,
+                **options,
+            ).logits[0]
         owners = (batch["position_ids"][0] == 0).cumsum(0) - 1
         return Supervised(logits, batch["targets"], owners[batch["keep"]])
-    batch = moved(padded(examples, pad_id))
+    batch = _moved(padded(examples, pad_id), model)
     logits = model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
     ).logits

@@ -1,17 +1,31 @@
-"""Choice perplexities and letter logits: no padding, only the logits that are read."""
+"""Choice perplexities and letter logits: nothing is computed twice, or without being read.
+
+Samples that begin alike (the choices of a question, the questions behind a subject's shots) share
+their beginning: it is computed once, and kept for the rows that hold the rest of each. There is no
+padding, and the output layer runs where a logit is read. Results do not depend on what is computed
+together, but for float error.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from growth.attention import VARLEN, attending
-from growth.batches import Example, micro_batches
+from growth.batches import Example, Group, micro_batches, shared_prefixes
 from growth.chat import IGNORED_LABEL
-from growth.forward import Supervised, supervised_logits
+from growth.forward import Supervised, compute_prefixes, reading_only, supervised_logits
+from growth.prefixes import Prefixes
+
+_SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
+
+
+def significant(value: float) -> float:
+    """A logit or perplexity without the digits that float error makes up."""
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
 def continuation_example(
@@ -44,13 +58,13 @@ def perplexities(
 
     Args:
         model: in evaluation mode.
-        examples: any number, of any lengths.
+        examples: any number, of any lengths; those that begin alike share the computation.
         max_tokens: computed at once.
         flat: as `growth.forward.can_flatten` says of the model.
         pad_id: a token to pad with if not `flat`.
     """
     results = [0.0] * len(examples)
-    for indices, supervised in _micro_batch_logits(model, examples, max_tokens, flat, pad_id):
+    for indices, supervised in _supervised(model, examples, max_tokens, flat, pad_id):
         losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
         for place, index in enumerate(indices):
             mean = losses[supervised.owners == place].double().mean().item()
@@ -66,10 +80,11 @@ def next_token_logits(
     max_tokens: int,
     flat: bool = True,
     pad_id: int = 0,
+    progress: Callable[[int], object] = lambda index: None,
 ) -> list[list[float]]:
     """The logits of `token_ids` as the next token after each prompt, in order.
 
-    Arguments as those of `perplexities`.
+    Arguments as those of `perplexities`; `progress` is told the index of each prompt that is done.
     """
     # A prompt's last place predicts what comes next: supervise a token that is not read.
     examples = [
@@ -80,19 +95,116 @@ def next_token_logits(
         for prompt in prompts
     ]
     results: list[list[float]] = [[] for _ in prompts]
-    for indices, supervised in _micro_batch_logits(model, examples, max_tokens, flat, pad_id):
-        rows = supervised.logits[:, list(token_ids)].float().tolist()
-        for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
-            results[indices[owner]] = row
+    with reading_only(model, token_ids) as columns:
+        for indices, supervised in _supervised(model, examples, max_tokens, flat, pad_id):
+            rows = supervised.logits[:, columns].float().tolist()
+            for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
+                results[indices[owner]] = row
+                progress(indices[owner])
     return results
 
 
-def _micro_batch_logits(
+def _supervised(
     model: PreTrainedModel, examples: Sequence[Example], max_tokens: int, flat: bool, pad_id: int
 ) -> Iterator[tuple[list[int], Supervised]]:
-    """For each micro-batch the indices of its examples, and the logits of its supervised tokens."""
-    numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
-    for group in micro_batches(numbered, max_tokens):
-        with attending(model, VARLEN if flat else model.config._attn_implementation):
-            supervised = supervised_logits(model, group, flat, pad_id)
-        yield [example["index"] for example in group], supervised
+    """For each part that is computed at once its indices, and the logits of its supervised tokens.
+
+    Every index comes once, in some order.
+    """
+    if not flat:
+        numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
+        for group in micro_batches(numbered, max_tokens):
+            rows = [_Branch(example["index"], None, example) for example in group]
+            yield from _computed(model, rows, None, pad_id)
+        return
+    ids = [example["input_ids"].tolist() for example in examples]
+    # Shared is what comes before the token whose output is the first one read.
+    unread = [sequence[: _first_supervised(e)] for sequence, e in zip(ids, examples, strict=True)]
+    with attending(model, VARLEN):
+        for bundle in _bundles(shared_prefixes(unread), list(map(len, ids)), max_tokens):
+            shared = [(known, indices) for known, indices in bundle if known]
+            prefixes = compute_prefixes(model, [ids[group[0]][:known] for known, group in shared])
+            for row in _rows(bundle, examples, max_tokens):
+                yield from _computed(model, row, prefixes, pad_id)
+
+
+class _Branch(NamedTuple):
+    """One example's own part: its index, the place of its prefix, what is behind that prefix."""
+
+    index: int
+    parent: int | None
+    example: Example
+
+
+def _first_supervised(example: Example) -> int:
+    """The place of the first supervised token, at least 1: the first token is never predicted."""
+    return max(int((example["labels"] != IGNORED_LABEL).int().argmax()), 1)
+
+
+def _bundles(groups: list[Group], lengths: list[int], max_tokens: int) -> Iterator[list[Group]]:
+    """Groups that are computed together: prefixes first, then what is behind them.
+
+    Largest first, as many as have room in `max_tokens`; those without a prefix come last.
+    """
+
+    def size(group: Group) -> int:
+        known, indices = group
+        return known + sum(lengths[index] - known for index in indices)
+
+    bundle: list[Group] = []
+    tokens = 0
+    for group in sorted(groups, key=lambda g: (g[0] > 0, size(g)), reverse=True):
+        if bundle and tokens + size(group) > max_tokens:
+            yield bundle
+            bundle, tokens = [], 0
+        bundle.append(group)
+        tokens += size(group)
+    if bundle:
+        yield bundle
+
+
+def _rows(
+    bundle: list[Group], examples: Sequence[Example], max_tokens: int
+) -> Iterator[list[_Branch]]:
+    """What is behind the prefixes of a bundle, cut into rows of at most `max_tokens`.
+
+    Those of one prefix stand together, the longest first.
+    """
+    row: list[_Branch] = []
+    tokens = 0
+    for parent, (known, indices) in enumerate(bundle):
+        for index in sorted(indices, key=lambda i: len(examples[i]["input_ids"]), reverse=True):
+            rest = {name: tensor[known:] for name, tensor in examples[index].items()}
+            length = len(rest["input_ids"])
+            if row and tokens + length > max_tokens:
+                yield row
+                row, tokens = [], 0
+            row.append(_Branch(index, parent if known else None, rest))
+            tokens += length
+    if row:
+        yield row
+
+
+def _computed(
+    model: PreTrainedModel, row: list[_Branch], prefixes: Prefixes | None, pad_id: int
+) -> Iterator[tuple[list[int], Supervised]]:
+    """The logits of a row; in halves where the memory does not hold it."""
+    try:
+        supervised = supervised_logits(
+            model,
+            [branch.example for branch in row],
+            prefixes is not None,
+            pad_id,
+            prefixes,
+            [branch.parent for branch in row],
+        )
+    except torch.OutOfMemoryError:
+        if len(row) == 1:
+            raise
+        supervised = None
+    if supervised is not None:
+        yield [branch.index for branch in row], supervised
+        return
+    # Here, not above: while an error is handled, the tensors of what failed are kept.
+    yield from _computed(model, row[: len(row) // 2], prefixes, pad_id)
+    yield from _computed(model, row[len(row) // 2 :], prefixes, pad_id)

@@ -4,7 +4,7 @@ Source: the published scorer (README, "Scoring"), its defects mended (README, ta
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,17 +95,18 @@ def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[s
     entry = {
         "type": common_type(records) or MIXED,
         "n": n,
-        **_percentages(sum(verdict.score for verdict in verdicts), n),
+        **percentages(sum(verdict.score for verdict in verdicts), n),
         "expected": _rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
     }
     second = [verdict.math_verify for verdict in verdicts if verdict.math_verify is not None]
     if second:
-        for name, value in _percentages(sum(second), len(second)).items():
+        for name, value in percentages(sum(second), len(second)).items():
             entry["math_verify" if name == "score" else f"math_verify_{name}"] = value
     return entry
 
 
-def _percentages(successes: int, n: int) -> dict[str, float]:
+def percentages(successes: int, n: int) -> dict[str, float]:
+    """A proportion as `score`, with its 95 % Wilson interval as `low` and `high`; per cent."""
     low, high = wilson(successes, n)
     return {
         "score": _rounded(100 * successes / n),
@@ -132,12 +133,14 @@ def summarise(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
         ("overall", files.values()),
     ):
         if entries:
-            summary |= _average(name, list(entries))
+            summary |= mean_score(name, list(entries))
     return summary
 
 
-def _average(name: str, entries: list[dict[str, Any]]) -> dict[str, float]:
-    """A mean over files, with the interval of a mean of proportions (MOVER, Zou & Donner 2008).
+def mean_score(name: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of the scores of at least one entry, as `name`.
+
+    With the interval of a mean of proportions (MOVER, Zou & Donner 2008):
 
     low = mean - sqrt(sum (score_i - low_i)^2) / k, and high likewise.
     """

@@ -1,8 +1,8 @@
 # Sourced by the scripts beside it.
 # shellcheck shell=bash
 
-# The comment that the script opens with is its help.
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "scripts/$(basename "$0")"; }
+# The comment that a script opens with is its help; by default the script in scripts/ that runs.
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${1:-scripts/$(basename "$0")}"; }
 
 # Bad input: one message, exit code 2.
 fail() {
@@ -22,4 +22,33 @@ use_environment() {
     fi
     # shellcheck disable=SC1091
     source .venv/bin/activate
+}
+
+# run_benchmark NAME GPU MODEL TAG [flags]: evaluate/NAME/run.py, its words in a log too.
+run_benchmark() {
+    local name="$1" help="bash evaluate/$1/run.sh --help"
+    shift
+    case "${1:-}" in
+        -h | --help)
+            usage "evaluate/$name/run.sh"
+            return
+            ;;
+    esac
+    [[ $# -ge 3 ]] || fail "expected GPU MODEL_NAME_OR_PATH SAVE_TAG, got $# words; $help"
+    local gpu="$1" model="$2" tag="$3" launch=(python) commas
+    shift 3
+    if [[ "$gpu" == cpu ]]; then
+        export CUDA_VISIBLE_DEVICES=""
+    elif [[ "$gpu" =~ ^[0-9]+(,[0-9]+)*$ ]]; then
+        export CUDA_VISIBLE_DEVICES="$gpu"
+        commas="${gpu//[^,]/}"
+        [[ -z "$commas" ]] || launch=(torchrun --standalone --nproc_per_node "$((${#commas} + 1))")
+    else
+        fail "GPU $gpu: expected \"cpu\", a number, or numbers such as 0,1; $help"
+    fi
+    [[ -n "$tag" && "$tag" != -* ]] || fail "SAVE_TAG ${tag:-(empty)}: expected a name; $help"
+    local log="evaluate/$name/logs/$tag.log"
+    mkdir -p "$(dirname "$log")"
+    "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" --tag "$tag" "$@" 2>&1 |
+        tee -a "$log"
 }

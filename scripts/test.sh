@@ -12,5 +12,5 @@ use_environment
 
 ruff check .
 ruff format --check .
-shellcheck scripts/*.sh .ci/run
+shellcheck scripts/*.sh evaluate/*/run.sh .ci/run
 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup "$@"

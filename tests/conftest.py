@@ -35,9 +35,15 @@ def proxy():
     return _shared("data/doit-proxy")
 
 
+@pytest.fixture(scope="session")
+def public_benchmarks():
+    """CMMLU and AGIEval as published, a folder each."""
+    return _shared("data/benchmarks")
+
+
 def copy_scripts(folder):
     """Copy the scripts to `folder`, so that outputs land nowhere else."""
-    for name in ("data", "train", "evaluate", "scripts"):
+    for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):
         (folder / name).mkdir()
         for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
             shutil.copy(script, folder / name)

@@ -1,47 +1,496 @@
-"""The benchmarks run, and the loops that they compare do the same work."""
+"""CMMLU and AGIEval: recorded prompts and predictions, resuming, processes, bad input."""
 
+import csv
 import importlib.util
 import json
+import math
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, read_lines, run, write_lines
 
-TRAINING = ROOT / "benchmarks/training.py"
+from growth.agieval import AGIEval
+from growth.benchmarks import read_exam, score
+from growth.cmmlu import CATEGORIES, CHINA, SUBJECTS
+from growth.command_line import InputError
+from growth.downloads import read_table
+
+LETTERS = "ABCD"
 
 
-def test_the_loops_compared_have_one_loss(tiny_model, tiny_data, tmp_path):
-    done = run(
-        TRAINING,
-        *("--loops", "ours", "published", "--steps", 1, "--samples", 16),
-        *("--data_dir", tiny_data / "curated/1000", "--tokenizer", tiny_model),
-        *("--layers", 2, "--hidden", 32, "--heads", 4, "--kv_heads", 2, "--intermediate", 48),
-        *("--output", "results.json"),
-        cwd=tmp_path,
+def ask(benchmark, *flags):
+    """Run evaluate/<benchmark>/run.py here, which spares the imports."""
+    spec = importlib.util.spec_from_file_location("run", ROOT / f"evaluate/{benchmark}/run.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main([str(flag) for flag in flags])
+
+
+def write_cmmlu(folder, questions):
+    """CMMLU's layout with made-up questions: `questions` is how many each subject has."""
+    for subject, count in questions.items():
+        for split, n in (("dev", 5), ("test", count)):
+            path = folder / split / f"{subject}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["", "Question", *LETTERS, "Answer"])
+                for i in range(n):
+                    text = f"{subject}{split}第{i}题" * (1 + i % 3)
+                    table.writerow([i, text, *"甲乙丙丁", LETTERS[i % 4]])
+    return folder
+
+
+def agieval_item(i, label="B", **fields):
+    return {
+        "passage": None,
+        "question": f"第{i}题",
+        "options": [f"({letter}){i}" for letter in LETTERS],
+        "label": label,
+    } | fields
+
+
+def write_agieval(folder):
+    """AGIEval's layout: of the five lines of each set three have one answer among four."""
+    lines = [
+        agieval_item(0, passage="一段话。"),
+        agieval_item(1, ["A"]),
+        agieval_item(2, ["A", "B"]),
+        agieval_item(3, options=["(A)甲", "(B)乙"]),
+        agieval_item(4, "D"),
+    ]
+    for name in AGIEval.subjects:
+        write_lines(folder / "v1" / f"{name}.jsonl", lines)
+    with open(folder / "few_shot_prompts.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["", *AGIEval.subjects])
+        for i, label in enumerate(("A", ["B", "C"], ["D"])):
+            cell = agieval_item(i, label)
+            table.writerow([f"sample {i}", *[repr(cell)] * 9, json.dumps(cell)])
+            table.writerow([f"explanation {i}", *[""] * 10])
+    return folder
+
+
+QUESTIONS = {"agronomy": 6, "arts": 4, "ancient_chinese": 5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cmmlu(tmp_path_factory.mktemp("cmmlu"), QUESTIONS)
+
+
+@pytest.fixture
+def flags(tmp_path, tiny_model, data):
+    """Flags of a run on made-up questions; `output` is where it writes."""
+    return (
+        *("--model_name_or_path", tiny_model, "--data_dir", data),
+        *("--output_dir", tmp_path / "out"),
     )
-    assert "| ours |" in done.stdout
-    assert "| published |" in done.stdout
-    (table,) = json.loads((tmp_path / "results.json").read_text())["measured"]
-    for ours, published in zip(*table["steps"].values(), strict=True):
-        assert ours["loss"] == pytest.approx(published["loss"], rel=1e-5)
-        assert ours["tokens"] == published["tokens"] > 0
-        assert ours["useful_flop"] == published["useful_flop"] > 0
-        assert ours["cpu_s"] > 0
-        assert ours["peak_memory_gib"] > 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="TRL is installed")
-def test_a_missing_library_is_named_with_its_remedy(tmp_path):
-    done = run(TRAINING, "--loops", "trl", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "pip install -r benchmarks/requirements-training.txt" in done.stderr
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_too_few_lines_for_the_steps_asked_for(tiny_data, tmp_path):
-    done = run(
-        TRAINING,
-        *("--loops", "ours", "--steps", 9, "--data_dir", tiny_data / "curated/1000"),
-        cwd=tmp_path,
-        check=False,
+# ---------------------------------------------------------------- recorded facts
+
+
+def test_recorded_cmmlu_prompts(golden, public_benchmarks, tmp_path):
+    facts = read_lines(golden / "cmmlu_prompts.jsonl")
+    found = {}
+    for max_length, shots in ((2048, (0, 5)), (400, (5,))):
+        flags = ("--data_dir", public_benchmarks / "cmmlu", "--dump_prompts", tmp_path / "dumped")
+        length = ("--max_length", max_length, "--num_fewshot", *shots)
+        ask("cmmlu", "--model_name_or_path", golden / "tiny-llama", *flags, *length)
+        for dumped in read_lines(tmp_path / "dumped"):
+            place = (dumped["subject"], dumped["row"], dumped["shots"], dumped["max_length"])
+            found[place] = dumped
+    assert len(found) == 3 * 11_582
+    assert len(facts) == 402
+    for fact in facts:
+        assert found[fact["subject"], fact["row"], fact["shots"], fact["max_length"]] == fact
+
+
+def test_recorded_agieval_prompts(golden, public_benchmarks, tmp_path):
+    facts = read_lines(golden / "agieval_prompts.jsonl")
+    flags = ("--data_dir", public_benchmarks / "agieval", "--dump_prompts", tmp_path / "dumped")
+    ask("agieval", "--model_name_or_path", golden / "tiny-llama", *flags)
+    found = {(d["dataset"], d["setting"], d["line"]): d for d in read_lines(tmp_path / "dumped")}
+    assert len(found) == 2 * 3_269
+    assert len(facts) == 60
+    for fact in facts:
+        assert found[fact["dataset"], fact["setting"], fact["line"]] == fact
+
+
+@pytest.mark.parametrize("letter_tokens", ["answer", "bare"])
+def test_recorded_cmmlu_predictions(golden, public_benchmarks, tmp_path, letter_tokens):
+    """Only the recorded questions are asked; the other rows of each file are left out."""
+    facts = read_lines(golden / "cmmlu_predictions.jsonl")
+    rows = {}
+    for fact in facts:
+        rows.setdefault(fact["subject"], set()).add(fact["row"])
+    source = public_benchmarks / "cmmlu"
+    for subject, wanted in rows.items():
+        header, *table = read_table(source / "test" / f"{subject}.csv")
+        (tmp_path / "data/test").mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / f"data/test/{subject}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
+    shutil.copytree(source / "dev", tmp_path / "data/dev")
+    ask(
+        *("cmmlu", "--model_name_or_path", golden / "tiny-llama", "--data_dir", tmp_path / "data"),
+        *("--output_dir", tmp_path / "out", "--precision", "fp32"),
+        *("--letter_tokens", letter_tokens),
     )
+    logits, prediction = {
+        "answer": ("choice_logits", "prediction"),
+        "bare": ("bare_logits", "bare_prediction"),
+    }[letter_tokens]
+    assert len(facts) == 268
+    for fact in facts:
+        sheet = read_lines(tmp_path / f"out/{fact['shots']}-shot/{fact['subject']}.jsonl")
+        answer = sheet[sorted(rows[fact["subject"]]).index(fact["row"])]
+        assert list(answer["choice_logits"].values()) == pytest.approx(fact[logits], abs=1e-3)
+        assert answer["prediction"] == fact[prediction]
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def test_categories_are_those_of_the_paper():
+    assert {name: len(subjects) for name, subjects in CATEGORIES.items()} == {
+        "STEM": 17,
+        "Humanities": 13,
+        "Social Science": 22,
+        "Other": 15,
+        CHINA: 15,
+    }
+    without_china = [s for name, subjects in CATEGORIES.items() if name != CHINA for s in subjects]
+    assert sorted(without_china) == sorted(SUBJECTS)
+
+
+def test_a_run_leaves_sheets_a_record_and_results(flags, tmp_path, capsys):
+    ask("cmmlu", *flags)
+    out = tmp_path / "out"
+    assert {str(path) for path in contents(out)} == {
+        "run.json",
+        "results.json",
+        *(f"{shots}-shot/{subject}.jsonl" for shots in (0, 5) for subject in QUESTIONS),
+    }
+    results = json.loads((out / "results.json").read_text())
+    assert results["run"]["asked"]["letter_tokens"] == "answer"
+    assert {"fingerprint", "git", "versions", "device"} <= results["run"].keys()
+    for setting in ("0-shot", "5-shot"):
+        result = results["settings"][setting]
+        accuracies = []
+        for subject, count in QUESTIONS.items():
+            sheet = read_lines(out / setting / f"{subject}.jsonl")
+            assert [answer["row"] for answer in sheet] == list(range(count))
+            for answer in sheet:
+                logits = answer["choice_logits"]
+                assert answer["prediction"] == max(logits, key=logits.get)
+                likeliest = math.exp(max(logits.values()))
+                confidence = likeliest / sum(map(math.exp, logits.values()))
+                assert answer["confidence"] == pytest.approx(confidence, rel=1e-4)
+            right = sum(answer["prediction"] == answer["gold"] for answer in sheet)
+            entry = result["subjects"][subject]
+            assert entry["score"] == pytest.approx(100 * right / count, abs=0.01)
+            assert entry["low"] <= entry["score"] <= entry["high"]
+            accuracies.append(100 * right / count)
+        assert result["average"] == pytest.approx(sum(accuracies) / 3, abs=0.01)
+        assert result["categories"]["Humanities"]["average"] == result["subjects"]["arts"]["score"]
+        assert "STEM" not in result["categories"]
+        # Missing subjects are named, and in no mean.
+        assert len(result["missing"]) == 67 - 3
+    # 256 positions, in a vocabulary where most characters are bytes
+    assert results["settings"]["5-shot"]["fewer_shots"] > 0
+    printed = capsys.readouterr()
+    assert "64 of 67 subjects are not in" in printed.err
+    assert f"{results['settings']['0-shot']['average']:.2f} [" in printed.out
+    assert "fewer shots, so as to fit" in printed.out
+
+
+def test_a_missing_subject_counts_nowhere():
+    def sheet(right, wrong):
+        answer = {"gold": "A", "fewer_shots": False, "cut": False}
+        return [answer | {"prediction": "A"}] * right + [answer | {"prediction": "B"}] * wrong
+
+    class Two(AGIEval):
+        subjects = ("one", "two", "three")
+
+    result = score(Two(), {"one": sheet(1, 0), "two": sheet(1, 3)})
+    assert result["missing"] == ["three"]
+    assert result["average"] == 62.5
+    assert result["over_examples"]["score"] == 40.0
+
+
+def test_agieval_asks_single_answers_among_four(tmp_path, tiny_model):
+    data = write_agieval(tmp_path / "data")
+    exam = read_exam(AGIEval(), data)
+    (subject, *_) = exam.subjects.values()
+    assert [(item.place, item.gold) for item in subject.items] == [(0, "B"), (1, "A"), (4, "D")]
+    assert [(shot.place, shot.gold) for shot in subject.shots] == [(1, "A"), (3, "D")]
+    ask(
+        *("agieval", "--model_name_or_path", tiny_model, "--data_dir", data),
+        *("--output_dir", tmp_path / "out"),
+    )
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["settings"]) == ["zero-shot", "few-shot"]
+    for result in results["settings"].values():
+        assert result["over_examples"]["n"] == 30
+        assert not result["missing"]
+
+
+def test_a_limited_run_says_so_in_its_names(flags, tmp_path):
+    ask("cmmlu", *flags, "--limit", "2", "--num_fewshot", "0")
+    names = {str(path) for path in contents(tmp_path / "out")}
+    assert names == {
+        "run.json",
+        "results-limit2.json",
+        *(f"0-shot-limit2/{subject}.jsonl" for subject in QUESTIONS),
+    }
+
+
+def test_a_question_that_does_not_fit_is_cut_from_its_left_and_counted(flags, tmp_path):
+    ask("cmmlu", *flags, "--max_length", "20", "--num_fewshot", "0")
+    result = json.loads((tmp_path / "out/results.json").read_text())["settings"]["0-shot"]
+    assert result["cut"] == sum(QUESTIONS.values())
+
+
+def test_several_models_each_have_a_folder(flags, tmp_path, tiny_model):
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    two = ("--model_name_or_path", tiny_model, other, *flags[2:], "--num_fewshot", "0")
+    ask("cmmlu", *two, "--limit", "1")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {tiny_model.name, "other"}
+    with pytest.raises(InputError, match="--tag"):
+        ask("cmmlu", *two, "--tag", "one")
+    with pytest.raises(InputError, match="one folder"):
+        ask("cmmlu", *two, "--tag", "same", "same")
+
+
+# ---------------------------------------------------------------- a model's own template
+
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def with_template(tiny_model, folder, template):
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_model_is_asked_in_its_own_template(flags, tmp_path, tiny_model):
+    from growth.asking import NativeForm
+    from growth.models import load_tokenizer
+
+    model = with_template(tiny_model, tmp_path / "native", TEMPLATE)
+    chat = load_tokenizer(model)
+    form = NativeForm(chat, "answer", str(model))
+    question = [{"role": "user", "content": "题目"}]
+    text = "[user] 题目\n[assistant] "
+    whole = chat.tokenizer(text + "B", add_special_tokens=False)["input_ids"]
+    assert [*form.encode(question), form.letter_ids[1]] == whole
+    with pytest.raises(InputError, match="spells a control token"):
+        form.encode([{"role": "user", "content": "题<eot>目"}])
+    ask("cmmlu", "--model_name_or_path", model, *flags[2:], "--chat_template", "native")
+    # The folder's answers were asked for in another way.
+    with pytest.raises(InputError, match="different: asked"):
+        ask("cmmlu", "--model_name_or_path", model, *flags[2:])
+
+
+def test_without_a_template_the_native_one_is_refused(flags, tmp_path):
+    with pytest.raises(InputError, match="no chat template"):
+        ask("cmmlu", *flags, "--chat_template", "native")
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- resuming
+
+
+def test_what_is_there_is_kept_and_what_is_missing_is_done(flags, tmp_path):
+    ask("cmmlu", *flags)
+    quiet = contents(tmp_path / "out")
+    (tmp_path / "out/5-shot/arts.jsonl").unlink()
+    (tmp_path / "out/results.json").unlink()
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.jsonl")}
+    ask("cmmlu", *flags)
+    assert contents(tmp_path / "out") == quiet
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_another_model_behind_a_tag_is_refused(flags, tmp_path, tiny_model):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    flags = ("--model_name_or_path", model, *flags[2:])
+    ask("cmmlu", *flags, "--num_fewshot", "0")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match=r"another model.*fingerprint.*choose another --tag"):
+        ask("cmmlu", *flags)
+
+
+def test_other_questions_behind_a_tag_are_refused_and_more_of_them_are_not(flags, tmp_path):
+    questions = {"arts": 3}
+    data = write_cmmlu(tmp_path / "data", questions)
+    flags = (*flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    ask("cmmlu", *flags)
+    write_cmmlu(data, {"agronomy": 2})
+    ask("cmmlu", *flags)
+    result = json.loads((tmp_path / "out/results.json").read_text())["settings"]["0-shot"]
+    assert list(result["subjects"]) == ["agronomy", "arts"]
+    write_cmmlu(data, {"arts": 4})
+    with pytest.raises(InputError, match=r"other questions.*test/arts.csv"):
+        ask("cmmlu", *flags)
+
+
+# A parent that never computes forks what it has imported: a kill or a rank costs no imports.
+FORKS = """
+import os, random, signal, socket, sys, time
+sys.argv = [{script!r}]
+import importlib.util
+spec = importlib.util.spec_from_file_location("run", {script!r})
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+import growth.asking, growth.pred_data
+import transformers.models.llama.modeling_llama
+
+def begin(flags, **environment):
+    child = os.fork()
+    if child == 0:
+        os.environ.update(environment)
+        status = 1
+        try:
+            script.main(flags)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+def finish(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def flags(output):
+    return {flags!r} + ["--output_dir", output]
+
+began = time.monotonic()
+assert finish(begin(flags("quiet"))) == 0
+seconds = time.monotonic() - began
+kills = 0
+for trial in range(5):
+    for _ in range(2):
+        child = begin(flags("killed%d" % trial))
+        time.sleep(seconds * random.uniform(0.1, 0.9))
+        os.kill(child, signal.SIGKILL)
+        kills += finish(child) == -signal.SIGKILL
+    assert finish(begin(flags("killed%d" % trial))) == 0
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = str(free.getsockname()[1])
+launch = dict(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+ranks = [begin(flags("two"), RANK=str(i), LOCAL_RANK=str(i), **launch) for i in range(2)]
+assert [finish(rank) for rank in ranks] == [0, 0]
+print("kills", kills)
+print(seconds, file=sys.stderr)
+"""
+
+
+def test_killed_runs_and_two_processes_leave_the_files_of_one_quiet_run(tmp_path, tiny_model, data):
+    questions = dict.fromkeys(("agronomy", "arts", "virology", "genetics", "management"), 30)
+    data = write_cmmlu(tmp_path / "data", questions)
+    flags = ["--model_name_or_path", str(tiny_model), "--data_dir", str(data)]
+    program = FORKS.format(script=str(ROOT / "evaluate/cmmlu/run.py"), flags=flags)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split("kills ")[1]) >= 5
+    quiet = contents(tmp_path / "quiet")
+    assert len(quiet) == 2 + 2 * len(questions)
+    for trial in range(5):
+        assert contents(tmp_path / f"killed{trial}") == quiet
+    assert contents(tmp_path / "two") == quiet
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def spoil_cell(old, new):
+    def spoil(data):
+        path = data / "test/arts.csv"
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_cell("Answer", "Antwort"), "arts.csv: no column Answer"),
+        (spoil_cell("丁,A", "丁,E"), "question 0 .* has the answer 'E'"),
+        (spoil_cell("丁,A", "丁,A,A"), "question 0 .* has 8 fields"),
+        (lambda d: (d / "test/arts.csv").write_text(",Question,A,B,C,D,Answer\n"), "no question"),
+        (lambda d: (d / "test/arts.csv").write_bytes(b"\xff\xfe"), "not a CSV file in UTF-8"),
+        (shutil.rmtree, r"nothing of CMMLU is there .* python data/download.py --datasets cmmlu"),
+    ],
+)
+def test_bad_questions_are_refused_before_a_model_is_loaded(flags, tmp_path, spoil, message):
+    data = write_cmmlu(tmp_path / "data", {"arts": 3})
+    spoil(data)
+    with pytest.raises(InputError, match=message):
+        ask("cmmlu", *flags[:2], "--data_dir", data, *flags[4:])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"arts|logiqa-zh.jsonl:1: not an AGIEval item"),
+        (agieval_item(0, label="E"), "logiqa-zh.jsonl:1: .*label 'E'"),
+        (agieval_item(0, options=None), "logiqa-zh.jsonl:1"),
+        (agieval_item(0, label=["A", "B"]), "no question with four choices"),
+    ],
+)
+def test_bad_sets_are_refused(tmp_path, line, message):
+    data = write_agieval(tmp_path)
+    write_lines(data / "v1/logiqa-zh.jsonl", [line])
+    with pytest.raises(InputError, match=message):
+        read_exam(AGIEval(), data)
+
+
+def test_a_spoilt_sheet_is_named(flags, tmp_path):
+    ask("cmmlu", *flags, "--num_fewshot", "0")
+    (tmp_path / "out/0-shot/arts.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=r"arts.jsonl: not an answer sheet"):
+        ask("cmmlu", *flags, "--num_fewshot", "0")
+
+
+@pytest.mark.parametrize("name", ["cmmlu", "agieval"])
+def test_the_wrapper_explains_itself_and_refuses(checkout, name):
+    script = f"evaluate/{name}/run.sh"
+    assert f"bash {script} GPU" in run(script, "--help", cwd=checkout).stdout
+    for words, message in (
+        (("cpu", "model"), "expected GPU MODEL_NAME_OR_PATH SAVE_TAG"),
+        (("first", "model", "tag"), "GPU first"),
+        (("cpu", "model", "--limit"), "SAVE_TAG --limit"),
+    ):
+        done = run(script, *words, cwd=checkout, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+    done = run(script, "cpu", "model", "tag", cwd=checkout, check=False)
     assert done.returncode == 2
-    assert "40 lines" in done.stderr
+    log = checkout / f"evaluate/{name}/logs/tag.log"
+    assert "python data/download.py" in done.stdout
+    assert "python data/download.py" in log.read_text()
