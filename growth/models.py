@@ -26,12 +26,12 @@ from transformers.utils.quantization_config import GgufConfig
 
 from growth.chat import ChatTokenizer
 from growth.command_line import InputError
+from growth.export import SENTENCEPIECE_MARK, save_for_other_tools
 
 FLAG = "--model_name_or_path"
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
 # rebuilds merges from the vocabulary and cuts a third of Chinese-LLaMA's texts differently.
 SENTENCEPIECE_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend")
-INTEROPERABLE_CLASS = "LlamaTokenizer"  # what other tools know our saved tokenizer.model by
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -162,8 +162,10 @@ def _is_sentencepiece(source: Source) -> bool:
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     kind = config.get("tokenizer_class")
-    return kind in SENTENCEPIECE_CLASSES or (
-        kind is None and not (folder / "tokenizer.json").is_file()
+    return (
+        kind in SENTENCEPIECE_CLASSES
+        or SENTENCEPIECE_MARK in config
+        or (kind is None and not (folder / "tokenizer.json").is_file())
     )
 
 
@@ -223,13 +225,11 @@ def _add_rows(model: PreTrainedModel, rows: int) -> None:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a tokenizer so that other tools, which don't know our backend's name, load it too."""
-    tokenizer.save_pretrained(folder)
-    config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    if config.get("tokenizer_class") == SentencePieceBackend.__name__:
-        config["tokenizer_class"] = INTEROPERABLE_CLASS
-        config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+    """Save a tokenizer so that any tool loads it, with the chat template, stop tokens and card.
+
+    To be called once the weights are saved.
+    """
+    save_for_other_tools(tokenizer, folder)
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
