@@ -59,6 +59,7 @@ def save_for_other_tools(tokenizer: PreTrainedTokenizerBase, folder: Path) -> No
     _write_config(folder, is_sentencepiece and portable is not tokenizer)
     if chat is not None:
         GenerationConfig(
+            do_sample=False,  # greedy, where a tool would sample by default
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=sorted(chat.stop_ids),
             pad_token_id=chat.pad_id,

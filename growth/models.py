@@ -147,9 +147,13 @@ def load_tokenizer(name_or_path: str) -> ChatTokenizer:
         InputError: it is missing or of no known kind.
     """
     source = find_model(name_or_path)
-    kind = SentencePieceBackend if _is_sentencepiece(source) else AutoTokenizer
+    arguments = source.arguments()
+    kind: Any = AutoTokenizer
+    if _is_sentencepiece(source):
+        kind = SentencePieceBackend
+        arguments["legacy"] = True  # otherwise transformers changes how a text begins
     tokenizer = _explained(
-        source, "tokenizer", lambda: kind.from_pretrained(source.name, **source.arguments())
+        source, "tokenizer", lambda: kind.from_pretrained(source.name, **arguments)
     )
     return ChatTokenizer(tokenizer, source.name)
 
