@@ -215,6 +215,107 @@ def make_mistral(folder):
     save_random_model(folder, MistralConfig(vocab_size=size, sliding_window=5, **GROUPED))
 
 
+def baichuan_vocabulary(rows):
+    """A sentencepiece model of `rows` pieces, each with a score of its own, as Baichuan's are."""
+    proto = sentencepiece.sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_model())
+    known = {piece.piece for piece in proto.pieces}
+    score = min(piece.score for piece in proto.pieces)
+    characters = [chr(0x4E00 + i) for i in range(20_000)]
+    pairs = (a + b for a in characters[:400] for b in characters[:400])
+    for piece in [*characters, *pairs]:
+        if len(proto.pieces) == rows:
+            break
+        if piece not in known:
+            score -= 1
+            proto.pieces.add(piece=piece, score=score)
+    return proto.SerializeToString()
+
+
+def make_baichuan(folder, rows=125_696, alibi=False, **config):
+    """Baichuan's own format: `W_pack`, names of code that is not to be run, its tokenizer class."""
+    from safetensors.torch import save_file
+
+    code = {"AutoTokenizer": ["tokenization_baichuan.BaichuanTokenizer", None]}
+    write_sentencepiece(folder, baichuan_vocabulary(rows), "BaichuanTokenizer", auto_map=code)
+    # 5 heads as 13B's 40: no power of two, so that both kinds of slopes are there
+    shape = {"hidden_size": 40, "num_attention_heads": 5} if alibi else {}
+    fields = SMALL | shape | {"vocab_size": rows, "rms_norm_eps": 1e-6, "model_max_length": 256}
+    if alibi:
+        del fields["max_position_embeddings"]
+    fields |= {
+        "model_type": "baichuan",
+        "architectures": ["BaichuanForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
+        "hidden_act": "silu",
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+    } | config
+    (folder / "config.json").write_text(json.dumps(fields))
+    for name in ("modeling_baichuan", "tokenization_baichuan"):
+        (folder / f"{name}.py").write_text("raise SystemExit('code of a model folder was run')")
+    generator = torch.Generator().manual_seed(0)
+    width, inner = fields["hidden_size"], fields["intermediate_size"]
+
+    def drawn(*shape):
+        return 0.3 * torch.randn(*shape, generator=generator)
+
+    weights = {
+        "model.embed_tokens.weight": drawn(rows, width),
+        "model.norm.weight": 1 + drawn(width),
+        "lm_head.weight": drawn(rows, width),
+    }
+    for i in range(fields["num_hidden_layers"]):
+        weights |= {
+            f"model.layers.{i}.self_attn.W_pack.weight": drawn(3 * width, width),
+            f"model.layers.{i}.self_attn.o_proj.weight": drawn(width, width),
+            f"model.layers.{i}.mlp.gate_proj.weight": drawn(inner, width),
+            f"model.layers.{i}.mlp.up_proj.weight": drawn(inner, width),
+            f"model.layers.{i}.mlp.down_proj.weight": drawn(width, inner),
+            f"model.layers.{i}.input_layernorm.weight": 1 + drawn(width),
+            f"model.layers.{i}.post_attention_layernorm.weight": 1 + drawn(width),
+        }
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def make_baichuan_13b(folder):
+    """Baichuan 2 13B: ALiBi in place of rotary positions."""
+    make_baichuan(folder, alibi=True)
+
+
+def make_chinese_llama_plus(folder):
+    """A LoRA patch on a LLaMA, with a bigger tokenizer and whole embedding and output layers."""
+    from peft import LoraConfig, get_peft_model
+
+    base = folder.parent / "llama1"
+    make_llama2(base)
+    words = ["你好", "春风", "江南", "南岸", "明月"]
+    size = write_sentencepiece(folder, with_tied_words(sentencepiece_model(), words))
+    model = AutoModelForCausalLM.from_pretrained(base)
+    assert size > model.config.vocab_size
+    model.resize_token_embeddings(size)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "k_proj", "o_proj", "gate_proj", "down_proj"],
+        modules_to_save=["embed_tokens", "lm_head"],
+        task_type="CAUSAL_LM",
+    )
+    patched = get_peft_model(model, config)
+    torch.manual_seed(1)
+    for name, parameter in patched.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            parameter.data.normal_(std=0.3)
+    patched.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    # fields of the peft of that time
+    path = folder / "adapter_config.json"
+    old = {"enable_lora": None, "merge_weights": False, "base_model_name_or_path": "../llama1"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | old))
+    return patched
+
+
 FAMILIES = {
     "llama2": make_llama2,
     "chinese-llama": make_chinese_llama,
@@ -223,6 +324,9 @@ FAMILIES = {
     "qwen3": make_qwen3,
     "gemma3": make_gemma3,
     "mistral": make_mistral,
+    "baichuan2-7b": make_baichuan,
+    "baichuan2-13b": make_baichuan_13b,
+    "chinese-llama-plus": make_chinese_llama_plus,
 }
 
 

@@ -67,22 +67,25 @@ def test_loads(loaded):
 
 
 def test_trains_packed_as_padded(loaded):
-    _, chat, model = loaded
+    name, chat, model = loaded
     samples = [tokenised(CONVERSATION[:n], chat, 60) for n in (2, 4, 2)]
     samples[2]["input_ids"] = samples[2]["input_ids"].flip(0)
-    assert can_flatten(model)
+    flattens = can_flatten(model)
+    assert flattens == (name != "baichuan2-13b")  # ALiBi: padded rows, here and in training
     padded = summed_loss(model, samples, flat=False, pad_id=chat.pad_id)
     padded.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    model.set_attn_implementation(VARLEN)
-    flat = sum(summed_loss(model, group, flat=True) for group in micro_batches(samples, 100))
+    if flattens:
+        model.set_attn_implementation(VARLEN)
+    groups = micro_batches(samples, 100)
+    flat = sum(summed_loss(model, group, flattens, chat.pad_id) for group in groups)
     flat.backward()
     assert flat.item() == pytest.approx(padded.item(), rel=1e-5)
-    for name, parameter in model.named_parameters():
-        if name in expected:
-            scale = expected[name].abs().max().clamp(min=1e-6)
-            assert ((parameter.grad - expected[name]).abs().max() / scale) < 1e-4, name
+    for parameter, tensor in model.named_parameters():
+        if parameter in expected:
+            scale = expected[parameter].abs().max().clamp(min=1e-6)
+            assert ((tensor.grad - expected[parameter]).abs().max() / scale) < 1e-4, parameter
     model.zero_grad()
     model.set_attn_implementation("sdpa")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.command_line import (
+    add_model_flags,
     argument_parser,
     positive_float,
     positive_int,
@@ -46,6 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--model_name_or_path", required=True, help="folder of a causal LM, a hub id or a .gguf"
     )
+    add_model_flags(group)
     group.add_argument(
         "--train_dir", type=Path, required=True, help="folder of *.json training lines"
     )
@@ -116,10 +118,11 @@ def dump_examples(args: argparse.Namespace) -> None:
     files = read_training_files(args.train_dir, "--train_dir")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
     from growth.batches import tokenised
-    from growth.models import bounded_length, load_tokenizer
+    from growth.models import bounded_length, find_model, load_tokenizer
 
-    chat = load_tokenizer(args.model_name_or_path)
-    max_length = bounded_length(args.model_name_or_path, args.max_length)
+    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, args.max_length)
     lines = []
     for record in (record for records in files.values() for record in records):
         example = tokenised(record["messages"], chat, max_length)
@@ -144,21 +147,22 @@ def train(args: argparse.Namespace) -> None:
     from growth.batches import tokenised_files
     from growth.devices import choose_compute
     from growth.layout import checkpoint_step, checkpoints, now, read_run, write_run
-    from growth.models import bounded_length, load_model, load_tokenizer
+    from growth.models import bounded_length, find_model, load_model, load_tokenizer
     from growth.runs import check_same_run, data_record, new_record
     from growth.training import InstructionTrainer, forget_metrics_after
 
     transformers_logging.set_verbosity_error()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    chat = load_tokenizer(args.model_name_or_path)
-    max_length = bounded_length(args.model_name_or_path, args.max_length)
+    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, args.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
     compute = choose_compute(args.precision)
     hyperparameters = resolve(args, len(examples["train"]), max_length, compute)
     set_seed(args.seed)
-    model = load_model(args.model_name_or_path, torch.float32, chat)
+    model = load_model(source, torch.float32, chat)
     transformers_logging.disable_progress_bar()  # from here on our own bar speaks
     run = new_record(
         args.output_dir,
