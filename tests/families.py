@@ -199,8 +199,8 @@ def make_qwen2(folder):
 
 
 def make_qwen3(folder):
-    """Qwen 3: normalised queries and keys."""
-    _save(folder, _qwen_tokenizer(), "Qwen2Tokenizer", Qwen3Config, **GROUPED)
+    """Qwen 3: normalised queries and keys, heads of 128 whatever the width."""
+    _save(folder, _qwen_tokenizer(), "Qwen2Tokenizer", Qwen3Config, **GROUPED | {"head_dim": 128})
 
 
 def make_gemma3(folder):
