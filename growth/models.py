@@ -29,6 +29,7 @@ from growth import baichuan, patches
 from growth.chat import ChatTokenizer
 from growth.command_line import InputError
 from growth.export import SENTENCEPIECE_MARK, save_for_other_tools
+from growth.gguf_tokenizer import sentencepiece_tokenizer
 
 FLAG = "--model_name_or_path"
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
@@ -182,14 +183,14 @@ def _explained(source: Source, what: str, load: Callable[[], T]) -> T:
         return load()
     except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())[:400]
-        remedy = (
-            "Expected a causal language model that transformers knows without code of its own"
+        code = (
             "; if you have read the code that it brings along and trust it, --trust_remote_code "
             "runs it"
         )
         raise InputError(
             f"{FLAG} {source.name}: its {what} can't be loaded ({type(error).__name__}: {reason}). "
-            + (remedy if not source.trust_remote_code else remedy.partition(";")[0])
+            "Expected a causal language model that transformers knows without code of its own"
+            + (code if "trust_remote_code" in str(error) else "")
         ) from error
 
 
@@ -207,10 +208,15 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     if _is_sentencepiece(source):
         kind = SentencePieceBackend
         arguments = {"legacy": True}  # otherwise transformers changes how a text begins
-    tokenizer = _explained(
-        source, "tokenizer", lambda: kind.from_pretrained(source.name, **arguments)
-    )
-    return ChatTokenizer(tokenizer, source.name)
+
+    def load() -> PreTrainedTokenizerBase:
+        if source.gguf_file:
+            path = Path(source.name) / source.gguf_file
+            if (tokenizer := sentencepiece_tokenizer(path)) is not None:
+                return tokenizer
+        return kind.from_pretrained(source.name, **arguments)
+
+    return ChatTokenizer(_explained(source, "tokenizer", load), source.name)
 
 
 def _is_sentencepiece(source: Source) -> bool:

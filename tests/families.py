@@ -285,7 +285,10 @@ def make_baichuan_13b(folder):
 
 
 def make_chinese_llama_plus(folder):
-    """A LoRA patch on a LLaMA, with a bigger tokenizer and whole embedding and output layers."""
+    """A LoRA patch on a LLaMA, with a bigger tokenizer and whole embedding and output layers.
+
+    Returns the model as PEFT has it before it is saved.
+    """
     from peft import LoraConfig, get_peft_model
 
     base = folder.parent / "llama1"
@@ -316,6 +319,23 @@ def make_chinese_llama_plus(folder):
     return patched
 
 
+def make_gguf(folder, make=make_chinese_llama):
+    """One file of another family, which transformers unpacks; returns its path."""
+    from growth.gguf_export import write_gguf
+    from growth.models import load_model, load_tokenizer
+
+    make(folder)
+    chat = load_tokenizer(folder)
+    model = load_model(folder, torch.float32, chat)
+    write_gguf(model, chat, None, folder / "model.gguf", "f32")
+    return folder / "model.gguf"
+
+
+def make_gguf_llama3(folder):
+    """The same of byte-level BPE."""
+    return make_gguf(folder, make_llama3)
+
+
 FAMILIES = {
     "llama2": make_llama2,
     "chinese-llama": make_chinese_llama,
@@ -327,6 +347,8 @@ FAMILIES = {
     "baichuan2-7b": make_baichuan,
     "baichuan2-13b": make_baichuan_13b,
     "chinese-llama-plus": make_chinese_llama_plus,
+    "gguf": make_gguf,
+    "gguf-llama3": make_gguf_llama3,
 }
 
 

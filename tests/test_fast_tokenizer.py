@@ -2,7 +2,13 @@
 
 import pytest
 from conftest import read_lines
-from families import random_strings, sentencepiece_model, with_tied_words, write_sentencepiece
+from families import (
+    make_gguf,
+    random_strings,
+    sentencepiece_model,
+    with_tied_words,
+    write_sentencepiece,
+)
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -69,6 +75,14 @@ def test_recorded_conversations_through_the_template(golden, tmp_path):
     for recorded in read_lines(golden / "tokenised_conversations.jsonl"):
         ids = tokenizer.apply_chat_template(recorded["messages"], return_dict=False)
         assert ids == recorded["input_ids"]
+
+
+def test_a_gguf_file_is_cut_as_the_model_in_it(tmp_path):
+    path = make_gguf(tmp_path / "x")
+    processor = SentencePieceProcessor(str(tmp_path / "x/tokenizer.model"))
+    chat = load_tokenizer(path)
+    for text in random_strings(1000, seed=10):
+        assert chat.encode_content(text) == processor.encode(text.strip())
 
 
 def test_newer_ways_of_transformers_do_not_change_our_tokens(tmp_path):
