@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from growth.command_line import argument_parser, positive_int, run_script
+from growth.command_line import add_model_flags, argument_parser, positive_int, run_script
 from growth.files import check_writable, write_json, write_json_lines
 from growth.layout import PREDICTIONS, RUN_RECORD, provenance
 from growth.records import Record, check_evaluation, data_files, read_records
@@ -58,6 +58,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model_size", help="of a model that is not one of our runs, such as 7b")
     parser.add_argument("--tag", help="a name for a model that is not one of our runs")
+    add_model_flags(parser)
     parser.add_argument(
         "--max_length", type=positive_int, default=2048, help="tokens of prompt and answer together"
     )
@@ -89,17 +90,18 @@ def predict_model(
     name: str, run: dict[str, Any], files: dict[str, list[Record]], args: argparse.Namespace
 ) -> None:
     """Write the predictions of one model that are not there yet."""
-    from growth.models import fingerprint
+    from growth.models import find_model, fingerprint
     from growth.pred_data import missing_files, prediction_file, prediction_folder
     from growth.prediction import Decoding
 
     given = {k: v for k, v in vars(args).items() if k in Decoding.__dataclass_fields__}
     decoding = Decoding(**given)
+    source = find_model(name, args.base_model, args.trust_remote_code)
     run = run | {
         "limit": args.limit,
         "split": args.split or args.eval_data_path.resolve().name,
         "model_name_or_path": name,
-        "fingerprint": fingerprint(name),
+        "fingerprint": fingerprint(source),
         "decoding": decoding.identity() | {"precision": args.precision},
     }
     folder = prediction_folder(args.pred_data_path, run)
@@ -107,7 +109,7 @@ def predict_model(
     if not missing:
         print(f"{folder}: all {len(files)} files are there")
         return
-    predictor, compute = load_predictor(name, decoding, args.precision)
+    predictor, compute = load_predictor(source, decoding, args.precision)
     print(compute.describe(), file=sys.stderr)
     if not (folder / RUN_RECORD).exists():
         write_json(folder / RUN_RECORD, run | {"device": compute.describe()} | provenance())
@@ -119,7 +121,7 @@ def predict_model(
     print(f"{folder}: {len(missing)} files predicted, {total:,} lines")
 
 
-def load_predictor(name: str, decoding: Any, precision: str) -> tuple[Any, Any]:
+def load_predictor(source: Any, decoding: Any, precision: str) -> tuple[Any, Any]:
     """The model, ready to predict, and what it computes on."""
     from transformers.utils import logging as transformers_logging
 
@@ -129,8 +131,8 @@ def load_predictor(name: str, decoding: Any, precision: str) -> tuple[Any, Any]:
 
     transformers_logging.set_verbosity_error()
     compute = choose_compute(precision)
-    chat = load_tokenizer(name)
-    model = load_model(name, compute.dtype, chat).to(compute.device)
+    chat = load_tokenizer(source)
+    model = load_model(source, compute.dtype, chat).to(compute.device)
     return Predictor(model, chat, decoding), compute
 
 

@@ -1,24 +1,20 @@
-"""LoRA (arXiv 2106.09685): adapters to train, and adapter folders to load.
+"""LoRA (arXiv 2106.09685): adapters to train. What they leave is loaded as a patch.
 
 Besides the low-rank matrices, the rows of the control tokens learn in full: most vocabularies lack
 them, so that their rows start untrained.
 """
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from safetensors import safe_open
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from growth.chat import ChatTokenizer
 from growth.command_line import InputError
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"
 DEFAULT_DROPOUT = 0.05
 DEFAULT_LEARNING_RATE = 1e-4  # full fine-tuning's is too small for matrices that start at zero
@@ -81,51 +77,3 @@ def add_lora(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds adapters instead of a model."""
-    return (folder / ADAPTER_CONFIG).is_file()
-
-
-def base_of(folder: Path) -> str:
-    """The model that the adapters in `folder` were trained on, as their config names it.
-
-    Raises:
-        InputError: the config is broken, names none, or the adapters' weights are not there.
-    """
-    path = folder / ADAPTER_CONFIG
-    try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise InputError(f"{path}: names no base_model_name_or_path; was it written by peft?")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise InputError(f"{folder}: incomplete, there is no {ADAPTER_WEIGHTS} in it")
-    return base
-
-
-def merge_adapters(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """`model` with the adapters in `folder` added to its weights, in the precision it has.
-
-    Raises:
-        InputError: the adapters are not for this model.
-    """
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-        # Refuses a pickle that would stand in for the safetensors.
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt"):
-            pass
-        adapted = PeftModel.from_pretrained(model, str(folder), config=config)
-        return adapted.merge_and_unload()
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{folder}: its adapters can't be added to {config_name(model)} ({reason})"
-        ) from error
-
-
-def config_name(model: PreTrainedModel) -> str:
-    """What a model is called in messages."""
-    return model.config.name_or_path or type(model).__name__

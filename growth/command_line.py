@@ -29,6 +29,20 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_model_flags(parser: argparse._ActionsContainer) -> None:
+    """The flags that say how --model_name_or_path may be loaded."""
+    parser.add_argument(
+        "--base_model",
+        help="where --model_name_or_path is a LoRA patch: the model that it changes, if not the "
+        "folder that the patch names",
+    )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run Python code that the model's folder brings along; it can do whatever you can",
+    )
+
+
 def positive_int(text: str) -> int:
     """The type of a flag that counts something.
 

@@ -12,4 +12,4 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     exit 0
 fi
 [[ $# -ge 2 ]] || fail "expected CHECKPOINT OUTPUT_DIR; bash scripts/merge_lora.sh --help"
-python train/merge_lora.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"
+python evaluate/export.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"

@@ -172,7 +172,8 @@ def finetune(model, *flags):
         (lambda folder: save_file(
             {"model.norm.weight": torch.ones(16)}, folder / "model.safetensors", {"format": "pt"}),
          ["incomplete", "would be random"]),
-        (lambda folder: (folder / "tokenizer.model").unlink(), ["tokenizer has no vocabulary"]),
+        (lambda folder: [path.unlink() for path in folder.glob("tokenizer.*")],
+         ["tokenizer can't be loaded"]),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), ["can't be loaded"]),
         (lambda folder: (folder / "config.json").write_text(json.dumps(
             {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "odd.Odd"}})),

@@ -20,12 +20,14 @@ pytestmark = pytest.mark.xdist_group("chain")
 EPOCHS = 6
 NAMES = [ability.name for ability in ABILITIES + OUT_OF_DOMAIN]
 CHECKPOINT_FILES = {
+    "README.md",
     "added_tokens.json",
     "config.json",
     "generation_config.json",
     "model.safetensors",
     "rng_state.pth",
     "scheduler.pt",
+    "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "trainer_state.json",

@@ -139,9 +139,10 @@ def test_saved_tokenizer_gives_the_same_ids_and_a_class_others_know(golden, tmp_
     (tmp_path / "config.json").write_text((golden / "tiny-llama/config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == (
-        "LlamaTokenizer"
+        "PreTrainedTokenizerFast"
     )
     again = load_tokenizer(tmp_path)
+    assert again.tokenizer.sp_model is not None  # sentencepiece itself, not its tokenizer.json
     text = "def f(x):\n    return  x  # 你好 🙂"
     assert again.encode_content(text) == chat.encode_content(text)
     assert again.stop_ids == chat.stop_ids

@@ -22,6 +22,7 @@ from typing import Any
 
 from growth.command_line import (
     InputError,
+    add_model_flags,
     argument_parser,
     positive_float,
     positive_int,
@@ -51,6 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--model_name_or_path", required=True, help="folder of a causal LM, a hub id or a .gguf"
     )
+    add_model_flags(group)
     group.add_argument(
         "--train_dir", type=Path, required=True, help="folder of *.json training lines"
     )
@@ -200,10 +202,11 @@ def dump_examples(args: argparse.Namespace) -> None:
     files = read_training_files(args.train_dir, "--train_dir")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
     from growth.batches import tokenised
-    from growth.models import bounded_length, load_tokenizer
+    from growth.models import bounded_length, find_model, load_tokenizer
 
-    chat = load_tokenizer(args.model_name_or_path)
-    max_length = bounded_length(args.model_name_or_path, args.max_length)
+    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, args.max_length)
     lines = []
     for record in (record for records in files.values() for record in records):
         example = tokenised(record["messages"], chat, max_length)
@@ -228,7 +231,7 @@ def train(args: argparse.Namespace) -> None:
     from growth.batches import tokenised_files
     from growth.devices import choose_compute
     from growth.layout import now, read_run, write_run
-    from growth.models import bounded_length, load_tokenizer
+    from growth.models import bounded_length, find_model, load_tokenizer
     from growth.runs import data_record, new_record
     from growth.training import InstructionTrainer
 
@@ -237,8 +240,9 @@ def train(args: argparse.Namespace) -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
 
-    chat = load_tokenizer(args.model_name_or_path)
-    max_length = bounded_length(args.model_name_or_path, args.max_length)
+    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, args.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
     compute = choose_compute(args.precision)
@@ -247,7 +251,7 @@ def train(args: argparse.Namespace) -> None:
         # accelerate would leave it out without a word.
         raise InputError(f"--deepspeed {args.deepspeed}: needs GPUs; on CPUs take --fsdp_config")
     set_seed(args.seed)
-    model, lora = load_for_training(args, chat, compute)
+    model, lora = load_for_training(args, source, chat, compute)
     transformers_logging.disable_progress_bar()  # from here on our own bar speaks
     earlier = read_run(args.output_dir)
     hyperparameters = resolve(args, earlier, model, compute, examples, max_length, lora)
@@ -317,7 +321,9 @@ def open_run(
     return (str(last[0]) if last else None), False
 
 
-def load_for_training(args: argparse.Namespace, chat: Any, compute: Any) -> tuple[Any, Any]:
+def load_for_training(
+    args: argparse.Namespace, source: Any, chat: Any, compute: Any
+) -> tuple[Any, Any]:
     """The model, its weights in fp32 to train; for LoRA frozen in the precision of computing."""
     import torch
 
@@ -325,14 +331,14 @@ def load_for_training(args: argparse.Namespace, chat: Any, compute: Any) -> tupl
     from growth.models import load_model
 
     if args.lora_rank is None:
-        return load_model(args.model_name_or_path, torch.float32, chat), None
+        return load_model(source, torch.float32, chat), None
     lora = Lora(
         rank=args.lora_rank,
         alpha=args.lora_alpha or 2 * args.lora_rank,
         dropout=DEFAULT_DROPOUT if args.lora_dropout is None else args.lora_dropout,
         target_modules=tuple(args.lora_target_modules or ()) or ALL_LINEAR,
     )
-    model = load_model(args.model_name_or_path, compute.dtype, chat)
+    model = load_model(source, compute.dtype, chat)
     return add_lora(model, lora, chat, args.model_name_or_path), lora
 
 

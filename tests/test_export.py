@@ -1,0 +1,159 @@
+"""What leaves: folders, cards, GGUF; and other tools that take it, where they are installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, read_lines, run
+from families import FAMILIES, make_chinese_llama_plus, random_strings
+from test_bad_input import refused
+
+from growth.abilities import ABILITIES, OUT_OF_DOMAIN
+from growth.chat_template import fitting_template
+from growth.command_line import InputError
+from growth.export import portable_form
+from growth.gguf_export import write_gguf
+from growth.layout import sha256
+from growth.models import find_model, load_model, load_tokenizer
+
+HARNESS = ROOT / "evaluate/harness"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model, tiny_data):
+    """A folder with the scripts, a run of one checkpoint in it, predicted and scored."""
+    from conftest import copy_scripts
+
+    folder = copy_scripts(tmp_path_factory.mktemp("trained"))
+    shutil.copytree(tiny_data / "curated", folder / "data/curated")
+    run("data/build.py", "--data_type", "curated-40", cwd=folder)
+    finetune = ("train/finetune.py", "--model_name_or_path", tiny_model, "--epochs", "1")
+    finetune += ("--train_dir", "data/curated-40", "--valid_dir", "data/curated/valid")
+    run(*finetune, "--output_dir", "runs/x", "--precision", "fp32", cwd=folder)
+    predict = ("evaluate/predict.py", "--model_name_or_path", "runs/x/checkpoint-1")
+    predict += ("--eval_data_path", "data/curated/valid", "--max_new_tokens", "16")
+    run(*predict, "--precision", "fp32", cwd=folder)
+    run(
+        "evaluate/score.py", "--pred_data_path", "evaluate/pred-data/valid", "--details", cwd=folder
+    )
+    return folder
+
+
+def test_a_checkpoint_has_a_card_and_scores_join_it_later(trained):
+    card = trained / "runs/x/checkpoint-1/README.md"
+    text = card.read_text()
+    record = json.loads((trained / "runs/x/run.json").read_text())
+    digest = sha256(trained / "data/curated-40/biology.json")
+    for fact in ("# curated-40", "step 1 of 1", digest, "| learning_rate | 1e-05 |", "<eot>"):
+        assert fact in text
+    (evaluated,) = [m for m in read_lines(trained / "runs/x/metrics.jsonl") if "eval_loss" in m]
+    assert f"Validation loss {evaluated['eval_loss']:.4f}" in text
+    assert "None yet" in text
+    assert str(trained) not in text  # a card goes to other people
+    (results,) = (trained / "evaluate/results/valid").rglob("*-results.json")
+    scores = json.loads(results.read_text())
+    export = ("evaluate/export.py", "--model_name_or_path", "runs/x/checkpoint-1")
+    run(*export, "--results_path", cwd=trained)
+    text = card.read_text()
+    assert "None yet" not in text
+    assert f"| valid | **average** | | {scores['average']} |" in text
+    for name, entry in scores["files"].items():
+        assert f"| valid | {name} | {entry['n']} | {entry['score']} |" in text
+    assert record["model_name_or_path"] not in text
+
+
+def test_a_patch_leaves_as_a_whole_model(tmp_path, checkout):
+    patched = make_chinese_llama_plus(tmp_path / "plus").eval()
+    export = ("evaluate/export.py", "--model_name_or_path", tmp_path / "plus")
+    run(*export, "--output_dir", "whole", "--gguf", "whole.gguf", cwd=checkout)
+    chat = load_tokenizer(checkout / "whole")
+    ids = torch.tensor([chat.encode_content("春风又绿江南岸")])
+    with torch.no_grad():
+        expected = patched(ids).logits
+        for path in ("whole", "whole.gguf"):
+            model = load_model(checkout / path, torch.float32, chat).eval()
+            logits = model(ids).logits[..., : expected.shape[-1]]
+            tolerance = 1e-4 if path == "whole" else 2e-2  # 16 bits
+            assert (logits - expected).abs().max() < tolerance * expected.abs().max()
+    refused(checkout, *export, "--output_dir", "whole", says=["--output_dir whole", "already"])
+    refused(checkout, *export, says=["--output_dir or --gguf"])
+
+
+GGUF_FAMILIES = ("llama2", "chinese-llama", "llama3", "qwen2", "qwen3")
+
+
+def write_family(name, folder):
+    FAMILIES[name](folder / name)
+    chat = load_tokenizer(folder / name)
+    model = load_model(folder / name, torch.float32, chat).eval()
+    template = fitting_template(chat, portable_form(chat.tokenizer))
+    write_gguf(model, chat, template, folder / f"{name}.gguf", "f32")
+    return chat, model, folder / f"{name}.gguf"
+
+
+@pytest.mark.parametrize("name", GGUF_FAMILIES)
+def test_gguf_holds_the_model(name, tmp_path):
+    """Read back by transformers' own reader, which knows nothing of ours."""
+    chat, model, path = write_family(name, tmp_path)
+    again = load_model(find_model(path), torch.float32, chat).eval()
+    ids = torch.tensor([chat.encode_prompt([{"role": "user", "content": "春风又绿 x = 1"}])])
+    with torch.no_grad():
+        expected = model(ids).logits
+        assert (again(ids).logits - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", GGUF_FAMILIES)
+def test_llama_cpp_answers_as_we_do(name, tmp_path):
+    """Tokens, template, logits and a greedy answer, where llama-cpp-python is installed."""
+    llama_cpp = pytest.importorskip("llama_cpp", exc_type=ImportError)
+    chat, model, path = write_family(name, tmp_path)
+    other = llama_cpp.Llama(str(path), n_ctx=128, verbose=False, logits_all=True)
+    for text in random_strings(200, seed=12):
+        if text.strip() and (not name.startswith("qwen") or text.isascii()):
+            ids = other.tokenize(text.strip().encode(), add_bos=False, special=False)
+            assert ids == chat.encode_content(text)
+    prompt = chat.encode_prompt([{"role": "user", "content": "春风又绿 x = 1"}])
+    other.eval(prompt)
+    with torch.no_grad():
+        expected = model(torch.tensor([prompt])).logits[0, -1]
+    logits = torch.tensor(other.scores[len(prompt) - 1])
+    assert (logits - expected).abs().max() < 5e-3 * expected.abs().max()
+
+
+def test_gguf_of_what_llama_cpp_would_get_wrong_is_refused(tmp_path):
+    for name in ("gemma3", "mistral"):
+        with pytest.raises(InputError, match="--gguf: no conversion"):
+            write_family(name, tmp_path)
+
+
+def test_the_harness_has_a_task_for_each_ability():
+    names = {path.stem for path in HARNESS.glob("doit_*.yaml")} - {"doit_ood"}
+    assert names == {f"doit_{ability.name}" for ability in ABILITIES + OUT_OF_DOMAIN}
+    for group, abilities in (("doit", ABILITIES), ("doit_ood", OUT_OF_DOMAIN)):
+        text = (HARNESS / f"{group}.yaml").read_text()
+        assert text.count("  - doit_") == len(abilities)
+        for ability in abilities:
+            assert f"  - doit_{ability.name}\n" in text
+            own = (HARNESS / f"doit_{ability.name}.yaml").read_text()
+            assert f"  ability: {ability.name}\n" in own
+
+
+def test_the_harness_scores_as_we_do(trained):
+    """The same verdict on every line, where lm-evaluation-harness is installed."""
+    pytest.importorskip("lm_eval")
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"]
+    command += ["--model_args", "pretrained=runs/x/checkpoint-1,dtype=float32"]
+    command += ["--apply_chat_template", "--include_path", str(HARNESS), "--tasks", "doit,doit_ood"]
+    command += ["--metadata", '{"data_dir": "data/curated/valid", "max_gen_toks": 16}']
+    command += ["--log_samples", "--output_path", "out"]
+    subprocess.run(command, cwd=trained, check=True, capture_output=True)
+    for ability in ABILITIES + OUT_OF_DOMAIN:
+        (samples,) = (trained / "out").rglob(f"samples_doit_{ability.name}_2*.jsonl")
+        theirs = sorted(read_lines(samples), key=lambda sample: sample["doc_id"])
+        (details,) = (trained / "evaluate/results/valid").rglob(f"{ability.name}_valid.jsonl")
+        ours = read_lines(details)
+        assert [s["acc"] for s in theirs] == [verdict["score"] for verdict in ours]
+        assert [s["expected"] for s in theirs] == pytest.approx([v["expected"] for v in ours])
