@@ -30,7 +30,7 @@ from growth.attention import VARLEN
 from growth.batches import Example, computed_tokens, micro_batches, supervised_tokens
 from growth.chat import IGNORED_LABEL, ChatTokenizer
 from growth.command_line import InputError
-from growth.devices import Compute
+from growth.devices import DTYPES, Compute
 from growth.files import json_line, write_text
 from growth.forward import can_flatten, supervised_logits
 from growth.layout import METRICS, checkpoints, now
@@ -249,14 +249,15 @@ class InstructionTrainer(Trainer):
         # Data-parallel engines average gradients over processes; the loss is a mean over tokens.
         scale = self.args.world_size / max(1, totals.supervised)
         step_loss = torch.zeros((), device=self.args.device)
-        for turn in range(rounds):
-            last = turn == rounds - 1
-            # DeepSpeed's engine takes its optimizer step with the last backward pass.
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            with self._gradients_stay_here(model) if not last else contextlib.nullcontext():
-                loss = self._loss(model, groups, turn) * scale
-                self.accelerator.backward(loss)
-            step_loss += loss.detach()
+        with self._weights_cast_once():
+            for turn in range(rounds):
+                last = turn == rounds - 1
+                # DeepSpeed's engine takes its optimizer step with the last backward pass.
+                self.accelerator.gradient_state._set_sync_gradients(last)
+                with self._gradients_stay_here(model) if not last else contextlib.nullcontext():
+                    loss = self._loss(model, groups, turn) * scale
+                    self.accelerator.backward(loss)
+                step_loss += loss.detach()
         # A process has only its own part of the loss; the Trainer averages over processes.
         if not torch.isfinite(step_loss):
             raise FloatingPointError(
@@ -265,6 +266,16 @@ class InstructionTrainer(Trainer):
             )
         self._step = dataclasses.replace(totals, seconds=time.perf_counter() - began)
         return step_loss
+
+    def _weights_cast_once(self) -> contextlib.AbstractContextManager:
+        """Around a step, so that autocast's copies of the weights serve all its micro-batches.
+
+        Engines that shard the weights gather them for each: their copies would all be kept.
+        """
+        precision = self.hyperparameters.precision
+        if precision == "fp32" or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, DTYPES[precision])
 
     def _gradients_stay_here(self, model: torch.nn.Module) -> contextlib.AbstractContextManager:
         """Between micro-batches DDP need not exchange gradients; sharded engines free memory."""
