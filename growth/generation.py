@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from growth.attention import VARLEN, attending
 from growth.command_line import InputError
@@ -27,11 +27,12 @@ from growth.key_values import (
     collecting_cache,
     place_rows,
 )
+from growth.progress import Progress
 
 Stop = Callable[[list[int]], bool]
 
 ROOM = 64  # tokens of answer that a batch is planned with; longer answers may split it later
-SHARED = 32  # tokens of a common beginning from which on it is computed apart
+PADDED_COST = 1.25  # of a token in padded rows under a mask, beside one in a flat row
 # Of the memory for keys and values: of what is free on a GPU, where growing a buffer takes them
 # twice, and of all that a machine has.
 GPU_SHARE, CPU_SHARE = 0.4, 0.1
@@ -44,19 +45,19 @@ class Prompt:
     Attributes:
         ids: prompt tokens.
         max_new_tokens: of the answer.
-        is_settled: tells from the tokens so far that no further one can matter.
+        is_settled: tells from the tokens so far that no further one can matter; None where all do.
     """
 
     ids: list[int]
     max_new_tokens: int
-    is_settled: Stop = field(default=lambda generated: False)
+    is_settled: Stop | None = None
 
     def is_done(self, generated: list[int], stop_ids: frozenset[int]) -> bool:
         """Whether an answer of these tokens is at its end."""
         return (
             generated[-1] in stop_ids
             or len(generated) >= self.max_new_tokens
-            or self.is_settled(generated)
+            or (self.is_settled is not None and self.is_settled(generated))
         )
 
 
@@ -113,10 +114,13 @@ class Generator:
     flat: bool
 
     @torch.inference_mode()
-    def answers(self, prompts: Sequence[Prompt], limits: Limits) -> Iterator[tuple[int, Answer]]:
+    def answers(
+        self, prompts: Sequence[Prompt], limits: Limits, progress: Progress | None = None
+    ) -> Iterator[tuple[int, Answer]]:
         """Answer each prompt greedily; yields (index of the prompt, answer) as each finishes.
 
-        Where memory runs out, half as much is computed at once from then on.
+        `progress` is told of the tokens as they are computed. Where memory runs out, half as much
+        is computed at once from then on.
 
         Raises:
             InputError: there is no memory for a single prompt.
@@ -129,7 +133,7 @@ class Generator:
                 half = limits.rows
                 waiting += [batch[half:], batch[:half]]
                 continue
-            decoding = _Decoding(self, batch, limits)
+            decoding = _Decoding(self, batch, limits, progress)
             try:
                 for row in decoding.run():
                     yield row.index, row.answer
@@ -144,7 +148,7 @@ class Generator:
                     ) from None
             # Out of the except block, whose traceback would keep the tensors alive.
             del decoding
-            _free_memory()
+            free_memory()
             limits = replace(limits, rows=-(-len(going) // 2), tokens=max(1, limits.tokens // 2))
             waiting.append(going)
 
@@ -182,8 +186,10 @@ class _Row:
 class _Decoding:
     """One batch on its way: `rows` are going on, the groups `set_aside` have to wait for room."""
 
-    def __init__(self, generator: Generator, rows: list[_Row], limits: Limits) -> None:
-        self.generator, self.rows, self.limits = generator, rows, limits
+    def __init__(
+        self, generator: Generator, rows: list[_Row], limits: Limits, progress: Progress | None
+    ) -> None:
+        self.generator, self.rows, self.limits, self.progress = generator, rows, limits, progress
         self.set_aside: list[list[_Row]] = []
         self.model = generator.model
         # What some architectures do without, such as positions where ALiBi stands in for them.
@@ -193,7 +199,11 @@ class _Decoding:
     def run(self) -> Iterator[_Row]:
         """The rows as they finish, until those that are left are set aside."""
         logits = self._prefill()
+        if self.progress is not None:
+            self.progress.computed(prompt_tokens=int(self.lengths.sum()))
         while True:
+            if self.progress is not None:
+                self.progress.computed(steps=len(self.rows))
             for row, token in zip(self.rows, _argmax(logits), strict=True):
                 row.answer.ids.append(token)
                 row.done = row.prompt.is_done(row.answer.ids, self.generator.stop_ids)
@@ -225,9 +235,10 @@ class _Decoding:
         self.lengths = self._tensor([len(i) for i in ids])
         cache = buffered_cache(self.model)
         self.cache = cache if cache is not None else DynamicCache(config=self.model.config)
-        shared = len(os.path.commonprefix(ids)) if cache is not None and len(ids) > 1 else 0
-        if shared >= SHARED:
-            logits = self._prefill_behind(ids, longest, min(shared, min(map(len, ids)) - 1))
+        shared = _common_beginning(ids)
+        behind = shared + len(ids) * (longest - shared)  # tokens to compute if it is shared
+        if cache is not None and PADDED_COST * behind < sum(map(len, ids)):
+            logits = self._prefill_behind(ids, longest, shared)
         elif self.generator.flat and cache is not None:
             logits = self._prefill_flat(ids, longest)
         else:
@@ -246,7 +257,7 @@ class _Decoding:
             collected = collecting_cache(self.cache)
             with attending(self.model, VARLEN):
                 output = self._forward(
-                    self._tensor([sum(ids[start:stop], [])]),
+                    self._tensor([[token for i in ids[start:stop] for token in i]]),
                     self._tensor([[p for i in ids[start:stop] for p in range(len(i))]]),
                     past_key_values=collected,
                     cu_seq_lens_q=ends.int().to(self.model.device),
@@ -255,7 +266,9 @@ class _Decoding:
             logits.append(output[0])
             places = [
                 (start + n, longest - (end - begin), begin, end)
-                for n, (begin, end) in enumerate(zip(ends.tolist(), ends.tolist()[1:], strict=False))
+                for n, (begin, end) in enumerate(
+                    zip(ends.tolist(), ends.tolist()[1:], strict=False)
+                )
             ]
             place_rows(self.cache, collected, len(ids), longest, places)
         return torch.cat(logits)
@@ -263,8 +276,8 @@ class _Decoding:
     def _prefill_behind(self, ids: list[list[int]], longest: int, shared: int) -> torch.Tensor:
         """The shared beginning once, then the same number of last tokens of each prompt.
 
-            row 0   s s s s s s|a b c d      what stands left of the bar is a part of what all
-            row 1   - - s s s s|s e f g      share, so that no padding comes between
+        row 0   s s s s s s|a b c d      what stands left of the bar is a part of what all
+        row 1   - - s s s s|s e f g      share, so that no padding comes between
         """
         rest = longest - shared
         collected = collecting_cache(self.cache)
@@ -309,7 +322,7 @@ class _Decoding:
         kept = self._tensor(places)
         self.mask, self.lengths = self.mask[kept], self.lengths[kept]
         if isinstance(self.cache, DynamicCache):
-            self.cache.batch_select_indices(kept)
+            self.cache.reorder_cache(kept)  # unlike its selection, this knows all kinds of layers
             return
         padding = self.mask.shape[1] - int(self.lengths.max())
         self.mask = self.mask[:, padding:]
@@ -319,6 +332,13 @@ class _Decoding:
 
     def _tensor(self, values: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(values, device=self.model.device)
+
+
+def _common_beginning(ids: Sequence[list[int]]) -> int:
+    """Tokens that all begin with, at least one short of the shortest."""
+    first, last = min(ids), max(ids)  # what these share, all between them share
+    most = min(map(len, ids)) - 1
+    return next((n for n in range(most) if first[n] != last[n]), most)
 
 
 def _spans(lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[int, int]]:
@@ -339,7 +359,8 @@ def _argmax(logits: torch.Tensor) -> list[int]:
     return logits.argmax(-1).tolist()
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Give back what no tensor holds any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
