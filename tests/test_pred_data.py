@@ -2,11 +2,10 @@
 
 import json
 import random
-import shutil
 import sys
 
 import pytest
-from conftest import copy_scripts, line, read_lines, run, write_lines
+from conftest import copy_scripts, line, run, write_lines
 
 from growth.pred_data import _note, _recover, partial_file
 from growth.records import check_prediction, read_records
@@ -24,14 +23,14 @@ def place(tmp_path_factory):
     root = copy_scripts(tmp_path_factory.mktemp("place"))
     noise = random.Random(0)
 
-    def asked(record, most=12):
-        words = [noise.choice("甲乙丙丁题目答案是") for _ in range(noise.randint(1, most))]
+    def asked(record, least=1, most=12):
+        words = [noise.choice("甲乙丙丁题目答案是") for _ in range(noise.randint(least, most))]
         question = {"role": "user", "content": "".join(words)}
         return record | {"messages": [question, record["messages"][-1]]}
 
     lines = {
         "biology": [asked(line("biology", "A", idx=i)) for i in range(11)]
-        + [asked(line("biology", "A"), most=400), asked(line("biology", "B"), most=400)],
+        + [asked(line("biology", gold), 300, 400) for gold in "AB"],
         "code": [
             asked(line("code", "甲", 1, choices=["甲", "乙" * i, "丙丙"])) for i in range(1, 10)
         ],
@@ -60,16 +59,11 @@ def quiet(place, tiny_model, tmp_path_factory):
     return output, done.stdout
 
 
-def test_cut_prompts_are_counted_in_the_summary_and_the_record(place, quiet):
+def test_cut_prompts_are_counted_in_the_summary_and_the_record(quiet):
     output, said = quiet
-    cut = sum(
-        len(r["messages"][0]["content"]) > 95
-        for r in read_lines(place / "lines/biology_valid.json")
-    )
-    assert cut >= 1
-    assert f"3 files predicted, 39 lines, {cut} prompts cut" in said
+    assert "3 files predicted, 39 lines, 2 prompts cut" in said
     record = json.loads((output / FOLDER / "run.json").read_text())
-    assert record["cut_prompts"] == {"biology_valid": cut, "code_valid": 0, "math_valid": 0}
+    assert record["cut_prompts"] == {"biology_valid": 2, "code_valid": 0, "math_valid": 0}
     assert record["decoding"]["engine"] == "batched"
 
 
@@ -84,7 +78,7 @@ def test_every_prediction_can_be_scored_and_is_small(place, quiet):
 
 
 KILLED_TEN_TIMES = """
-import os, random, signal, sys, time
+import os, pathlib, random, signal, sys, time
 sys.path.insert(0, "evaluate")
 import torch
 from predict import main
@@ -102,7 +96,7 @@ while kills < 10:
     os.kill(child, signal.SIGKILL)
     killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
     kills += killed
-    left_something += any(n.endswith(".partial") for _, _, names in os.walk(sys.argv[2]) for n in names)
+    left_something += any(pathlib.Path(sys.argv[2]).rglob("*.partial"))
     if not killed:  # done before the kill came: one more run to kill
         finished += 1
         os.rename(sys.argv[2], f"{sys.argv[2]}-{finished}")
@@ -147,17 +141,3 @@ def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
     assert _recover(tmp_path, "math", records).keys() == {0, 1, 2}
     changed = [*records[:2], records[2] | {"idx": 5}, records[3]]
     assert _recover(tmp_path, "math", changed).keys() == {0, 1}
-
-
-def test_a_model_without_numbers_ends_in_a_message(place, tiny_model, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_model, broken)
-    weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"] *= float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    done = run(*command(broken, tmp_path / "out"), cwd=place, check=False)
-    assert done.returncode == 2
-    assert "--precision" in done.stderr
-    assert not list(tmp_path.rglob("pred_*.json"))

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from growth.chat import IGNORED_LABEL
+from growth.command_line import InputError
 from growth.engines import CONTINUOUS, continuous_generator
 from growth.forward import can_flatten
 from growth.generation import Generator, Limits, Prompt
@@ -184,6 +185,17 @@ def test_engines_give_the_same_predictions(tiny_model):
         assert a.get("generated_ppl") == b.get("generated_ppl")
         if "choice_logits" in a:
             assert a["choice_logits"] == pytest.approx(b["choice_logits"], rel=1e-4)
+
+
+def test_a_model_without_numbers_ends_in_a_message(tiny_model):
+    broken = predictor(tiny_model)
+    broken.model.model.norm.weight.data.fill_(float("nan"))
+    for record in (
+        line("math", "1", answer="1"),
+        line("code", "甲", 1, choices=["甲", "乙", "丙"]),
+    ):
+        with pytest.raises(InputError, match="--precision"):
+            broken.predict([record])
 
 
 def test_time_left_is_told_in_work(tiny_model):
