@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", required=True, help="a model whose tokenizer to take")
     parser.add_argument("--rounds", type=positive_int, default=3, help="turns of each path")
     parser.add_argument(
-        "--questions", type=positive_int, default=10, help="lines of each file, spread over it"
+        "--questions", type=positive_int, default=20, help="lines of each file, spread over it"
     )
     parser.add_argument(
         "--rambling",
@@ -168,6 +168,7 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     else:
         paths = published_perplexities if task == PERPLEXITY else published_answers
         predict = lambda lines: list(paths(model, chat, lines, args.max_new_tokens, path))  # noqa: E731
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before, began = _memory(), time.process_time()
     predictions = [prediction for file in files for prediction in predict(file)]
     seconds = time.process_time() - began
@@ -175,7 +176,7 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     result = {
         "seconds": seconds,
         "questions": len(lines),
-        "memory": (_memory() - before) / 2**20,
+        "memory": (_memory() - before) / 1024,
         "answers": [answered(line, p) for line, p in zip(lines, predictions, strict=True)],
     }
     print(json.dumps(result))
@@ -252,8 +253,9 @@ def agree(one: Any, other: Any) -> bool:
 
 
 def _memory() -> int:
-    """The most memory this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory this process has had since its peak was forgotten, in KiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status).group(1))
 
 
 def report(task: str, measured: dict[str, list[dict]]) -> None:

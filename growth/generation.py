@@ -287,9 +287,10 @@ class _Decoding:
             past_key_values=collected,
         )
         places = [
-            (row, longest - len(i), 0, len(i) - rest) for row, i in enumerate(ids) if len(i) > rest
+            (row, min(longest - len(i), shared), 0, max(0, len(i) - rest))
+            for row, i in enumerate(ids)
         ]
-        place_rows(self.cache, collected, len(ids), shared, places)
+        place_rows(self.cache, collected, len(ids), shared, places, room=longest)
         return self._prefill_padded(ids, longest, shared)
 
     def _prefill_padded(self, ids: list[list[int]], longest: int, done: int) -> torch.Tensor:

@@ -38,8 +38,7 @@ class BufferedLayer(DynamicLayer):
         size = max(columns, 2 * self.length) + _ROOM
         buffers = []
         for name, tensor in zip(("keys", "values"), like, strict=True):
-            # Zeros: masked columns count nothing only as long as they hold no NaN.
-            buffer = tensor.new_zeros(rows, tensor.shape[1], size, tensor.shape[3])
+            buffer = tensor.new_empty(rows, tensor.shape[1], size, tensor.shape[3])
             if self.is_initialized:
                 buffer[:, :, : self.length] = getattr(self, name)[:, :, : self.length]
             buffers.append(buffer)
@@ -85,8 +84,9 @@ def place_rows(
     rows: int,
     columns: int,
     places: list[tuple[int, int, int, int]],
+    room: int = 0,
 ) -> None:
-    """Copy spans of a collected row into the rows of a cache of buffers.
+    """Copy spans of a collected row into the rows of a cache of buffers; before them is padding.
 
     Args:
         cache: of `rows` rows, of which `columns` columns are then in use.
@@ -94,15 +94,19 @@ def place_rows(
         rows: of the cache.
         columns: of the cache.
         places: (row, column to begin at, start and stop in the collected row).
+        room: columns that will be in use soon.
     """
     for layer, row in zip(cache.layers, collected.layers, strict=True):
         if not row.is_initialized:  # it reads another layer's
             continue
-        layer.reserve(rows, columns, (row.keys, row.values))
+        layer.reserve(rows, max(columns, room), (row.keys, row.values))
         for place, column, start, stop in places:
             end = column + stop - start
             layer.keys[place, :, column:end] = row.keys[0, :, start:stop]
             layer.values[place, :, column:end] = row.values[0, :, start:stop]
+            # A masked column counts nothing only as long as it holds no NaN.
+            layer.keys[place, :, :column] = 0
+            layer.values[place, :, :column] = 0
         layer.length = columns
 
 
