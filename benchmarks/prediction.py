@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", required=True, help="a model whose tokenizer to take")
     parser.add_argument("--rounds", type=positive_int, default=3, help="turns of each path")
     parser.add_argument(
-        "--questions", type=positive_int, default=20, help="lines of each file, spread over it"
+        "--questions", type=positive_int, default=10, help="lines of each file, spread over it"
     )
     parser.add_argument(
         "--rambling",

@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     check_writable(args.pred_data_path, "--pred_data_path")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
+    from growth.engines import check_engine
     from growth.pred_data import models_named
 
+    check_engine(args.engine)
     named = [models_named(n, args.model_size, args.tag) for n in args.model_name_or_path]
     me = processes()
     for name, run in itertools.chain(*named):

@@ -4,7 +4,7 @@ They answer as the batched path does, up to near-ties between two tokens, which 
 of any batch. The letters' logits and the perplexities do not come from them.
 """
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,14 +27,23 @@ _VLLM_SHARE = 0.5  # of a GPU's memory: the model itself is there too, for lette
 Generate = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
+def check_engine(engine: str) -> None:
+    """Find out before a model is loaded whether an engine is there.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if engine == VLLM and importlib.util.find_spec("vllm") is None:
+        raise InputError(
+            f"--engine {VLLM}: vllm is not installed; `pip install vllm` on a machine with a GPU, "
+            f"or take --engine {BATCHED} or {CONTINUOUS}"
+        )
+
+
 def generator_of(
     engine: str, model: PreTrainedModel, chat: ChatTokenizer, name_or_path: str, max_length: int
 ) -> Generate | None:
-    """What generates the answers of `model` in place of the batched path; None for that itself.
-
-    Raises:
-        InputError: the engine is not installed.
-    """
+    """What generates the answers of `model` in place of the batched path; None for that itself."""
     if engine == CONTINUOUS:
         return continuous_generator(model, chat.stop_ids, chat.pad_id)
     if engine == VLLM:
@@ -49,6 +58,9 @@ def engine_answers(
 
     Prompts whose answer may be settled early are asked for a few tokens first; those that are not
     at their end then are asked again, with all their room.
+
+    Raises:
+        RuntimeError: an answer ended before its end.
     """
     waiting = list(range(len(prompts)))
     for most in (FIRST_TOKENS, None):
@@ -62,6 +74,11 @@ def engine_answers(
             if answer is not None:
                 waiting.remove(index)
                 yield index, answer
+    if waiting:
+        raise RuntimeError(
+            f"{len(waiting)} of {len(prompts)} answers ended without a stop token and before "
+            f"their room did; use --engine {BATCHED}"
+        )
 
 
 def _until_done(
@@ -136,18 +153,8 @@ def _generate_batch(
 def vllm_generator(
     name_or_path: str, stop_ids: frozenset[int], max_length: int, dtype: torch.dtype
 ) -> Generate:
-    """vLLM, if it is installed; it is no requirement.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        vllm: Any = importlib.import_module("vllm")
-    except ImportError as error:
-        raise InputError(
-            f"--engine {VLLM}: vllm can't be imported ({error}); `pip install vllm` on a machine "
-            f"with a GPU, or take --engine {BATCHED} or {CONTINUOUS}"
-        ) from None
+    """vLLM, which is no requirement: imported only here."""
+    vllm: Any = importlib.import_module("vllm")
     llm = vllm.LLM(
         model=name_or_path,
         skip_tokenizer_init=True,

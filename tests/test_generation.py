@@ -1,6 +1,7 @@
 """Greedy generation: whatever is computed at once, the answers are those of plain generate."""
 
 import functools
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -17,7 +18,15 @@ from transformers import (
 )
 
 from growth.command_line import InputError
-from growth.engines import continuous_generator, engine_answers, vllm_generator
+from growth.engines import (
+    BATCHED,
+    CONTINUOUS,
+    VLLM,
+    check_engine,
+    continuous_generator,
+    engine_answers,
+    vllm_generator,
+)
 from growth.forward import can_flatten
 from growth.generation import Generator, Limits, Prompt, _common_beginning, plan_batches
 from growth.key_values import buffered_cache, bytes_per_token
@@ -243,11 +252,21 @@ def test_a_failed_request_is_raised(llama, monkeypatch, lost):
         generate([[4], [5]], [3, 3])
 
 
-def test_vllm_is_asked_for_where_it_is_missing():
-    if "vllm" in sys.modules:
+def test_an_answer_that_breaks_off_is_raised():
+    asked = [Prompt([4], 9), Prompt([5], 9)]
+    answers = engine_answers(lambda *_: [[7, STOP], [7]], asked, frozenset({STOP}))
+    assert next(answers) == (0, [7, STOP])
+    with pytest.raises(RuntimeError, match="1 of 2"):
+        next(answers)
+
+
+def test_an_engine_that_is_not_installed_is_told_before_a_model_is_loaded():
+    for engine in (BATCHED, CONTINUOUS):
+        check_engine(engine)
+    if importlib.util.find_spec("vllm"):
         pytest.skip("vllm is here")
     with pytest.raises(InputError, match="pip install vllm"):
-        vllm_generator("m", frozenset({STOP}), 64, torch.float32)
+        check_engine(VLLM)
 
 
 def test_vllm_is_told_the_same_prompts_rooms_and_stops(monkeypatch):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import line, read_lines
+from conftest import ROOT, line, read_lines, run
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -196,6 +196,15 @@ def test_a_model_without_numbers_ends_in_a_message(tiny_model):
     ):
         with pytest.raises(InputError, match="--precision"):
             broken.predict([record])
+
+
+def test_the_benchmark_runs(tiny_model, tiny_data):
+    """In its smallest form: the speed depends on the machine, the agreement does not."""
+    flags = ("--data_dir", tiny_data / "curated/valid", "--tokenizer", tiny_model)
+    smallest = ("--tasks", "perplexity", "--rounds", "1", "--questions", "1")
+    said = run("benchmarks/prediction.py", *flags, *smallest, cwd=ROOT).stdout
+    assert "perplexity: 3 questions, 1 rounds" in said
+    assert "3 of 3 agree" in said
 
 
 def test_time_left_is_told_in_work(tiny_model):
