@@ -33,8 +33,8 @@ Stop = Callable[[list[int]], bool]
 
 ROOM = 64  # tokens of answer that a batch is planned with; longer answers may split it later
 PADDED_COST = 1.25  # of a token in padded rows under a mask, beside one in a flat row
-# Of the memory for keys and values: of what is free on a GPU, where growing a buffer takes them
-# twice, and of all that a machine has.
+# For keys and values: of what the weights leave of a GPU (growing a buffer takes them twice), and
+# of all that a machine has. Not of what is free just now: batches must be the same each time.
 GPU_SHARE, CPU_SHARE = 0.4, 0.1
 
 
@@ -87,9 +87,10 @@ class Limits:
 
     @classmethod
     def of_device(cls, model: PreTrainedModel, rows: int, prefill_tokens: int) -> "Limits":
-        """As many tokens as the memory of the model's device holds."""
+        """As many tokens as the memory of the model's device has room for."""
         if model.device.type == "cuda":
-            room = GPU_SHARE * torch.cuda.mem_get_info(model.device)[0]
+            total = torch.cuda.get_device_properties(model.device).total_memory
+            room = GPU_SHARE * (total - model.get_memory_footprint())
         else:
             room = CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return cls(rows, max(1, int(room / bytes_per_token(model))), prefill_tokens)

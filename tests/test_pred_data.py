@@ -5,7 +5,7 @@ import random
 import sys
 
 import pytest
-from conftest import copy_scripts, line, run, write_lines
+from conftest import ROOT, copy_scripts, line, run, write_lines
 
 from growth.pred_data import _note, _recover, partial_file
 from growth.records import check_prediction, read_records
@@ -141,3 +141,11 @@ def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
     assert _recover(tmp_path, "math", records).keys() == {0, 1, 2}
     changed = [*records[:2], records[2] | {"idx": 5}, records[3]]
     assert _recover(tmp_path, "math", changed).keys() == {0, 1}
+
+
+@pytest.mark.parametrize("count", ["0", "two"])
+def test_a_number_of_processes_that_is_none_is_refused(count, tmp_path):
+    flags = ("--run_dir", tmp_path, "--num_processes", count)
+    done = run("scripts/run_evaluate.sh", *flags, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert f"--num_processes {count}" in done.stderr
