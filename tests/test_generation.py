@@ -92,7 +92,8 @@ def random_prompts(lengths, common=0, seed=1):
 
 def answers_of(model, prompts, limits=DEFAULT, new=12, **options):
     generator = Generator(model, frozenset({STOP}), [5, 6], PAD, flattens(model))
-    asked = [Prompt(ids, new, **options) for ids in prompts]
+    rooms = new if isinstance(new, list) else [new] * len(prompts)
+    asked = [Prompt(ids, room, **options) for ids, room in zip(prompts, rooms, strict=True)]
     found = dict(generator.answers(asked, limits))
     assert len(found) == len(prompts)
     return [found[i] for i in range(len(prompts))]
@@ -117,8 +118,17 @@ def generated_alone(model, ids, new=12):
 def test_answers_are_those_of_generate(name, limits, common):
     model = make(name)
     prompts = random_prompts((9, 1, 14, 3, 3, 11), common)
-    for ids, answer in zip(prompts, answers_of(model, prompts, limits), strict=True):
-        assert answer.ids == generated_alone(model, ids)
+    rooms = [
+        12,
+        9,
+        4,
+        12,
+        1,
+        6,
+    ]  # rows leave one after the other, the longest prompt among the first
+    answers = answers_of(model, prompts, limits, rooms)
+    for ids, room, answer in zip(prompts, rooms, answers, strict=True):
+        assert answer.ids == generated_alone(model, ids, room)
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1, [5, 6]]
         assert answer.first_logits == pytest.approx(logits.tolist(), rel=1e-3, abs=1e-4)

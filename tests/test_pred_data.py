@@ -5,9 +5,14 @@ import random
 import sys
 
 import pytest
-from conftest import ROOT, copy_scripts, line, run, write_lines
+import torch
+from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
+from tqdm import tqdm
 
-from growth.pred_data import _note, _recover, partial_file
+from growth.models import load_model, load_tokenizer
+from growth.pred_data import _note, _recover, partial_file, predict_files
+from growth.prediction import Decoding, Predictor
+from growth.processes import Processes
 from growth.records import check_prediction, read_records
 
 FLAGS = (
@@ -141,6 +146,22 @@ def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
     assert _recover(tmp_path, "math", records).keys() == {0, 1, 2}
     changed = [*records[:2], records[2] | {"idx": 5}, records[3]]
     assert _recover(tmp_path, "math", changed).keys() == {0, 1}
+
+
+def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
+    chat = load_tokenizer(tiny_model)
+    decoding = Decoding(max_new_tokens=4, batch_size=2)
+    engine = Predictor(load_model(tiny_model, torch.float32, chat), chat, decoding)
+    records = [line("math", "1", answer="1", idx=i) for i in range(6)]
+    first, second, third = engine.plan(records)
+    noted = {"generated_response": "noted", "choice_logits": {}}
+    # the second batch only in half: it is computed whole again
+    _note(partial_file(tmp_path, "math", 0), records, dict.fromkeys((*first, second[0]), noted))
+    predict_files(engine, tmp_path, {"math": records}, Processes(), tqdm(disable=True))
+    written = read_lines(tmp_path / "pred_math.json")
+    assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
+    assert len(third) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["pred_math.json"]
 
 
 @pytest.mark.parametrize("count", ["0", "two"])
