@@ -130,6 +130,7 @@ def _is_there(folder: Path, stem: str, records: Sequence[Record]) -> bool:
             f"{path}: predictions of other lines than --eval_data_path has now; remove the file to "
             "predict it again"
         )
+    _remove_partial(folder, stem)  # of a kill between writing the file and this
     return True
 
 
@@ -200,6 +201,11 @@ def _partial_files(folder: Path, stem: str) -> list[Path]:
     return sorted(
         folder.glob(f"{glob.escape(prediction_file(folder, stem).name)}.*{PARTIAL_SUFFIX}")
     )
+
+
+def _remove_partial(folder: Path, stem: str) -> None:
+    for path in _partial_files(folder, stem):
+        path.unlink(missing_ok=True)  # another process may have been faster
 
 
 def _digest(record: Record) -> str:
@@ -273,5 +279,4 @@ def _write_complete(folder: Path, files: Mapping[str, Sequence[Record]], known: 
         if len(known[stem]) < len(records) or path.is_file():
             continue
         write_json_lines(path, [predicted_record(r, known[stem][i]) for i, r in enumerate(records)])
-        for partial in _partial_files(folder, stem):
-            partial.unlink()
+        _remove_partial(folder, stem)

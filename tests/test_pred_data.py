@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
 from tqdm import tqdm
 
 from growth.models import load_model, load_tokenizer
-from growth.pred_data import _note, _recover, partial_file, predict_files
+from growth.pred_data import _note, _recover, missing_files, partial_file, predict_files
 from growth.prediction import Decoding, Predictor
 from growth.processes import Processes
 from growth.records import check_prediction, read_records
@@ -162,6 +163,15 @@ def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
     assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
     assert len(third) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["pred_math.json"]
+
+
+def test_a_kill_behind_a_whole_file_leaves_nothing_for_long(place, quiet, tmp_path):
+    output = shutil.copytree(quiet[0], tmp_path / "copy")
+    folder = output / FOLDER
+    partial_file(folder, "math_valid", 1).write_text("{}")
+    files = {path.stem: read_records(path) for path in (place / "lines").iterdir()}
+    assert missing_files(folder, json.loads((folder / "run.json").read_text()), files) == {}
+    assert contents(output) == contents(quiet[0])
 
 
 @pytest.mark.parametrize("count", ["0", "two"])
