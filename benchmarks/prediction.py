@@ -74,8 +74,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rambling",
         type=positive_int,
-        default=1,
-        help="lines of each file for a model that rambles",
+        default=4,
+        help="files to take one line of where a model rambles",
     )
     parser.add_argument(
         "--max_new_tokens", type=positive_int, default=1024, help="tokens of an answer, at most"
