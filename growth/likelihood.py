@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from growth.attention import VARLEN, attending
 from growth.batches import Example, Group, micro_batches, shared_prefixes
 from growth.chat import IGNORED_LABEL
+from growth.command_line import InputError
 from growth.forward import Supervised, compute_prefixes, reading_only, supervised_logits
 from growth.prefixes import Prefixes
 
@@ -24,7 +25,16 @@ _SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
 
 
 def significant(value: float) -> float:
-    """A logit or perplexity without the digits that float error makes up."""
+    """A logit or perplexity without the digits that float error makes up.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    if not math.isfinite(value):
+        raise InputError(
+            f"the model's output is {value}, no number; its precision overflows or its weights are "
+            "broken: try --precision bf16 or fp32"
+        )
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 

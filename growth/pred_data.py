@@ -2,14 +2,19 @@
 
     <pred_data_path>/<split>/<model_size>/<data_type>/<timestamp>/<checkpoint>/pred_<file>.json
 
-run.json in each says which model made them and how; predictions of two models never mix.
+run.json in each says which model made them and how; predictions of two models never mix. While a
+file is under way its finished lines stand in pred_<file>.json.<rank>.partial beside it.
 """
 
+import glob
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from growth.command_line import InputError
-from growth.files import read_json
+from growth.files import json_line, read_json, write_json, write_json_lines
 from growth.layout import (
     PREDICTION_PREFIX,
     RUN_RECORD,
@@ -20,11 +25,14 @@ from growth.layout import (
     trainer_state,
 )
 from growth.models import FLAG, find_model
-from growth.prediction import PREDICTED_FIELDS
+from growth.prediction import PREDICTED_FIELDS, Predictor, predicted_record
+from growth.processes import Processes
+from growth.progress import Progress
 from growth.records import Record, read_records
 from growth.selection import candidates, epoch_of
 
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
+PARTIAL_SUFFIX = ".partial"
 _SAME = ("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "decoding", "limit")
 
 
@@ -122,4 +130,153 @@ def _is_there(folder: Path, stem: str, records: Sequence[Record]) -> bool:
             f"{path}: predictions of other lines than --eval_data_path has now; remove the file to "
             "predict it again"
         )
+    _remove_partial(folder, stem)  # of a kill between writing the file and this
     return True
+
+
+def record_cuts(folder: Path, predictor: Predictor, files: Mapping[str, Sequence[Record]]) -> int:
+    """Note in the folder's run.json how many prompts of each of `files` are cut; their sum."""
+    cuts = {stem: sum(map(predictor.is_cut, records)) for stem, records in files.items()}
+    run = read_json(folder / RUN_RECORD)
+    known = run.get("cut_prompts", {})
+    write_json(folder / RUN_RECORD, run | {"cut_prompts": dict(sorted((known | cuts).items()))})
+    return sum(cuts.values())
+
+
+Predicted = dict[str, dict[int, Record]]  # by stem of the file and index of the line
+
+
+def predict_files(
+    predictor: Predictor,
+    folder: Path,
+    files: Mapping[str, Sequence[Record]],
+    me: Processes,
+    bar: Any,
+) -> None:
+    """Predict the lines of `files` (by stem), together with the launch's other processes.
+
+    The batches are planned from the lines alone and dealt out whole, so that the numbers are the
+    same however many processes there are and whatever was interrupted. Each process notes its
+    batches in a partial file; the first one writes a file once all its lines are known.
+
+    Args:
+        predictor: the model.
+        folder: of the predictions.
+        files: those that are not there yet.
+        me: this process.
+        bar: a tqdm bar, for `Progress`.
+    """
+    # The first process looks what is there, and plans; nobody writes before all have heard of it.
+    plan = None
+    if me.is_first:
+        known = {stem: _recover(folder, stem, records) for stem, records in files.items()}
+        plan = known, _dealt_out(predictor, files, known, me.count)
+    known, shares = me.gather(plan)[0]
+    mine = shares[me.rank]
+    works = {stem: list(map(predictor.work, records)) for stem, records in files.items()}
+    progress = Progress(bar, [works[stem][i] for stem, batch in mine for i in batch])
+    for stem, batch in mine:
+        bar.set_postfix_str(stem, refresh=False)
+        fields = predictor.predict_batch([files[stem][i] for i in batch], progress)
+        predicted = dict(zip(batch, fields, strict=True))
+        _note(partial_file(folder, stem, me.rank), files[stem], predicted)
+        known[stem] |= predicted
+        if me.is_first:
+            _write_complete(folder, files, known)
+    for others in me.gather(known):
+        for stem in files:
+            known[stem] |= others[stem]
+    if me.is_first:
+        _write_complete(folder, files, known)
+    me.wait()
+
+
+def partial_file(folder: Path, stem: str, rank: int) -> Path:
+    """Where process `rank` notes the predictions of `<stem>.json` until it is whole."""
+    path = prediction_file(folder, stem)
+    return path.with_name(f"{path.name}.{rank}{PARTIAL_SUFFIX}")
+
+
+def _partial_files(folder: Path, stem: str) -> list[Path]:
+    return sorted(
+        folder.glob(f"{glob.escape(prediction_file(folder, stem).name)}.*{PARTIAL_SUFFIX}")
+    )
+
+
+def _remove_partial(folder: Path, stem: str) -> None:
+    for path in _partial_files(folder, stem):
+        path.unlink(missing_ok=True)  # another process may have been faster
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json_line(record).encode()).hexdigest()[:16]
+
+
+def _note(path: Path, records: Sequence[Record], predicted: Mapping[int, Record]) -> None:
+    """Append predictions to a partial file; they are out of this process's hands then."""
+    with open(path, "a", encoding="utf-8") as file:
+        for index, fields in predicted.items():
+            note = {"line": index, "of": _digest(records[index]), "prediction": fields}
+            file.write(json_line(note))
+
+
+def _recover(folder: Path, stem: str, records: Sequence[Record]) -> dict[int, Record]:
+    """What an interrupted launch has noted: each line checked, the rest thrown away.
+
+    All of it is in the first process's partial file afterwards, without the half line of a kill.
+    """
+    found: dict[int, Record] = {}
+    paths = _partial_files(folder, stem)
+    for path in paths:
+        for text in path.read_bytes().split(b"\n"):
+            try:
+                note = json.loads(text)
+                index, fields = note["line"], note["prediction"]
+                whole = note["of"] == _digest(records[index]) and fields.keys() <= set(
+                    PREDICTED_FIELDS
+                )
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+                continue
+            if whole:
+                found[index] = fields
+    first = partial_file(folder, stem, 0)
+    if paths:
+        notes = [
+            {"line": index, "of": _digest(records[index]), "prediction": fields}
+            for index, fields in found.items()
+        ]
+        write_json_lines(first, notes)
+    for path in paths:
+        if path != first:
+            path.unlink()
+    return found
+
+
+def _dealt_out(
+    predictor: Predictor, files: Mapping[str, Sequence[Record]], known: Predicted, count: int
+) -> list[list[tuple[str, list[int]]]]:
+    """For each of `count` processes its batches (stem, indices), the longest first.
+
+    A batch of which a line is missing is computed whole again, so that its numbers are the same.
+    """
+    batches = []
+    for stem, records in files.items():
+        for batch in predictor.plan(records):
+            if not known[stem].keys() >= set(batch):
+                works = [predictor.work(records[i]) for i in batch]
+                batches.append((sum(work.most for work in works), stem, batch))
+    batches.sort(key=lambda item: item[0], reverse=True)
+    return [
+        [(stem, batch) for _, stem, batch in Processes(rank, count).share(batches)]
+        for rank in range(count)
+    ]
+
+
+def _write_complete(folder: Path, files: Mapping[str, Sequence[Record]], known: Predicted) -> None:
+    """Write the files all of whose lines are known, once; their partial files go."""
+    for stem, records in files.items():
+        path = prediction_file(folder, stem)
+        if len(known[stem]) < len(records) or path.is_file():
+            continue
+        write_json_lines(path, [predicted_record(r, known[stem][i]) for i, r in enumerate(records)])
+        _remove_partial(folder, stem)

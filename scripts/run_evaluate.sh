@@ -6,6 +6,7 @@
 #
 # --run_dir RUN    a run's folder, as scripts/run_train.sh makes it (or RUN as the first word)
 # --data_dir D     holds curated/valid and curated/test; default: data
+# --num_processes N   predict in N processes, one a GPU; default: 1
 # Any other flag goes to evaluate/predict.py (see its --help), such as --limit 5.
 # Makes evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; goes on where it
 # was interrupted. Then: python evaluate/plot.py --plot_type all
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 
-run_dir="" data_dir="data" rest=()
+run_dir="" data_dir="data" num_processes=1 rest=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
         -h | --help)
@@ -29,6 +30,11 @@ while [[ $# -gt 0 ]]; do
         --data_dir)
             [[ $# -gt 1 ]] || fail "--data_dir: the folder is missing"
             data_dir="$2"
+            shift
+            ;;
+        --num_processes)
+            [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || fail "--num_processes ${2:-}: expected a whole number of at least 1"
+            num_processes="$2"
             shift
             ;;
         *)
@@ -57,7 +63,11 @@ run_script(lambda _: print(run_folder(read_run(Path(sys.argv[1])))))
 PYTHON
 )"
 
-python evaluate/predict.py --model_name_or_path "$run_dir" \
+predict=(python evaluate/predict.py)
+if ((num_processes > 1)); then
+    predict=(python -m torch.distributed.run --standalone --nproc_per_node "$num_processes" evaluate/predict.py)
+fi
+"${predict[@]}" --model_name_or_path "$run_dir" \
     --eval_data_path "$data_dir/curated/valid" --split valid ${rest[@]+"${rest[@]}"}
 python evaluate/score.py --pred_data_path "evaluate/pred-data/valid/$run" \
     --results_path "evaluate/results/valid/$run" --details
@@ -65,7 +75,7 @@ chosen="$(python evaluate/select_checkpoint.py --results_path "evaluate/results/
 echo "chosen: $chosen"
 checkpoint="$(basename "${chosen%%$'\t'*}")"
 
-python evaluate/predict.py --model_name_or_path "$run_dir/$checkpoint" \
+"${predict[@]}" --model_name_or_path "$run_dir/$checkpoint" \
     --eval_data_path "$data_dir/curated/test" --split test ${rest[@]+"${rest[@]}"}
 python evaluate/score.py --pred_data_path "evaluate/pred-data/test/$run" \
     --results_path "evaluate/results/test/$run" --details

@@ -107,6 +107,16 @@ def read_lines(path):
     return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
 
 
+def greedy_answers(model, prompts, stop_ids=frozenset(), pad_id=0):
+    """The answers to `prompts`, computed together, in order."""
+    from growth.forward import can_flatten
+    from growth.generation import Generator, Limits
+
+    generator = Generator(model, stop_ids, [1], pad_id, can_flatten(model))
+    answers = dict(generator.answers(prompts, Limits()))
+    return [answers[index] for index in range(len(prompts))]
+
+
 TEXTS = [
     "题目：下列哪一项正确？\nA. 甲\nB. 乙\nC. 丙\nD. 丁",
     "答案是：A",

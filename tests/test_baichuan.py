@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import greedy_answers
 from families import make_baichuan, random_strings
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
@@ -13,7 +14,7 @@ from torch.nn.functional import normalize, silu
 from growth.baichuan import alibi_slopes
 from growth.batches import padded
 from growth.command_line import InputError
-from growth.generation import Prompt, greedy_answers
+from growth.generation import Prompt
 from growth.models import bounded_length, find_model, load_model, load_tokenizer
 
 MODELS = {
@@ -101,7 +102,7 @@ def test_logits_are_those_of_the_equations(baichuan):
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert (logits[1, :3, :rows] - expected[:3]).abs().max() < 1e-4 * expected.abs().max()
     prompts = [Prompt(IDS, 4), Prompt(IDS[:3], 4)]
-    answers = dict(greedy_answers(model, prompts, frozenset(), [1], 0, batch_size=2))
+    answers = greedy_answers(model, prompts)
     for index, prompt in enumerate(prompts):
         ids = list(prompt.ids)
         for _ in range(4):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import greedy_answers
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
@@ -20,7 +21,7 @@ from growth.attention import PER_SAMPLE, VARLEN
 from growth.batches import flattened, micro_batches, padded, supervised_tokens
 from growth.chat import IGNORED_LABEL
 from growth.forward import can_flatten
-from growth.generation import Prompt, greedy_answers
+from growth.generation import Prompt
 from growth.training import summed_loss
 
 SMALL = {
@@ -136,9 +137,9 @@ def test_any_other_architecture_trains_and_answers_all_the_same(name):
     assert summed_loss(model, examples(), flat).item() == pytest.approx(expected, rel=1e-5)
     model.set_attn_implementation("eager")
     prompts = [Prompt(list(range(5, 5 + n)), 4) for n in (3, 9)]
-    together = dict(greedy_answers(model, prompts, frozenset(), [1], 0, batch_size=2))
+    together = greedy_answers(model, prompts)
     for index, prompt in enumerate(prompts):
-        ((_, alone),) = greedy_answers(model, [prompt], frozenset(), [1], 0, batch_size=1)
+        (alone,) = greedy_answers(model, [prompt])
         assert together[index].ids == alone.ids
 
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, greedy_answers, run
 from test_bad_input import refused
 
 from growth.command_line import InputError
 from growth.dialogue import Dialogue, Sampling
-from growth.generation import Prompt, greedy_answers
+from growth.generation import Prompt
 from growth.models import load_model, load_tokenizer, save_tokenizer
 
 QUESTION = "题目：下列哪一项正确？\nA. 甲"
@@ -48,7 +48,7 @@ def chat_command(talking, tokens):
 def greedy(loaded, messages, tokens):
     model, chat = loaded
     prompt = Prompt(chat.encode_prompt(messages), tokens)
-    ((_, answer),) = greedy_answers(model, [prompt], chat.stop_ids, [], chat.pad_id, 1)
+    (answer,) = greedy_answers(model, [prompt], chat.stop_ids, chat.pad_id)
     return chat.decode(answer.ids)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import line
+from conftest import greedy_answers, line
 from families import FAMILIES, random_strings
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -16,7 +16,7 @@ from growth.attention import VARLEN
 from growth.batches import micro_batches, tokenised
 from growth.chat import ASSISTANT, EOT, USER
 from growth.forward import can_flatten
-from growth.generation import Prompt, greedy_answers
+from growth.generation import Prompt
 from growth.models import load_model, load_tokenizer, save_tokenizer
 from growth.prediction import Decoding, Predictor
 from growth.training import summed_loss
@@ -171,9 +171,7 @@ def test_exports(loaded, exported):
     messages = [{"role": "user", "content": "1+2=?"}]
     (answer,) = generator(messages, max_new_tokens=6, return_tensors=True)
     prompt = chat.encode_prompt(messages)
-    ((_, ours),) = greedy_answers(
-        model, [Prompt(prompt, 6)], chat.stop_ids, [], chat.pad_id, batch_size=1
-    )
+    (ours,) = greedy_answers(model, [Prompt(prompt, 6)], chat.stop_ids, chat.pad_id)
     # ids, not text: of bytes that make no character each decoder makes what it likes
     assert answer["generated_token_ids"] == prompt + ours.ids
     (answer,) = generator(messages, max_new_tokens=6)

@@ -4,14 +4,19 @@ import math
 
 import pytest
 import torch
-from conftest import line, read_lines
+from conftest import ROOT, line, read_lines, run
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from growth.chat import IGNORED_LABEL
-from growth.generation import Prompt, greedy_answers
+from growth.command_line import InputError
+from growth.engines import CONTINUOUS, continuous_generator
+from growth.forward import can_flatten
+from growth.generation import Generator, Limits, Prompt
 from growth.likelihood import continuation_example, next_token_logits, perplexities
 from growth.models import load_model, load_tokenizer
 from growth.prediction import Decoding, Predictor
+from growth.progress import STEP_WORK, Progress, Work
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +36,9 @@ def test_recorded_generations(tiny_llama, recorded, batch_size):
     model, chat = tiny_llama
     facts = recorded["generate"]
     prompts = [Prompt(chat.encode_prompt(f["messages"]), 8) for f in facts]
-    answers = dict(
-        greedy_answers(
-            model, prompts, chat.stop_ids, list(chat.letter_ids.values()), chat.pad_id, batch_size
-        )
-    )
+    read_ids = list(chat.letter_ids.values())
+    generator = Generator(model, chat.stop_ids, read_ids, chat.pad_id, can_flatten(model))
+    answers = dict(generator.answers(prompts, Limits(rows=batch_size)))
     assert len(answers) == len(facts) == 20
     for index, fact in enumerate(facts):
         assert answers[index].ids == fact["generated_ids"]
@@ -135,6 +138,15 @@ def test_prompt_and_answer_fit_the_positions(tiny_model):
     assert prompt.ids[-1] == engine.chat.assistant_id
     assert prompt.max_new_tokens == 1
     assert len(engine.predict([long])) == 1
+    assert engine.is_cut(long)
+    assert not engine.is_cut(line("math", "1", answer="1"))
+
+
+def test_a_choice_that_takes_its_contexts_place_counts_as_a_cut(tiny_model):
+    engine = predictor(tiny_model)
+    short = line("code", "甲", 1, choices=["甲", "乙", "丙"])
+    assert not engine.is_cut(short)
+    assert engine.is_cut(short | {"choices": ["甲", "乙", "丙" * 300]})
 
 
 def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
@@ -158,3 +170,52 @@ def test_half_a_character_does_not_settle_an_answer(tiny_model):
     is_settled = engine._stop(record)
     assert not any(is_settled(ids[:n]) for n in range(len(ids) + 1))
     assert is_settled(engine.chat.encode_content("龘龘"))
+
+
+def test_engines_give_the_same_predictions(tiny_model):
+    lines = [line("biology", "A"), line("math", "1", answer="1"), line("ethics", "AB")]
+    lines += [line("code", "甲", 1, choices=["甲", "乙", "丙"])]
+    batched = predictor(tiny_model, max_new_tokens=20)
+    generate = continuous_generator(batched.model, batched.chat.stop_ids, batched.chat.pad_id)
+    decoding = Decoding(max_new_tokens=20, engine=CONTINUOUS)
+    continuous = Predictor(batched.model, batched.chat, decoding, generate)
+    assert decoding.identity() != batched.decoding.identity()
+    for a, b in zip(batched.predict(lines), continuous.predict(lines), strict=True):
+        assert a.get("generated_response") == b.get("generated_response")
+        assert a.get("generated_ppl") == b.get("generated_ppl")
+        if "choice_logits" in a:
+            assert a["choice_logits"] == pytest.approx(b["choice_logits"], rel=1e-4)
+
+
+def test_a_model_without_numbers_ends_in_a_message(tiny_model):
+    broken = predictor(tiny_model)
+    broken.model.model.norm.weight.data.fill_(float("nan"))
+    for record in (
+        line("math", "1", answer="1"),
+        line("code", "甲", 1, choices=["甲", "乙", "丙"]),
+    ):
+        with pytest.raises(InputError, match="--precision"):
+            broken.predict([record])
+
+
+def test_the_benchmark_runs(tiny_model, tiny_data):
+    """In its smallest form: the speed depends on the machine, the agreement does not."""
+    flags = ("--data_dir", tiny_data / "curated/valid", "--tokenizer", tiny_model)
+    smallest = ("--tasks", "perplexity", "--rounds", "1", "--questions", "1")
+    said = run("benchmarks/prediction.py", *flags, *smallest, cwd=ROOT).stdout
+    assert "perplexity: 3 questions, 1 rounds" in said
+    assert "3 of 3 agree" in said
+
+
+def test_time_left_is_told_in_work(tiny_model):
+    """Answers to come are expected to take the share of their room that finished ones took."""
+    bar = tqdm(disable=True)
+    progress = Progress(bar, [Work(10, 100), Work(10, 100), Work(30)])
+    progress.computed(prompt_tokens=10, steps=20)
+    assert (bar.n, bar.total) == (10 + 20 * STEP_WORK, 50 + 200 * STEP_WORK)
+    progress.finished(Work(10, 100), used=20)
+    assert (bar.n, bar.total) == (10 + 20 * STEP_WORK, 50 + 40 * STEP_WORK)
+    progress.computed(prompt_tokens=40, steps=50)
+    progress.finished(Work(10, 100), used=50)
+    progress.finished(Work(30))
+    assert bar.n == bar.total == 50 + 70 * STEP_WORK

@@ -1,0 +1,182 @@
+"""Prediction files: whole or not at all, the same bytes whatever happened on the way."""
+
+import json
+import random
+import shutil
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
+from tqdm import tqdm
+
+from growth.models import load_model, load_tokenizer
+from growth.pred_data import _note, _recover, missing_files, partial_file, predict_files
+from growth.prediction import Decoding, Predictor
+from growth.processes import Processes
+from growth.records import check_prediction, read_records
+
+FLAGS = (
+    *("--eval_data_path", "lines", "--split", "valid", "--model_size", "toy", "--tag", "t"),
+    *("--max_new_tokens", "24", "--batch_size", "4", "--max_length", "96"),
+)
+FOLDER = "valid/toy/untuned/t/checkpoint-0"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The scripts beside three files of lines, some of them longer than fits."""
+    root = copy_scripts(tmp_path_factory.mktemp("place"))
+    noise = random.Random(0)
+
+    def asked(record, least=1, most=12):
+        words = [noise.choice("甲乙丙丁题目答案是") for _ in range(noise.randint(least, most))]
+        question = {"role": "user", "content": "".join(words)}
+        return record | {"messages": [question, record["messages"][-1]]}
+
+    lines = {
+        "biology": [asked(line("biology", "A", idx=i)) for i in range(11)]
+        + [asked(line("biology", gold), 300, 400) for gold in "AB"],
+        "code": [
+            asked(line("code", "甲", 1, choices=["甲", "乙" * i, "丙丙"])) for i in range(1, 10)
+        ],
+        "math": [asked(line("math", "1", idx=i, answer="1")) for i in range(17)],
+    }
+    for name, records in lines.items():
+        write_lines(root / f"lines/{name}_valid.json", records)
+    return root
+
+
+def command(model, output):
+    path = ("evaluate/predict.py", "--model_name_or_path", str(model))
+    return [*path, "--pred_data_path", str(output), *FLAGS]
+
+
+def contents(output):
+    """The bytes of every file."""
+    return {path.name: path.read_bytes() for path in sorted((output / FOLDER).iterdir())}
+
+
+@pytest.fixture(scope="module")
+def quiet(place, tiny_model, tmp_path_factory):
+    """One run that nothing interrupted: its output folder, and what it printed."""
+    output = tmp_path_factory.mktemp("quiet")
+    done = run(*command(tiny_model, output), cwd=place)
+    return output, done.stdout
+
+
+def test_cut_prompts_are_counted_in_the_summary_and_the_record(quiet):
+    output, said = quiet
+    assert "3 files predicted, 39 lines, 2 prompts cut" in said
+    record = json.loads((output / FOLDER / "run.json").read_text())
+    assert record["cut_prompts"] == {"biology_valid": 2, "code_valid": 0, "math_valid": 0}
+    assert record["decoding"]["engine"] == "batched"
+
+
+def test_every_prediction_can_be_scored_and_is_small(place, quiet):
+    output, _ = quiet
+    for path in (output / FOLDER).glob("pred_*.json"):
+        asked = read_records(place / "lines" / path.name.removeprefix("pred_"))
+        predicted = read_records(path, check_prediction)
+        for before, after in zip(asked, predicted, strict=True):
+            added = len(json.dumps(after).encode()) - len(json.dumps(before).encode())
+            assert 0 < added < 2048
+
+
+KILLED_TEN_TIMES = """
+import os, pathlib, random, signal, sys, time
+sys.path.insert(0, "evaluate")
+import torch
+from predict import main
+import growth.pred_data, growth.engines  # once, before the forks
+
+chance = random.Random(int(sys.argv[1]))
+kills = finished = left_something = 0
+while kills < 10:
+    child = os.fork()
+    if not child:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        main(sys.argv[3:])
+        os._exit(0)
+    time.sleep(chance.uniform(0.1, 0.8))
+    os.kill(child, signal.SIGKILL)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    kills += killed
+    left_something += any(pathlib.Path(sys.argv[2]).rglob("*.partial"))
+    if not killed:  # done before the kill came: one more run to kill
+        finished += 1
+        os.rename(sys.argv[2], f"{sys.argv[2]}-{finished}")
+main(sys.argv[3:])
+print(kills, left_something)
+"""
+
+
+def test_killed_ten_times_the_files_are_those_of_a_quiet_run(place, quiet, tiny_model, tmp_path):
+    output = tmp_path / "killed"
+    (place / "killed.py").write_text(KILLED_TEN_TIMES)
+    _, *arguments = command(tiny_model, output)
+    done = run("killed.py", "1", output, *arguments, cwd=place)
+    kills, left_something = map(int, done.stdout.split()[-2:])
+    assert kills == 10
+    assert left_something >= 3  # kills amid a file, after its first batch
+    for folder in tmp_path.iterdir():
+        assert contents(folder) == contents(quiet[0])
+
+
+def test_two_processes_write_the_files_of_one(place, quiet, tiny_model, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    output = tmp_path / "two"
+    done = run(sys.executable, *launcher, *command(tiny_model, output), cwd=place)
+    assert contents(output) == contents(quiet[0])
+    assert done.stdout.count("files predicted") == 1
+
+
+def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
+    records = [line("math", str(i), answer=str(i), idx=i) for i in range(4)]
+    fields = [{"generated_response": f"{i}", "choice_logits": {}} for i in range(4)]
+    one, two = (partial_file(tmp_path, "math", rank) for rank in (0, 1))
+    _note(one, records, {0: fields[0]})
+    _note(two, records, {2: fields[2]})
+    with open(two, "a") as file:
+        file.write('[]\n{"line": 9, "of": "", "prediction": {}}\n{"line": 1, "of": "00')
+    _note(tmp_path / "pred_other.json.0.partial", records, {3: fields[3]})
+    assert _recover(tmp_path, "math", records) == {0: fields[0], 2: fields[2]}
+    assert not two.exists()
+    # Notes go on behind what was whole, and are not believed of a line that has changed since.
+    _note(one, records, {1: fields[1]})
+    assert _recover(tmp_path, "math", records).keys() == {0, 1, 2}
+    changed = [*records[:2], records[2] | {"idx": 5}, records[3]]
+    assert _recover(tmp_path, "math", changed).keys() == {0, 1}
+
+
+def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
+    chat = load_tokenizer(tiny_model)
+    decoding = Decoding(max_new_tokens=4, batch_size=2)
+    engine = Predictor(load_model(tiny_model, torch.float32, chat), chat, decoding)
+    records = [line("math", "1", answer="1", idx=i) for i in range(6)]
+    first, second, third = engine.plan(records)
+    noted = {"generated_response": "noted", "choice_logits": {}}
+    # the second batch only in half: it is computed whole again
+    _note(partial_file(tmp_path, "math", 0), records, dict.fromkeys((*first, second[0]), noted))
+    predict_files(engine, tmp_path, {"math": records}, Processes(), tqdm(disable=True))
+    written = read_lines(tmp_path / "pred_math.json")
+    assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
+    assert len(third) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["pred_math.json"]
+
+
+def test_a_kill_behind_a_whole_file_leaves_nothing_for_long(place, quiet, tmp_path):
+    output = shutil.copytree(quiet[0], tmp_path / "copy")
+    folder = output / FOLDER
+    partial_file(folder, "math_valid", 1).write_text("{}")
+    files = {path.stem: read_records(path) for path in (place / "lines").iterdir()}
+    assert missing_files(folder, json.loads((folder / "run.json").read_text()), files) == {}
+    assert contents(output) == contents(quiet[0])
+
+
+@pytest.mark.parametrize("count", ["0", "two"])
+def test_a_number_of_processes_that_is_none_is_refused(count, tmp_path):
+    flags = ("--run_dir", tmp_path, "--num_processes", count)
+    done = run("scripts/run_evaluate.sh", *flags, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert f"--num_processes {count}" in done.stderr
