@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, copy_scripts, read_lines, run, write_lines
 from safetensors.torch import load_file
+from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth import memory
@@ -214,6 +215,17 @@ def test_merged_predicts_what_the_adapters_predict(study, adapted):
     again = run("scripts/merge_lora.sh", checkpoint, "merged", cwd=study, check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_the_benchmark_runners_load_adapters(study, adapted):
+    write_cmmlu(study / "cmmlu", {"anatomy": 2})
+    run(
+        *("evaluate/cmmlu/run.py", "--model_name_or_path", checkpoints(adapted)[-1]),
+        *("--data_dir", "cmmlu", "--output_dir", "answers", "--num_fewshot", 0),
+        cwd=study,
+    )
+    results = json.loads((study / "answers/results.json").read_text())
+    assert results["settings"]["0-shot"]["over_examples"]["n"] > 0
 
 
 def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
