@@ -307,13 +307,15 @@ def trl_loop(
 def useful_flop(model: PreTrainedModel, step: Sequence[Example]) -> float:
     """Floating-point operations that the samples of an optimizer step need, padding left out.
 
-    Forward and backward, two operations a multiply-add: 6 a weight of the layers and token; 6 a
-    weight of the output layer and supervised token; for each layer, causal scores and their use,
-    6 x width x n(n+1) for a sample of n tokens. Optimizer, norms and activations aren't counted.
+    Forward and backward, two operations a multiply-add: 6 a weight of the layers and token; of the
+    output layer and the last feed-forward part, which nothing else reads, 6 a weight and supervised
+    token; for each layer, causal scores and their use, 6 x width x n(n+1) for a sample of n tokens.
+    Optimizer, norms and activations aren't counted.
     """
     config = model.config
-    layers = sum(p.numel() for p in model.model.layers.parameters() if p.dim() == 2)
-    output = model.get_output_embeddings().weight.numel()
+    last = sum(p.numel() for p in model.model.layers[-1].mlp.parameters())
+    layers = sum(p.numel() for p in model.model.layers.parameters() if p.dim() == 2) - last
+    output = model.get_output_embeddings().weight.numel() + last
     lengths = [len(example["input_ids"]) for example in step]
     width = config.num_attention_heads * config.head_dim
     scores = config.num_hidden_layers * width * sum(n * (n + 1) for n in lengths)

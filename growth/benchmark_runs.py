@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from growth.benchmarks import Answer, Benchmark, Exam, read_exam, score, table
-from growth.command_line import InputError, argument_parser, positive_int
+from growth.command_line import InputError, add_model_flags, argument_parser, positive_int
 from growth.files import check_writable, read_json, write_json, write_json_lines
 from growth.layout import RUN_RECORD, Run, limit_mark, provenance, sha256
 from growth.processes import processes
@@ -45,6 +45,7 @@ def benchmark_parser(benchmark: Benchmark, description: str | None) -> argparse.
         nargs="+",
         help="a name for each model's outputs; by default the run's own, or the model's folder's",
     )
+    add_model_flags(parser)
     parser.add_argument(
         "--data_dir", type=Path, default=home / "data", help="as data/download.py makes it"
     )
@@ -94,9 +95,9 @@ def benchmark_parser(benchmark: Benchmark, description: str | None) -> argparse.
 
 @dataclass(frozen=True)
 class Task:
-    """One model to be asked: its name, where its sheets go, the record of how they are made."""
+    """One model to be asked, where its sheets go, the record of how they are made."""
 
-    model: str
+    model: Any  # growth.models.Source
     folder: Path
     run: Run
 
@@ -132,7 +133,7 @@ def run_benchmark(benchmark: Benchmark, settings: Sequence[str], args: argparse.
 
 def _tasks(benchmark: Benchmark, exam: Exam, args: argparse.Namespace) -> list[Task]:
     from growth.layout import run_folder
-    from growth.models import bounded_length, fingerprint
+    from growth.models import bounded_length, find_model, fingerprint
     from growth.pred_data import UNTUNED, models_named
 
     names, tags = args.model_name_or_path, args.tag or [None] * len(args.model_name_or_path)
@@ -161,23 +162,24 @@ def _tasks(benchmark: Benchmark, exam: Exam, args: argparse.Namespace) -> list[T
     outputs = Path("evaluate", benchmark.name, "outputs")
     tasks = []
     for place, model, run in found:
+        source = find_model(model, args.base_model, args.trust_remote_code)
         alone = args.output_dir is not None and len(found) == 1
         folder = args.output_dir if alone else (args.output_dir or outputs) / place
         asked = {
             "letter_tokens": args.letter_tokens,
             "chat_template": args.chat_template,
-            "max_length": bounded_length(model, args.max_length),
+            "max_length": bounded_length(source, args.max_length),
             "precision": args.precision,
         }
         record = {
             "benchmark": benchmark.name,
             "model_name_or_path": model,
             **run,
-            "fingerprint": fingerprint(model),
+            "fingerprint": fingerprint(source),
             "asked": asked,
             "data": data,
         }
-        tasks.append(Task(model, folder, record))
+        tasks.append(Task(source, folder, record))
     return tasks
 
 
@@ -264,12 +266,13 @@ def _characters(item: Any) -> int:
     return len(item.passage) + len(item.question) + sum(map(len, item.choices))
 
 
-def _form(model: str, args: argparse.Namespace) -> Any:
+def _form(source: Any, args: argparse.Namespace) -> Any:
     """How a model is asked; only its tokenizer is read."""
     from growth.asking import make_form
     from growth.models import load_tokenizer
 
-    return make_form(load_tokenizer(model), args.chat_template, args.letter_tokens, model)
+    chat = load_tokenizer(source)
+    return make_form(chat, args.chat_template, args.letter_tokens, source.name)
 
 
 def _load_examinee(task: Task, form: Any, args: argparse.Namespace) -> tuple[Any, str]:
@@ -374,11 +377,12 @@ def _dump_prompts(
 ) -> None:
     """Write every prompt of every setting, with the fields of a recorded fact."""
     from growth.asking import ask
-    from growth.models import bounded_length
+    from growth.models import bounded_length, find_model
 
     if len(args.model_name_or_path) > 1:
         raise InputError("--dump_prompts: give one model; its tokenizer says what fits")
-    (model,) = args.model_name_or_path
+    (name,) = args.model_name_or_path
+    model = find_model(name, args.base_model, args.trust_remote_code)
     check_writable(args.dump_prompts.parent, "--dump_prompts")
     form = _form(model, args)
     max_length = bounded_length(model, args.max_length)

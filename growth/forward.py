@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from growth.attention import VARLEN, attending
@@ -127,6 +128,8 @@ def _last_feed_forward_at(
     What it gives elsewhere nobody reads: no attention comes after it. Families that don't name it
     as most do compute it everywhere.
     """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     layers = getattr(decoder, "layers", None)
     # Checkpointing would run the layer again after the block.
