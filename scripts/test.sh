@@ -12,5 +12,6 @@ use_environment
 
 ruff check .
 ruff format --check .
-shellcheck scripts/*.sh evaluate/*/run.sh .ci/run
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup "$@"
+shellcheck scripts/*.sh scripts/*.sbatch evaluate/*/run.sh .ci/run
+# A file's tests stay in one process: they share what takes long to make.
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile "$@"

@@ -14,9 +14,6 @@ from conftest import copy_scripts, read_lines, run
 
 from growth.abilities import ABILITIES, OUT_OF_DOMAIN
 
-# One process for all: they share what takes long to make.
-pytestmark = pytest.mark.xdist_group("chain")
-
 EPOCHS = 6
 NAMES = [ability.name for ability in ABILITIES + OUT_OF_DOMAIN]
 CHECKPOINT_FILES = {

@@ -15,9 +15,6 @@ from growth.records import check_evaluation, check_training
 from growth.sample import puzzles, tables, world
 from growth.sample.rules import question_key
 
-# One process for all: they share what takes long to make.
-pytestmark = pytest.mark.xdist_group("sample_world")
-
 CHOICE = {ability.name for ability in ABILITIES if ability.kind is Kind.CHOICE}
 SCRIPT = Path(__file__).parents[1] / "data" / "make_sample.py"
 SYNTHETIC_HERE = 2000  # of the 40,960, to stay fast

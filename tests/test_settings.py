@@ -17,9 +17,6 @@ from growth.settings import (
     default_epochs,
 )
 
-# One process for all: they share what takes long to make.
-pytestmark = pytest.mark.xdist_group("settings")
-
 OPEN_ENDED = {"ethics": 64, "role_play": 64, "creative_writing": 1000}
 
 

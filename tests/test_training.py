@@ -22,8 +22,6 @@ from growth.forward import can_flatten
 from growth.layout import checkpoints
 from growth.training import StepSampler, check_resumable
 
-pytestmark = pytest.mark.xdist_group("training")
-
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
 HYPERPARAMETERS = (
     *("--total_batch_size", "7", "--epochs", "2", "--precision", "fp32", "--seed", "3"),
