@@ -9,8 +9,9 @@
 # --data_dir D          holds curated/ and synthetic/; default: data
 # --build_dir B         settings are built in B/T; default: data
 # --run_name N          name of each run's folder; default: sweep
+# --seed S              of the settings' samples and of the training order; default: 0
 # --jobs N              settings at a time; default: 1
-# --train_flags "..."   further flags of train/finetune.py, such as "--epochs 3 --seed 1"
+# --train_flags "..."   further flags of train/finetune.py, such as "--epochs 3"
 # --predict_flags "..." further flags of evaluate/predict.py
 # Goes on where it was interrupted. A line a setting; the rest goes to
 # runs/runs-S/T/N.sweep.log. Ends with the path of the overview figure.
@@ -19,7 +20,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 
-model_size="" model="" data_dir="data" build_dir="data" run_name="sweep" jobs=1 train_flags="" predict_flags=""
+model_size="" model="" data_dir="data" build_dir="data" run_name="sweep" seed=0 jobs=1 train_flags="" predict_flags=""
 data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
 data_types+=" synthetic-10 synthetic-40 synthetic-160 synthetic-640 synthetic-2560"
 data_types+=" synthetic-10000 synthetic-40960"
@@ -29,7 +30,7 @@ while [[ $# -gt 0 ]]; do
             usage
             exit 0
             ;;
-        --model_size | --model_name_or_path | --data_types | --data_dir | --build_dir | --run_name | --jobs | \
+        --model_size | --model_name_or_path | --data_types | --data_dir | --build_dir | --run_name | --seed | --jobs | \
             --train_flags | --predict_flags)
             [[ $# -gt 1 ]] || fail "$1: its value is missing"
             name="${1#--}"
@@ -54,8 +55,8 @@ one_setting() {
     # The flags are lists of words.
     # shellcheck disable=SC2086
     if python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
-        --output_dir "$build_dir" >"$log" 2>&1 &&
-        bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume \
+        --output_dir "$build_dir" --seed "$seed" >"$log" 2>&1 &&
+        bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume --seed "$seed" \
             --model_name_or_path "$model" --output_dir "$run_dir" \
             --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" $train_flags >>"$log" 2>&1 &&
         bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir "$data_dir" \
@@ -68,7 +69,7 @@ one_setting() {
     fi
 }
 export -f one_setting
-export model_size model data_dir build_dir run_name train_flags predict_flags began
+export model_size model data_dir build_dir run_name seed train_flags predict_flags began
 # xargs goes on with the other settings when one fails, and says so in its exit code.
 status=0
 tr ' ' '\n' <<<"$data_types" | grep . |

@@ -26,7 +26,8 @@ def solution(question: str, steps: Sequence[str], answer: str) -> Draft:
 def column(rng: random.Random) -> Draft:
     """One addition, subtraction or multiplication, taken apart by tens and ones."""
     ask = rng.choice(("计算：{}", "口算：{}", "{}等于多少？", "求{}的结果。"))
-    a, b = rng.randint(11, 99), rng.randint(11, 99)
+    # No step that adds or takes nothing.
+    a, b = (rng.choice([n for n in range(11, 100) if n % 10]) for _ in range(2))
     sign = rng.choice("+-×")
     if sign == "×":
         b = rng.randint(2, 9)
@@ -56,7 +57,7 @@ def two_steps(rng: random.Random) -> Draft:
     else:
         steps = [f"{a}×{c}={a * c}", f"{b}+{a * c}={b + a * c}"]
     expression = shape.format(a=a, b=b, c=c, s=a * c)
-    question = rng.choice(("计算：{}", "脱式计算：{}", "算一算{}等于几。")).format(expression)
+    question = rng.choice(("计算：{}", "脱式计算：{}", "算一算{}等于多少。")).format(expression)
     return solution(question, steps, steps[-1].partition("=")[2])
 
 
@@ -154,7 +155,7 @@ def sequence(rng: random.Random) -> Draft:
     start, step = rng.randint(1, 60), rng.randint(2, 15)
     shown = [start + i * step for i in range(4)]
     text = "，".join(map(str, shown))
-    ask = rng.choice(("找规律填数：{}，（　）", "数列{}，下一个数是几？"))
+    ask = rng.choice(("找规律填数：{}，（　）", "数列{}的下一个数是多少？"))
     steps = [f"后一个数比前一个数多{step}", f"{shown[-1]}+{step}={shown[-1] + step}"]
     return solution(ask.format(text), steps, str(shown[-1] + step))
 
@@ -317,7 +318,7 @@ def weekday(rng: random.Random) -> Draft:
         (
             "今天是{0}，{1}天{2}是星期几？",
             "如果今天是{0}，那么{1}天{2}是：",
-            "{0}的{1}天{2}是星期几？",
+            "假定某天是{0}，{1}天{2}是星期几？",
         )
     ).format(days[today], distance, "后" if forward else "前")
     return _puzzle(rng, "", text, days[place], [d for d in days if d != days[place]])

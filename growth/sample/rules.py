@@ -27,12 +27,15 @@ class Draft:
         turns: (user, assistant) texts; the last assistant text is the gold answer.
         keys: what makes it the question it is; no two files that must be disjoint share one, and no
             file has one twice. The order of options is no part of it.
+        facts: what has to be known to answer it. A fact is asked in training files, or in valid
+            ones, or in test ones.
         wrong: two answers worse than the gold one, for the abilities chosen by perplexity.
         answer: the short final answer, for math.
     """
 
     turns: tuple[Turn, ...]
     keys: tuple[str, ...]
+    facts: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     answer: str | None = None
 
@@ -50,10 +53,15 @@ def question_key(text: str) -> str:
 
 
 def one_turn(
-    user: str, gold: str, *, wrong: tuple[str, ...] = (), answer: str | None = None
+    user: str,
+    gold: str,
+    *,
+    facts: tuple[str, ...] = (),
+    wrong: tuple[str, ...] = (),
+    answer: str | None = None,
 ) -> Draft:
     """A question and its answer; its key is its text."""
-    return Draft(((user, gold),), (question_key(user),), wrong, answer)
+    return Draft(((user, gold),), (question_key(user),), facts, wrong, answer)
 
 
 def lettered(options: Iterable[str]) -> str:
@@ -72,9 +80,11 @@ def letter_turn(
     return stem + lettered(chosen), LETTERS[chosen.index(right)]
 
 
-def letter_question(rng: random.Random, stem: str, right: str, wrong: Sequence[str]) -> Draft:
+def letter_question(
+    rng: random.Random, stem: str, right: str, wrong: Sequence[str], *facts: str
+) -> Draft:
     """A question of four options, answered by a letter."""
-    return one_turn(*letter_turn(rng, stem, right, wrong))
+    return one_turn(*letter_turn(rng, stem, right, wrong), facts=facts)
 
 
 def fill_slots(
@@ -107,8 +117,10 @@ def fact_question(relations: Sequence[tables.Relation]) -> Rule:
         wording = rng.choice(relation.forward + relation.backward)
         stem = wording.format(s=subject, o=object_)
         if wording in relation.forward:
-            return letter_question(rng, stem, object_, relation.wrong_objects(subject))
-        return letter_question(rng, stem, subject, relation.wrong_subjects(object_))
+            right, wrong = object_, relation.wrong_objects(subject)
+        else:
+            right, wrong = subject, relation.wrong_subjects(object_)
+        return letter_question(rng, stem, right, wrong, f"{subject}={object_}")
 
     return rule
 
@@ -125,6 +137,7 @@ def judgement(rng: random.Random) -> Draft:
     weights = [len(relation.pairs) for relation in tables.HISTORY]
     relation = rng.choices(tables.HISTORY, weights)[0]
     subject, object_ = rng.choice(relation.pairs)
+    fact = f"{subject}={object_}"
     true = rng.random() < 0.5
     if not true:
         # Exchange the part that is a name or a date, so that the sentence stays a sentence.
@@ -133,7 +146,8 @@ def judgement(rng: random.Random) -> Draft:
         else:
             subject = rng.choice(relation.wrong_subjects(object_))
     statement = relation.statement.format(s=subject, o=object_)
-    return one_turn(rng.choice(_JUDGEMENTS).format(statement), "正确" if true else "错误")
+    gold = "正确" if true else "错误"
+    return one_turn(rng.choice(_JUDGEMENTS).format(statement), gold, facts=(fact,))
 
 
 def dynasty_order(rng: random.Random) -> Draft:
@@ -173,7 +187,7 @@ def couplet_blank(rng: random.Random) -> Draft:
     else:
         wordings, shown, gold = _LINE_BEFORE, second, first
     text = rng.choice(wordings).format(shown, title=title, author=author)
-    return one_turn(text, gold)
+    return one_turn(text, gold, facts=(first,))
 
 
 def idiom_blank(rng: random.Random) -> Draft:
@@ -189,10 +203,10 @@ def idiom_blank(rng: random.Random) -> Draft:
             "表示“{meaning}”的成语是“{}”，请填上所缺的字。",
         )
     )
-    return one_turn(wording.format(shown, meaning=meaning), hidden)
+    return one_turn(wording.format(shown, meaning=meaning), hidden, facts=(idiom,))
 
 
-_POEM_RELATIONS = (
+POEM_RELATIONS = (
     tables.Relation(
         tuple((f"{first}，{second}", author) for first, second, _, author, _ in tables.POEMS),
         ("“{s}”的作者是：", "诗句“{s}”是谁写的？", "写下“{s}”的诗人是："),
@@ -256,13 +270,16 @@ def conduct(rng: random.Random) -> Draft:
     acts = [*sorted(gold), *rng.sample(other, 4 - number)]
     rng.shuffle(acts)
     wording = rng.choice(
-        ("{}下列做法{}的有：", "多选题：{}下列行为{}的是：", "{}下面哪些做法是{}的？（可多选）")
+        (
+            "{}下列做法{}的有：",
+            "不定项选择题：{}下列行为{}的是：",
+            "{}下面哪些做法是{}的？（可多选）",
+        )
     )
     word = rng.choice(("恰当", "正确", "可取") if asks_right else ("不恰当", "错误", "不可取"))
     text = wording.format(situation, word) + lettered(acts)
-    return one_turn(
-        text, "".join(letter for letter, a in zip(LETTERS, acts, strict=True) if a in gold)
-    )
+    letters = "".join(letter for letter, a in zip(LETTERS, acts, strict=True) if a in gold)
+    return one_turn(text, letters, facts=(situation,))
 
 
 def verse(rng: random.Random) -> Draft:
@@ -321,7 +338,7 @@ def _persona_chat(multi_turn: bool) -> Rule:
             )
             turns.append((f"{visitor}：{link}{question}", persona.replies[second]))
         wrong = (persona.replies[third], other.replies[asked])
-        return Draft(tuple(turns), tuple(question_key(user) for user, _ in turns), wrong)
+        return Draft(tuple(turns), tuple(question_key(user) for user, _ in turns), wrong=wrong)
 
     return rule
 
@@ -341,7 +358,7 @@ def five_shot(
 
     def rule(rng: random.Random) -> Draft:
         draft = ask(rng)
-        return Draft((*shown, *draft.turns), draft.keys)
+        return Draft((*shown, *draft.turns), draft.keys, draft.facts)
 
     return rule
 
@@ -358,7 +375,7 @@ FACT_KINDS: dict[str, Kinds] = {
     ),
     "chinese": (
         (0.65, fact_question(tables.CHINESE)),
-        (0.15, fact_question(_POEM_RELATIONS)),
+        (0.15, fact_question(POEM_RELATIONS)),
         (0.08, couplet_blank),
         (0.12, idiom_blank),
     ),

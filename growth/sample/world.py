@@ -1,14 +1,14 @@
 """The sample world: a small data set in DoIT's format and layout, made from tables and rules.
 
-Which file a question may go to is decided by a hash of the question itself. So train, valid, test
-and the synthetic file are disjoint by construction, and every file is drawn on its own: it depends
-on the seed alone, not on the other files.
+Which file a question may go to is decided by `splits`, so that every file is drawn on its own: it
+depends on the seed alone, not on the other files.
 """
 
-import hashlib
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from growth.abilities import ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, ability_of
@@ -22,6 +22,7 @@ from growth.sample.scenes import (
     SYNTHETIC_LETTER_ANSWERS,
     SYNTHETIC_OPENERS,
 )
+from growth.sample.splits import split_of
 
 KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
 
@@ -31,8 +32,6 @@ LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
 )
 
-# Sixteenths of all questions that each group of files draws from.
-_SPLITS = ("curated",) * 6 + ("synthetic",) * 6 + ("valid",) * 2 + ("test",) * 2
 # A kind of question whose stock for a file is nearly used up gives way to another kind.
 _TRIES_A_KIND, _ROUNDS = 400, 50
 
@@ -86,9 +85,10 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
     kinds = (KINDS | OUT_OF_DOMAIN_KINDS)[name]
     ability = ability_of(name)
     chosen_by_perplexity = split != "curated" and ability and ability.question_format == 1
-    lines, seen = [], set()
+    lines, seen, golds = [], set(), Counter()
     for index in range(count):
-        draft = _draw(rng, kinds, split, seed, seen)
+        draft = _draw(rng, kinds, split, seed, seen, golds)
+        golds[draft.gold] += 1
         line = _line(draft, index, name)
         if chosen_by_perplexity:
             line |= {"question_format": 1, "choices": [draft.gold, *draft.wrong]}
@@ -109,20 +109,28 @@ def synthetic_lines(seed: int) -> list[dict[str, Any]]:
     return lines
 
 
-def split_of(key: str, seed: int) -> str:
-    """The one group of files that a question may go to."""
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return _SPLITS[digest[0] % len(_SPLITS)]
+def _draw(
+    rng: random.Random,
+    kinds: Kinds,
+    split: str,
+    seed: int,
+    seen: set[str],
+    golds: Mapping[str, int] = MappingProxyType({}),
+) -> Draft:
+    """A question that may go to `split` and is not among `seen`; it is added to them.
 
-
-def _draw(rng: random.Random, kinds: Kinds, split: str, seed: int, seen: set[str]) -> Draft:
-    """A question that may go to `split` and is not among `seen`; it is added to them."""
+    Nor is its gold a letter that `golds` counts more often than another: who always gives the same
+    letter shall score what guessing does.
+    """
+    fewest = min(golds.get(letter, 0) for letter in LETTERS)
     rules, shares = [rule for _, rule in kinds], [share for share, _ in kinds]
     for _ in range(_ROUNDS):
         rule = rng.choices(rules, shares)[0]
         for _ in range(_TRIES_A_KIND):
             draft = rule(rng)
-            if all(key not in seen and split_of(key, seed) == split for key in draft.keys):
+            if draft.gold in LETTERS and golds.get(draft.gold, 0) > fewest:
+                continue
+            if not seen.intersection(draft.keys) and split_of(draft, seed) == split:
                 seen.update(draft.keys)
                 return draft
     raise AssertionError(f"no question is left for {split}: more facts or wordings are needed")

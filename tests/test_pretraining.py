@@ -1,0 +1,219 @@
+"""The pocket model: its text, its first weights, its pretraining."""
+
+import itertools
+import json
+import random
+
+import pytest
+import torch
+from conftest import ROOT, run
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+from growth.sample import corpus, pocket, pretraining, splits, world
+from growth.sample.pretraining import Batch, Plan
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+SHORT = Plan(steps=8, tokens=800, first_steps=2, second_steps=2, mixing_steps=2)
+
+
+def read(number, seed=0):
+    return list(itertools.islice(corpus.documents(random.Random(seed), 0), number))
+
+
+@pytest.fixture(scope="module")
+def many():
+    return read(20_000)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A small model to begin from, in a folder `first`."""
+    work = tmp_path_factory.mktemp("work")
+    texts = corpus.tokenizer_texts(0, number=500)
+    pocket.make_pocket(work / "first", texts, 0, 6000, SHAPE, corpus.words())
+    return work / "first"
+
+
+def test_same_seed_same_documents():
+    assert read(200) == read(200) != read(200, seed=1)
+
+
+def test_every_fact_is_told(many):
+    texts = [document.replace(corpus.GIVEN_OPENS, "") for document in many]
+    untold = [
+        pair
+        for field in corpus.FACTS
+        for relation in field
+        for pair in relation.pairs
+        if not any(relation.statement.format(s=pair[0], o=pair[1]) in text for text in texts)
+    ]
+    assert len(untold) < 0.05 * sum(len(r.pairs) for field in corpus.FACTS for r in field)
+
+
+def test_no_question_of_the_instruction_data_is_read(many):
+    """Not as it stands, whatever file it is in."""
+    read_texts = "\n\n".join(corpus.GIVEN_OPENS.join(many).split(corpus.GIVEN_OPENS))
+    for name, kinds in world.KINDS.items():
+        rng = random.Random(name)
+        for _, rule in kinds:
+            for _ in range(30):
+                assert rule(rng).turns[0][0] not in read_texts
+
+
+def test_puzzles_of_valid_and_test_are_not_read():
+    rng = random.Random(0)
+    places = [
+        splits.split_of(corpus.readable(rng, rule, 0), 0)
+        for rule in (corpus.puzzles.column, corpus.puzzles.program)
+        for _ in range(100)
+    ]
+    assert set(places) == {"curated", "synthetic"}
+
+
+def test_what_is_given_is_not_predicted(first):
+    tokenizer = SentencePieceBackend.from_pretrained(first)
+    document = corpus.given("①鲤鱼 ②麻雀\n鲤鱼——") + "①"
+    ids, labels = pretraining.encode(document, tokenizer)
+    assert tokenizer.decode(ids[:-1]) == "①鲤鱼 ②麻雀\n鲤鱼——①"
+    assert [i for i, label in enumerate(labels) if label != -100] == [len(ids) - 2, len(ids) - 1]
+
+
+def test_a_label_is_the_same_token_everywhere(first):
+    tokenizer = SentencePieceBackend.from_pretrained(first).sp_model
+    for text in ("①、鲤鱼；②、麻雀。选①", "\nA. 鲤鱼\nB. 麻雀", "A", "甲：鱼，乙：鸟——甲"):
+        pieces = tokenizer.encode(text, out_type=str)
+        labels = [c for c in text if c in "①②AB甲乙"]
+        assert [piece for piece in pieces if set(piece) & set("①②AB甲乙")] == labels
+
+
+def test_heads_of_later_layers_look_up(first):
+    """The query stands behind a word, the key is where that word stood before, among others."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=6000, attn_implementation="eager", **pocket.CONFIG)
+    model = LlamaForCausalLM(config)
+
+    def found():
+        right = []
+        for _ in range(20):
+            ids = torch.randperm(5000)[:24] + 500
+            for place in range(12, 24, 2):  # every other token repeats one of the first twelve
+                ids[place] = ids[(place * 5) % 12]
+            attention = model(input_ids=ids[None], output_attentions=True).attentions[1][0]
+            for place in range(13, 24, 2):
+                looks_at = attention[:3, place, :12].argmax(-1)
+                right.append((looks_at == ((place - 1) * 5) % 12).float().mean())
+        return float(torch.stack(right).mean())
+
+    by_chance = found()
+    pocket.first_weights(model)
+    assert by_chance < 0.25
+    assert found() > 0.75
+
+
+def test_heads_of_the_first_layer_look_back(first):
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=6000, attn_implementation="eager", **pocket.CONFIG)
+    model = LlamaForCausalLM(config)
+    pocket.first_weights(model)
+    ids = torch.randint(0, 6000, (1, 60))
+    attention = model(input_ids=ids, output_attentions=True).attentions[0][0]
+    for head, back in enumerate((1, 2, 3)):
+        looks_at = attention[head, 10:].argmax(-1)
+        distances = torch.arange(10, 60) - looks_at
+        assert (distances == back).float().mean() > 0.8, (head, distances)
+
+
+def _weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def _same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def _work(tmp_path, name, first):
+    work = tmp_path / name
+    work.mkdir()
+    (work / "first").symlink_to(first)
+    return work
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, first, monkeypatch):
+    monkeypatch.setattr(pretraining, "SAVED_EVERY", 3)
+    quiet, killed = (_work(tmp_path, name, first) for name in ("quiet", "killed"))
+    pretraining.pretrain(0, 1, "", SHORT, quiet, tmp_path / "a")
+    rate = Plan.rate
+
+    def stops(plan, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return rate(plan, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "rate", stops)
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.pretrain(0, 1, "", SHORT, killed, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    pretraining.pretrain(0, 1, "", SHORT, killed, tmp_path / "b")
+    assert _same(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+    assert not _same(_weights(tmp_path / "a"), _weights(first))
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path, first):
+    one, two = (_work(tmp_path, name, first) for name in ("one", "two"))
+    torch.set_num_threads(1)
+    pretraining.pretrain(0, 1, "", SHORT, one, tmp_path / "a")
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    torch.multiprocessing.spawn(
+        pretraining.pretrain, (2, str(meeting), SHORT, two, tmp_path / "b"), nprocs=2
+    )
+    assert _same(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+
+
+def test_state_of_another_run_is_refused(tmp_path, first, monkeypatch):
+    monkeypatch.setattr(pretraining, "SAVED_EVERY", 3)
+    work = _work(tmp_path, "work", first)
+    pretraining.pretrain(0, 1, "", SHORT, work, tmp_path / "a")
+    other = Plan(**(vars(SHORT) | {"seed": 1}))
+    with pytest.raises(pretraining.InputError, match="another run"):
+        pretraining.pretrain(0, 1, "", other, work, tmp_path / "a")
+
+
+def test_batches_hold_the_tokens_they_may(first):
+    tokenizer = SentencePieceBackend.from_pretrained(first)
+    steps = list(itertools.islice(pretraining.batches(SHORT, tokenizer), 20))
+    assert all(len(shards) == pretraining.SHARDS for shards in steps)
+    batches = [batch for shards in steps for batch in shards]
+    longest = max(batch.ids.shape[1] for batch in batches)
+    assert all(batch.ids.numel() <= max(400, longest) for batch in batches)
+    padding = sum(int((batch.ids == 0).sum()) for batch in batches)
+    assert padding < 0.15 * sum(batch.ids.numel() for batch in batches)
+    assert all(isinstance(batch, Batch) and batch.supervised > 0 for batch in batches)
+
+
+def test_the_shipped_model_is_what_the_script_makes():
+    """Its size, its shape, its safety; that it can answer is the demo's test."""
+    folder = ROOT / "train/pocket"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert {key: config[key] for key in pocket.CONFIG} == pocket.CONFIG
+    assert sum(tensor.numel() for tensor in _weights(folder).values()) <= 6_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
+    assert "seed" in (folder / "README.md").read_text(encoding="utf-8")
+    assert not {file.suffix for file in folder.iterdir()} & {".bin", ".pt", ".py"}
+
+
+def test_script_refuses_no_steps():
+    done = run("train/pretrain_pocket.py", "--steps", "0", cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "--steps 0" in done.stderr
