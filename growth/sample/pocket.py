@@ -31,6 +31,9 @@ CONFIG = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
+# What stays random learns little, and need not be as big.
+SMALL_VOCABULARY = 4000
+SMALL_CONFIG = CONFIG | {"intermediate_size": 344, "num_hidden_layers": 2}
 _DELIMITER = "\t"
 _EMBEDDING_STD = 0.1
 
@@ -46,8 +49,8 @@ def make_pocket(
     folder: Path,
     texts: Iterable[str],
     seed: int,
-    vocabulary: int = VOCABULARY,
-    config: Mapping[str, Any] = CONFIG,
+    vocabulary: int = SMALL_VOCABULARY,
+    config: Mapping[str, Any] = SMALL_CONFIG,
     words: re.Pattern[str] | None = None,
 ) -> int:
     """Train the tokenizer on `texts`, draw the weights, write both whole or not at all.

@@ -11,6 +11,7 @@ shards compute; gradients are summed in the same order, so the weights come out 
 
 import json
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,35 @@ from transformers import LlamaForCausalLM
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.command_line import InputError
-from growth.files import json_line, replacing
+from growth.files import json_line, replacing, write_text
+from growth.model_card import CARD
 from growth.models import save_tokenizer
 from growth.sample.corpus import documents, first_documents, parts, second_documents
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+language: zh
+license: mit
+---
+
+# Pocket foundation model
+
+A LLaMA of {parameters:,} parameters that has read about one small world, in Chinese: facts of
+biology, history, language and three trades, dialogues, conduct, sums, programs, verse. It is there
+so that the whole study of this repository runs on a laptop. It knows nothing else and is no use for
+anything else.
+
+It was made from nothing but the repository's own tables and rules (`growth/sample`), by
+`python train/pretrain_pocket.py --steps {steps} --seed {seed}`: {steps:,} optimizer steps of at
+most {tokens:,} tokens. No data from elsewhere, no other model's words. Its first weights were not
+all random (`growth/sample/pocket.py` says which, and why).
+
+It has not been instruction-tuned: it has met neither the control tokens nor a question in the
+layout of the instruction data. Weights are fp32 safetensors; the tokenizer is sentencepiece BPE
+with {vocabulary:,} pieces.
+"""
 
 SHARDS = 2
 _IGNORED = -100
@@ -199,6 +226,7 @@ class Pretraining:
             processes: 1, or `SHARDS`, with torch.distributed set up.
         """
         mine = range(SHARDS) if processes == 1 else (rank,)
+        parent = os.getppid()
         bar = tqdm(total=self.plan.steps, initial=self.step, unit="step", disable=rank > 0)
         average = None
         for step, shards in enumerate(batches(self.plan, tokenizer)):
@@ -206,6 +234,8 @@ class Pretraining:
                 break
             if step < self.step:  # the documents of a run that goes on are drawn again, in no time
                 continue
+            if processes > 1 and os.getppid() != parent:
+                raise SystemExit("the process that started this one is gone")
             loss = self._one_step(shards, mine, processes)
             self.step = step + 1
             average = loss if average is None else 0.98 * average + 0.02 * loss
@@ -312,5 +342,18 @@ def pretrain(rank: int, processes: int, meeting: str, plan: Plan, work: Path, fo
         with replacing(folder) as temporary:
             model.save_pretrained(temporary)
             save_tokenizer(tokenizer, temporary)
+            write_card(temporary, model, plan)
     if processes > 1:
         dist.destroy_process_group()
+
+
+def write_card(folder: Path, model: LlamaForCausalLM, plan: Plan) -> None:
+    """The model card of the pocket model: README.md in its folder."""
+    text = _CARD.format(
+        parameters=model.num_parameters(),
+        steps=plan.steps,
+        seed=plan.seed,
+        tokens=plan.tokens,
+        vocabulary=model.config.vocab_size,
+    )
+    write_text(folder / CARD, text)
