@@ -429,11 +429,8 @@ def documents(rng: random.Random, seed: int) -> Iterator[str]:
         yield "\n".join(make(rng, seed) for make in drawn)
 
 
-def words() -> re.Pattern[str]:
-    """What a piece of the tokenizer must not go beyond: a word of the world, a label, a mark.
-
-    A label is the same token wherever it stands, and a word too; that is what looking up needs.
-    """
+def _world_words() -> list[str]:
+    """The words of the world, the longest first; of idioms the halves, which are asked for."""
     found = {
         word for field in FACTS for relation in field for pair in relation.pairs for word in pair
     }
@@ -441,9 +438,17 @@ def words() -> re.Pattern[str]:
     found |= {half for idiom, _ in tables.IDIOMS for half in (idiom[:2], idiom[2:])}
     found |= {word for pool in scenes.POOLS.values() for word in pool}
     found |= {act for acts in scenes.CONDUCT.values() for side in acts for act in side}
-    longest_first = sorted(found, key=lambda word: (-len(word), word))
+    return sorted(found, key=lambda word: (-len(word), word))
+
+
+def words() -> re.Pattern[str]:
+    """What a piece of the tokenizer must not go beyond: a word of the world, a label, a mark.
+
+    A label is the same token wherever it stands, and a word too; that is what looking up needs.
+    """
     labels = "".join(LABELS)
-    return re.compile("|".join([*map(re.escape, longest_first), f"[{labels}]", r"[^\w\s]", " +"]))
+    found = map(re.escape, _world_words())
+    return re.compile("|".join([*found, f"[{labels}]", r"[^\w\s]", " +"]))
 
 
 # Words up to this length are read often enough by the tokenizer to become one piece.
@@ -456,7 +461,6 @@ def tokenizer_texts(seed: int, number: int = 30_000) -> Iterator[str]:
     all_documents = documents(rng, seed)
     for _ in range(number):
         yield from (text for text, _ in parts(next(all_documents)))
-    pattern = words().pattern.split("|[")[0]
-    for word in re.sub(r"\\(.)", r"\1", pattern).split("|"):
+    for word in _world_words():
         if len(word) <= _ONE_PIECE:
             yield from [word] * _OFTEN
