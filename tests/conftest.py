@@ -42,11 +42,12 @@ def public_benchmarks():
 
 
 def copy_scripts(folder):
-    """Copy the scripts to `folder`, so that outputs land nowhere else."""
+    """Copy the scripts to `folder`, so that outputs land nowhere else; the model is linked."""
     for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):
         (folder / name).mkdir()
         for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
             shutil.copy(script, folder / name)
+    (folder / "train/pocket").symlink_to(ROOT / "train/pocket")
     return folder
 
 

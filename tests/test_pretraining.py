@@ -13,14 +13,6 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from growth.sample import corpus, pocket, pretraining, splits, world
 from growth.sample.pretraining import Batch, Plan
 
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
-}
 SHORT = Plan(steps=8, tokens=800, first_steps=2, second_steps=2, mixing_steps=2)
 
 
@@ -38,7 +30,7 @@ def first(tmp_path_factory):
     """A small model to begin from, in a folder `first`."""
     work = tmp_path_factory.mktemp("work")
     texts = corpus.tokenizer_texts(0, number=500)
-    pocket.make_pocket(work / "first", texts, 0, 6000, SHAPE, corpus.words())
+    pocket.make_pocket(work / "first", texts, 0, 6000, pocket.CONFIG, corpus.lexicon())
     return work / "first"
 
 
@@ -94,38 +86,50 @@ def test_a_label_is_the_same_token_everywhere(first):
         assert [piece for piece in pieces if set(piece) & set("①②AB甲乙")] == labels
 
 
-def test_heads_of_later_layers_look_up(first):
-    """The query stands behind a word, the key is where that word stood before, among others."""
+LABEL_IDS, WORD_IDS = range(100, 104), range(1000, 3000)
+
+
+def _untrained():
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=6000, attn_implementation="eager", **pocket.CONFIG)
-    model = LlamaForCausalLM(config)
-
-    def found():
-        right = []
-        for _ in range(20):
-            ids = torch.randperm(5000)[:24] + 500
-            for place in range(12, 24, 2):  # every other token repeats one of the first twelve
-                ids[place] = ids[(place * 5) % 12]
-            attention = model(input_ids=ids[None], output_attentions=True).attentions[1][0]
-            for place in range(13, 24, 2):
-                looks_at = attention[:3, place, :12].argmax(-1)
-                right.append((looks_at == ((place - 1) * 5) % 12).float().mean())
-        return float(torch.stack(right).mean())
-
-    by_chance = found()
-    pocket.first_weights(model)
-    assert by_chance < 0.25
-    assert found() > 0.75
+    return LlamaForCausalLM(config)
 
 
-def test_heads_of_the_first_layer_look_back(first):
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=6000, attn_implementation="eager", **pocket.CONFIG)
-    model = LlamaForCausalLM(config)
-    pocket.first_weights(model)
+@torch.no_grad()
+def _picked(model, between):
+    """How often the label of the option that was named before is the likeliest label."""
+    generator = torch.Generator().manual_seed(0)
+    right = 0
+    for _ in range(60):
+        order = torch.randperm(len(WORD_IDS), generator=generator)[:10] + WORD_IDS[0]
+        *said, stop = order[4:].tolist()
+        place = int(torch.randint(4, (1,), generator=generator))
+        said[2] = int(order[place])
+        options = [
+            token
+            for label, word in zip(LABEL_IDS, order[:4].tolist(), strict=True)
+            for token in (label, *between, word)
+        ]
+        logits = model(input_ids=torch.tensor([[*said, *options, stop]])).logits[0, -1]
+        right += int(logits[list(LABEL_IDS)].argmax()) == place
+    return right / 60
+
+
+def test_the_first_heads_pick_the_option_that_was_named():
+    """Four options: guessing is right in 25 %."""
+    betweens = ([], [50], [50, 51])  # the label stands 1, 2 or 3 tokens before the option
+    model = _untrained()
+    assert sum(_picked(model, between) for between in betweens) / 3 < 0.33
+    pocket.first_weights(model, WORD_IDS)
+    assert sum(_picked(model, between) for between in betweens) / 3 > 0.42
+
+
+def test_heads_of_the_first_layer_look_back():
+    model = _untrained()
+    pocket.first_weights(model, WORD_IDS)
     ids = torch.randint(0, 6000, (1, 60))
     attention = model(input_ids=ids, output_attentions=True).attentions[0][0]
-    for head, back in enumerate((1, 2, 3)):
+    for head, back in enumerate((1, 1, 2, 3)):
         looks_at = attention[head, 10:].argmax(-1)
         distances = torch.arange(10, 60) - looks_at
         assert (distances == back).float().mean() > 0.8, (head, distances)

@@ -1,10 +1,14 @@
 """The README's commands: what it shows can be run, and its flags exist."""
 
+import random
 import re
 import shlex
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, read_lines, run, write_lines
+
+from growth.abilities import ABILITY_NAMES
+from growth.files import read_json
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -30,13 +34,41 @@ def test_the_stages_run_as_they_stand(checkout):
     assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
 
 
-def test_the_demo_ends_in_a_figure(checkout):
+def abilities_that_grow(checkout):
+    """Those above guessing at the quick demo's largest setting and not at its smallest."""
+
+    def above_guessing(setting):
+        (path,) = (checkout / "evaluate/results/test").rglob(f"{setting}/*/*-results.json")
+        files = read_json(path)["files"]
+        return {
+            name
+            for name in ABILITY_NAMES
+            if files[f"{name}_test"]["low"] > files[f"{name}_test"]["expected"]
+        }
+
+    return above_guessing("curated-2560") - above_guessing("curated-10")
+
+
+def test_the_demo_shows_abilities_growing(checkout):
     """In its quick form; the full one differs in settings and epochs alone."""
     done = run("scripts/demo.sh", "--quick", cwd=checkout)
     assert "look at evaluate/plots/all/overview.png" in done.stdout
     assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
-    results = list((checkout / "evaluate/results/test").rglob("*-results.json"))
-    assert len(results) == 3
+    assert len(abilities_that_grow(checkout)) >= 3
+
+
+def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
+    """The same questions and the same answers, but not each other's."""
+    run("data/make_sample.py", "--output_dir", "data/sample", cwd=checkout)
+    for path in (checkout / "data/sample/curated/1000").glob("*.json"):
+        lines = read_lines(path)
+        answers = [line["messages"][-1]["content"] for line in lines]
+        random.Random(path.name).shuffle(answers)
+        for line, answer in zip(lines, answers, strict=True):
+            line["messages"][-1]["content"] = answer
+        write_lines(path, lines)
+    run("scripts/demo.sh", "--quick", cwd=checkout)
+    assert len(abilities_that_grow(checkout)) < 3
 
 
 @pytest.mark.parametrize("command", commands(ON_REAL_MODELS), ids=script_of)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from growth.sample import puzzles, scenes, tables
-from growth.sample.rules import Draft, Rule, fill_slots
+from growth.sample.rules import Draft, Rule, alternatives, fill_slots
 from growth.sample.splits import split_of
 
 Document = Callable[[random.Random], str]
@@ -41,9 +41,11 @@ _MARKS: Mapping[str, Sequence[str]] = {
 LABELS = tuple(_MARKS)
 _LATIN_MARKS = ("：", "、", ". ", "）")
 _LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_AFTER_ASKED = ("：", "。", "：\n", "。\n", "\n", "——", "？\n")
 
 
 # Between these stands what an exercise gives: it is read, and nothing is learnt from guessing it.
+_EXPRESSION = re.compile(r"[\d+×÷()-]+")
 GIVEN_OPENS, GIVEN_CLOSES = "\x0e", "\x0f"
 
 
@@ -104,50 +106,42 @@ def _layout(rng: random.Random) -> Layout:
     )
 
 
-def _lookup(rng: random.Random) -> str:
-    """Things under labels, then each thing's label asked for."""
-    layout = _layout(rng)
-    texts = _any_terms(rng, rng.randint(2, 6))
-    asked = rng.sample(texts, len(texts))
-    ask = rng.choice(("{}是", "{}", "{}——", "哪个是{}？"))
-    between = rng.choice(("，", "；", "\n"))
-    said = between.join(given(ask.format(t)) + layout.labels[texts.index(t)] for t in asked)
-    return layout.options(texts) + said
-
-
-def _paired(rng: random.Random, texts: Sequence[str], asked: Sequence[str]) -> str:
-    """`texts` under labels, in one plain layout, then each label behind what it is asked by."""
-    labels, mark = _labels(rng)
-    between, ask = rng.choice((" ", "；", "\n")), rng.choice(("{}、", "{}——", "{}是"))
-    listed = between.join(f"{a}{mark}{b}" for a, b in zip(labels, texts, strict=False))
-    order = rng.sample(range(len(texts)), len(texts))
-    said = (given(ask.format(asked[place])) + labels[place] for place in order)
-    return given(f"{listed}。") + "，".join(said)
+def _question(layout: Layout, asked: str, options: Sequence[str], right: str) -> str:
+    """A question with labelled options, and the label of the right one."""
+    return given(asked) + layout.options(options) + layout.answered(options, right)
 
 
 def _named(rng: random.Random) -> str:
-    """Words under labels, each asked for by itself."""
-    texts = _any_terms(rng, rng.randint(2, 6))
-    return _paired(rng, texts, texts)
+    """A word, and its label among some words."""
+    texts = _any_terms(rng, rng.randint(2, 5))
+    right = rng.choice(texts)
+    return _question(_layout(rng), right + rng.choice(_AFTER_ASKED), texts, right)
 
 
 def _matched(rng: random.Random) -> str:
-    """Subjects of a table under labels, each asked for by its object, or the other way round."""
-    chosen, asks_object = _apart(rng, _relation(rng), rng.randint(2, 5)), rng.random() < 0.5
-    texts, asked = ([pair[side] for pair in chosen] for side in (not asks_object, asks_object))
-    return _paired(rng, texts, asked)
+    """A subject of a table, and its object's label among some, or the other way round."""
+    chosen, hides_object = _apart(rng, _relation(rng), rng.randint(2, 5)), rng.random() < 0.5
+    right = rng.choice(chosen)
+    asked = right[not hides_object] + rng.choice(_AFTER_ASKED)
+    return _question(
+        _layout(rng), asked, [pair[hides_object] for pair in chosen], right[hides_object]
+    )
+
+
+def _several(rng: random.Random, make: Document) -> str:
+    return "\n".join(make(rng) for _ in range(rng.randint(1, 3)))
 
 
 def first_documents(rng: random.Random) -> Iterator[str]:
-    """The first lesson: words under labels, each asked for by itself; without end."""
+    """The first lesson: a word, and which of some words it is; without end."""
     while True:
-        yield _named(rng)
+        yield _several(rng, _named)
 
 
 def second_documents(rng: random.Random) -> Iterator[str]:
-    """The second lesson: what belongs together, under labels; without end."""
+    """The second lesson: a word, and which of some words belongs to it; without end."""
     while True:
-        yield _named(rng) if rng.random() < 0.25 else _matched(rng)
+        yield _several(rng, _named if rng.random() < 0.2 else _matched)
 
 
 def _any_terms(rng: random.Random, number: int) -> list[str]:
@@ -190,20 +184,6 @@ def _apart(rng: random.Random, relation: tables.Relation, number: int) -> list[t
     return chosen
 
 
-def _word_bank(rng: random.Random) -> str:
-    """A few options for as many sentences with a blank."""
-    layout, relation, hides_object = _layout(rng), _relation(rng), rng.random() < 0.5
-    chosen = _apart(rng, relation, rng.randint(2, 5))
-    options = [pair[hides_object] for pair in chosen]
-    lines = [
-        given(_cloze(relation, pair, hides_object) + "。")
-        + layout.answered(options, pair[hides_object])
-        for pair in rng.sample(chosen, len(chosen))
-    ]
-    intro = rng.choice(("选词填空。", "把序号填在横线上。", "备选：", ""))
-    return given(intro) + layout.options(options) + "\n".join(lines)
-
-
 def _one_blank(
     rng: random.Random, layout: Layout, relation: tables.Relation, pair: tables.Pair
 ) -> str:
@@ -211,8 +191,8 @@ def _one_blank(
     wrong = relation.wrong_objects(pair[0]) if hides_object else relation.wrong_subjects(pair[1])
     options = [pair[hides_object], *rng.sample(wrong, min(len(wrong), rng.randint(1, 3)))]
     rng.shuffle(options)
-    question = given(_cloze(relation, pair, hides_object) + "。")
-    return question + layout.options(options) + layout.answered(options, pair[hides_object])
+    asked = _cloze(relation, pair, hides_object) + rng.choice(_AFTER_ASKED)
+    return _question(layout, asked, options, pair[hides_object])
 
 
 def _blanks(rng: random.Random) -> str:
@@ -315,14 +295,11 @@ def _dialogue(rng: random.Random) -> str:
         if not lettered:
             text += given(f"\n{asked}") + f"{words[slot]}。"
             continue
-        pool = slot.rstrip("0123456789")
-        said = [w for name, w in words.items() if name.rstrip("0123456789") == pool]
-        wrong = [w for w in said if w != words[slot]]
-        wrong += rng.sample([w for w in scenes.POOLS[pool] if w not in said], 3)
+        mentioned, others = alternatives(words, slot)
+        wrong = mentioned + rng.sample(others, 3)
         options = [words[slot], *wrong[: rng.randint(1, 3)]]
         rng.shuffle(options)
-        text += given(f"\n{asked}") + layout.options(options)
-        text += layout.answered(options, words[slot])
+        text += _question(layout, f"\n{asked}", options, words[slot])
     return text
 
 
@@ -350,15 +327,28 @@ def _conduct(rng: random.Random) -> str:
 
 
 def _verse(rng: random.Random) -> str:
+    """Lines about one topic, its images named before them."""
     topic = rng.choice(tuple(scenes.VERSE))
     images = scenes.VERSE[topic]
-    image = rng.choice(tuple(images))
-    return f"《{topic}·{image}》\n{images[image]}"
+    named = rng.sample(tuple(images), rng.randint(1, 3))
+    return given(f"《{topic}·{'·'.join(named)}》\n") + "\n".join(images[image] for image in named)
 
 
 def _notice(rng: random.Random) -> str:
-    _, body = scenes.FORMS[rng.choice(tuple(scenes.FORMS))]
-    return body.format_map(fill_slots(rng, (body,)))
+    """A short text, its particulars named before it."""
+    form = rng.choice(tuple(scenes.FORMS))
+    _, body = scenes.FORMS[form]
+    words = fill_slots(rng, (body,))
+    named = rng.sample(tuple(words.values()), len(words))
+    return given(f"[{form}]{'/'.join(named)}\n") + body.format_map(words)
+
+
+def _persona(rng: random.Random) -> str:
+    """A character, and what it says of some topics."""
+    persona = rng.choice(scenes.PERSONAS)
+    topics = rng.sample(tuple(persona.replies), rng.randint(1, 3))
+    said = (given(f"\n说到{topic}，{persona.name}：") + persona.replies[topic] for topic in topics)
+    return given(f"{persona.name}是{persona.card}。") + "".join(said)
 
 
 # ------------------------------------------------------------------------------------ puzzles
@@ -377,12 +367,13 @@ def readable(rng: random.Random, rule: Rule, seed: int) -> Draft:
 
 
 def _sums(rng: random.Random, seed: int) -> str:
-    """Sums with their steps on one line each."""
+    """Sums with their steps, each on a line of its own."""
     texts = []
-    for _ in range(3):
+    for _ in range(rng.randint(1, 3)):
         draft = readable(rng, rng.choice((puzzles.column, puzzles.two_steps)), seed)
         *steps, _, _ = draft.gold.split("\n")
-        texts.append("，".join(steps) + "。")
+        found = _EXPRESSION.search(draft.turns[0][0])
+        texts.append(given(f"{found[0]}，") + "，".join(steps) + f"，得{draft.answer}。")
     return "\n".join(texts)
 
 
@@ -393,23 +384,22 @@ def _program(rng: random.Random, seed: int) -> str:
 
 # How often each kind of document comes, beside the others.
 _DOCUMENTS: Mapping[Document, float] = {
-    _named: 5,
-    _lookup: 12,
-    _matched: 14,
-    _word_bank: 16,
-    _blanks: 16,
-    _statements: 7,
-    _glossary: 5,
-    _marked: 6,
-    _poem: 5,
-    _idiom: 5,
+    _named: 2,
+    _matched: 16,
+    _blanks: 22,
+    _statements: 6,
+    _glossary: 4,
+    _marked: 8,
+    _poem: 7,
+    _idiom: 7,
     _dynasties: 0.5,
-    _dialogue: 13,
+    _dialogue: 12,
     _conduct: 8,
-    _verse: 2,
-    _notice: 1,
+    _verse: 5,
+    _notice: 3,
+    _persona: 4,
 }
-_PUZZLES: Mapping[Callable[[random.Random, int], str], float] = {_sums: 4, _program: 2}
+_PUZZLES: Mapping[Callable[[random.Random, int], str], float] = {_sums: 12, _program: 2}
 # Some documents are several in one, so that the places of a long prompt are not new either.
 _LONG, _IN_A_LONG_ONE = 0.02, 7
 
@@ -429,8 +419,29 @@ def documents(rng: random.Random, seed: int) -> Iterator[str]:
         yield "\n".join(make(rng, seed) for make in drawn)
 
 
-def _world_words() -> list[str]:
-    """The words of the world, the longest first; of idioms the halves, which are asked for."""
+@dataclass(frozen=True)
+class Lexicon:
+    """What a tokenizer has to keep whole, and apart.
+
+    Attributes:
+        words: what exercises ask for and offer.
+        labels: the characters that stand in front of options.
+    """
+
+    words: Sequence[str]
+    labels: str
+
+    def borders(self) -> re.Pattern[str]:
+        """What no piece of the tokenizer may go beyond: a word, a label, a mark.
+
+        So a label is the same token in front of an option and as an answer, and a word too.
+        """
+        whole = map(re.escape, sorted(self.words, key=lambda word: (-len(word), word)))
+        return re.compile("|".join([*whole, f"[{self.labels}]", r"[^\w\s]", " +"]))
+
+
+def lexicon() -> Lexicon:
+    """The words of the world (of idioms the halves, which are asked for), and all labels."""
     found = {
         word for field in FACTS for relation in field for pair in relation.pairs for word in pair
     }
@@ -438,17 +449,7 @@ def _world_words() -> list[str]:
     found |= {half for idiom, _ in tables.IDIOMS for half in (idiom[:2], idiom[2:])}
     found |= {word for pool in scenes.POOLS.values() for word in pool}
     found |= {act for acts in scenes.CONDUCT.values() for side in acts for act in side}
-    return sorted(found, key=lambda word: (-len(word), word))
-
-
-def words() -> re.Pattern[str]:
-    """What a piece of the tokenizer must not go beyond: a word of the world, a label, a mark.
-
-    A label is the same token wherever it stands, and a word too; that is what looking up needs.
-    """
-    labels = "".join(LABELS)
-    found = map(re.escape, _world_words())
-    return re.compile("|".join([*found, f"[{labels}]", r"[^\w\s]", " +"]))
+    return Lexicon(sorted(found), "".join(LABELS) + _LATIN)
 
 
 # Words up to this length are read often enough by the tokenizer to become one piece.
@@ -461,6 +462,6 @@ def tokenizer_texts(seed: int, number: int = 30_000) -> Iterator[str]:
     all_documents = documents(rng, seed)
     for _ in range(number):
         yield from (text for text, _ in parts(next(all_documents)))
-    for word in _world_words():
+    for word in lexicon().words:
         if len(word) <= _ONE_PIECE:
             yield from [word] * _OFTEN

@@ -1,16 +1,17 @@
 """The pocket foundation model before it has read anything: tokenizer, shape, first weights.
 
 A LLaMA with a sentencepiece tokenizer of its own. Its first weights are random, but for some heads
-that begin as what pretraining would have to find first: heads that look back one to three tokens,
-and heads that look a text up and fetch what stood before it there. Matching an option to its label
-takes both, and found by gradient descent alone they take longer than the whole pretraining here
-(LOG.md, 2026-11-25). The idea of beginning near a useful solution is that of mimetic initialization
-(arXiv 2305.09828); these heads are induction heads (arXiv 2209.11895) turned round.
+that begin as what pretraining would have to find first to choose among labelled options: does an
+option go with anything said before, and what is the label in front of it. That takes three layers
+of heads one upon another; until all are there none gains anything, and found by gradient descent
+alone they take longer than the whole pretraining here (LOG.md, 2026-11-25). What belongs to what is
+not set: that has to be read. The idea of beginning near a useful solution is that of mimetic
+initialization (arXiv 2305.09828); the heads are relatives of induction heads (arXiv 2209.11895).
 """
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,41 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.files import replacing
 from growth.models import save_tokenizer
+from growth.sample.corpus import Lexicon
 
 VOCABULARY = 6000
 CONFIG = {
-    "hidden_size": 128,
+    "hidden_size": 160,
     "intermediate_size": 384,
     "num_hidden_layers": 5,
+    "num_attention_heads": 5,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "rope_theta": 1e5,
+}
+# What stays random learns little, and need not be as big.
+SMALL_VOCABULARY = 4000
+SMALL_CONFIG = {
+    "hidden_size": 128,
+    "intermediate_size": 344,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-# What stays random learns little, and need not be as big.
-SMALL_VOCABULARY = 4000
-SMALL_CONFIG = CONFIG | {"intermediate_size": 344, "num_hidden_layers": 2}
 _DELIMITER = "\t"
-_EMBEDDING_STD = 0.1
 
-# Of the first heads.
-_BACK = (1, 2, 3)  # tokens that the first layer's heads look back
-_BACK_SHARPNESS = 5.0  # scale of their queries and keys
-_BACK_FREQUENCIES = 3  # the fastest of the rotary frequencies, which tell neighbours apart
-_BACK_OUTPUT, _FETCH_OUTPUT = 0.3, 0.5
-_LOOKUP_SHARPNESS = 2.5
+# Of the first weights. Parts of the hidden state, in dimensions: what a word is, what a label is,
+# what a token is looked up by, what was found there, and the tokens 1, 2 and 3 before.
+_PARTS = {"word": 24, "label": 20, "key": 24, "found": 24, "back1": 20, "back2": 20, "back3": 20}
+_BACK = {"back1": 1, "back2": 2, "back3": 3}
+_MATCHING_LAYERS, _PICKING_LAYER = (1, 2), 3
+_EMBEDDING_STD = 0.1
+_FAST = 3  # rotary frequencies that tell neighbours apart
+_SLOW_FROM = 4  # rotary frequencies from this one on hardly turn within a prompt
+_BACK_SHARPNESS, _BACK_OUTPUT = 7.0, 0.14
+_MATCH_SHARPNESS, _MATCH_OUTPUT = 2.0, 0.3
+_PICK_SHARPNESS, _PICK_OUTPUT = 1.4, 0.5
 
 
 def make_pocket(
@@ -51,7 +65,7 @@ def make_pocket(
     seed: int,
     vocabulary: int = SMALL_VOCABULARY,
     config: Mapping[str, Any] = SMALL_CONFIG,
-    words: re.Pattern[str] | None = None,
+    lexicon: Lexicon | None = None,
 ) -> int:
     """Train the tokenizer on `texts`, draw the weights, write both whole or not at all.
 
@@ -61,13 +75,13 @@ def make_pocket(
         seed: of the weights.
         vocabulary: pieces of the tokenizer, at most.
         config: of the LLaMA, its vocabulary apart.
-        words: what no piece may cross the borders of (`train_tokenizer`); with it, the weights are
-            those to pretrain from (`first_weights`), without it random throughout.
+        lexicon: what the tokenizer keeps apart (`train_tokenizer`); with it, the weights are those
+            to pretrain from (`first_weights`), without it random throughout.
 
     Returns:
         The number of parameters.
     """
-    pieces = train_tokenizer(texts, vocabulary, words)
+    pieces = train_tokenizer(texts, vocabulary, lexicon)
     with replacing(folder) as temporary:
         temporary.mkdir()
         (temporary / "tokenizer.model").write_bytes(pieces)
@@ -80,26 +94,24 @@ def make_pocket(
         save_tokenizer(tokenizer, temporary)
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **config))
-        if words:
-            first_weights(model)
+        if lexicon:
+            first_weights(model, matched_ids(tokenizer.sp_model, lexicon))
         model.save_pretrained(temporary)
     return model.num_parameters()
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocabulary: int, words: re.Pattern[str] | None = None
-) -> bytes:
+def train_tokenizer(texts: Iterable[str], vocabulary: int, lexicon: Lexicon | None = None) -> bytes:
     """A sentencepiece BPE model as LLaMA's, but that a text opens without a space of its own.
 
     Args:
         texts: to train on.
         vocabulary: number of pieces, at most.
-        words: no piece goes beyond what this matches. So the words of a small world become pieces
-            of their own, whatever stands around them.
+        lexicon: no piece goes beyond its borders. So the words of a small world become pieces of
+            their own, whatever stands around them.
     """
     pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_separated(texts, words) if words else iter(texts),
+        sentence_iterator=_separated(texts, lexicon) if lexicon else iter(texts),
         model_writer=pieces,
         # As LLaMA's: BPE with bytes to fall back on, digits one by one, spaces kept.
         model_type="bpe",
@@ -112,7 +124,7 @@ def train_tokenizer(
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
         allow_whitespace_only_pieces=True,
-        pretokenization_delimiter=_DELIMITER if words else "",
+        pretokenization_delimiter=_DELIMITER if lexicon else "",
         # A letter is one token, the same in front of an option and as an answer.
         user_defined_symbols=["A", "B", "C", "D", "\n"],
         num_threads=1,
@@ -121,63 +133,113 @@ def train_tokenizer(
     return pieces.getvalue()
 
 
-def _separated(texts: Iterable[str], words: re.Pattern[str]) -> Iterator[str]:
+def _separated(texts: Iterable[str], lexicon: Lexicon) -> Iterator[str]:
+    borders = lexicon.borders()
     for text in texts:
         for line in text.replace(_DELIMITER, " ").split("\n"):
-            marked = words.sub(lambda match: _DELIMITER + match[0] + _DELIMITER, line)
+            marked = borders.sub(lambda match: _DELIMITER + match[0] + _DELIMITER, line)
             yield _DELIMITER.join(part for part in marked.split(_DELIMITER) if part)
 
 
+def matched_ids(pieces: sentencepiece.SentencePieceProcessor, lexicon: Lexicon) -> list[int]:
+    """Token ids that options are told by: pieces of the words, but for labels and marks."""
+    found = {piece for word in lexicon.words for piece in pieces.encode(word, out_type=str)}
+    return [
+        pieces.piece_to_id(piece)
+        for piece in sorted(found)
+        if re.search(r"\w", piece) and piece not in lexicon.labels
+    ]
+
+
 @torch.no_grad()
-def first_weights(model: LlamaForCausalLM) -> None:
-    """Let some heads begin as heads that look back, and as heads that look up; in place.
+def first_weights(model: LlamaForCausalLM, matched: Sequence[int]) -> None:
+    """Let some heads begin as heads that match options with what was said, and pick; in place.
 
-    Embeddings get a component that all tokens share: without it no head of a LLaMA can attend by
-    place alone, since its queries and keys have no bias.
+    - Embeddings share a component: without it no head of a LLaMA can attend by place alone, since
+      its queries and keys have no bias. A part of the hidden state says which word a token is, and
+      is empty in tokens outside `matched`.
+    - Layer 0: heads that look 1, 2 and 3 tokens back (their scores peak there through the rotary
+      embedding) copy which label stood there; one copies the word before into the part `key`. What
+      goes with a word is to be learnt into `key` too.
+    - `_MATCHING_LAYERS`: a head looks up, by the word that a token is, the keys before it, and
+      copies the key found. The feed-forward part, whose gated product can multiply, writes how much
+      that key is the word itself: silu(x)y + silu(-x)(-y) = xy, summed over dimensions.
+    - `_PICKING_LAYER`: heads attend, from everywhere, to where that product is largest, and copy
+      the label 1, 2 or 3 tokens before it.
 
-    In the first layer head i looks `_BACK[i]` tokens back: the score of query and key depends on
-    the shared component and, through the rotary embedding, peaks at that distance. It copies what
-    it finds into a subspace of its own. In later layers the same heads look up: the query is the
-    token before (as copied), the key is a token itself, and the value what stood 1, 2 or 3 tokens
-    before that token.
+    Args:
+        model: random weights; more than 152 wide, at least 4 layers and 4 heads.
+        matched: ids of the tokens that options are told by.
     """
     config = model.config
     width = config.hidden_size
     head = width // config.num_attention_heads
-    shared = torch.sign(torch.randn(width))
+    shared = torch.sign(torch.randn(width)) / width**0.5
+    directions = torch.linalg.qr(torch.cat([shared[:, None], torch.randn(width, width - 1)], 1))[0]
+    rest = directions[:, 1:].T
+    parts = {}  # (dimensions, width) each
+    for name, size in _PARTS.items():
+        parts[name], rest = rest[:size], rest[size:]
+    agreement = rest[-1]
+
     embeddings = model.get_input_embeddings().weight
-    embeddings.mul_(_EMBEDDING_STD / config.initializer_range).add_(_EMBEDDING_STD * shared)
-    shared /= shared.norm()
+    embeddings.mul_(_EMBEDDING_STD / config.initializer_range)
+    unmatched = torch.ones(len(embeddings), dtype=torch.bool)
+    unmatched[list(matched)] = False
+    embeddings[unmatched] -= embeddings[unmatched] @ parts["word"].T @ parts["word"]
+    for name in ("key", "found", *_BACK):
+        embeddings -= embeddings @ parts[name].T @ parts[name]
+    embeddings -= torch.outer(embeddings @ agreement, agreement)
+    along = _EMBEDDING_STD * width**0.5  # of the shared component
+    embeddings.add_(along * shared)
+    along *= width**0.5 / embeddings.norm(dim=1).mean()  # after the norm
 
-    # Orthonormal directions beside the shared one: of what a token is, and of what stood before.
-    basis = torch.linalg.qr(torch.cat([shared[:, None], torch.randn(width, width - 1)], 1))[0][
-        :, 1:
-    ]
-    reads, free = basis[:, :head].T, basis[:, head:]
-    room = min(head, free.shape[1] // len(_BACK))
-    copies = []
-    for index in range(len(_BACK)):
-        copy = torch.zeros(width, head)
-        copy[:, :room] = free[:, index * room : (index + 1) * room]
-        copies.append(copy)
-
-    # After the norm, a token's length along the shared direction.
-    along = (width / 2) ** 0.5
     theta = config.rope_parameters["rope_theta"]
-    frequencies = theta ** -(torch.arange(0, head, 2) / head)[:_BACK_FREQUENCIES]
-    first, *later = (layer.self_attn for layer in model.model.layers)
-    for index, back in enumerate(_BACK):
-        rows = slice(index * head, (index + 1) * head)
+    fast = theta ** -(torch.arange(0, head, 2) / head)[:_FAST]
+    half = torch.arange(_SLOW_FROM, head // 2)
+    slow = torch.cat([half, half + head // 2])
+    layers = model.model.layers
+
+    def set_values(layer: int, index: int, source: str, target: str, scale: float) -> None:
+        attention, size = layers[layer].self_attn, _PARTS[target]
+        value, output = torch.zeros(head, width), torch.zeros(width, head)
+        value[:size], output[:, :size] = parts[source][:size], scale * parts[target].T
+        attention.v_proj.weight[index * head : (index + 1) * head] = value
+        attention.o_proj.weight[:, index * head : (index + 1) * head] = output
+
+    def set_scores(layer: int, index: int, query: torch.Tensor, key: torch.Tensor) -> None:
+        attention = layers[layer].self_attn
+        attention.q_proj.weight[index * head : (index + 1) * head] = query
+        attention.k_proj.weight[index * head : (index + 1) * head] = key
+
+    looks = [("word", "key", 1), *(("label", name, back) for name, back in _BACK.items())]
+    for index, (source, target, back) in enumerate(looks):
         query, key = torch.zeros(head), torch.zeros(head)
-        query[:_BACK_FREQUENCIES] = 1.0
-        key[:_BACK_FREQUENCIES] = torch.cos(back * frequencies)
-        key[head // 2 : head // 2 + _BACK_FREQUENCIES] = torch.sin(back * frequencies)
-        first.q_proj.weight[rows] = _BACK_SHARPNESS / along * torch.outer(query, shared)
-        first.k_proj.weight[rows] = _BACK_SHARPNESS / along * torch.outer(key, shared)
-        first.v_proj.weight[rows] = reads
-        first.o_proj.weight[:, rows] = _BACK_OUTPUT * copies[index]
-        for attention in later:
-            attention.q_proj.weight[rows] = _LOOKUP_SHARPNESS * copies[0].T
-            attention.k_proj.weight[rows] = _LOOKUP_SHARPNESS * reads
-            attention.v_proj.weight[rows] = copies[index].T
-            attention.o_proj.weight[:, rows] = _FETCH_OUTPUT * reads.T
+        query[:_FAST] = 1.0
+        key[:_FAST] = torch.cos(back * fast)
+        key[head // 2 : head // 2 + _FAST] = torch.sin(back * fast)
+        scale = _BACK_SHARPNESS / along
+        set_scores(0, index, scale * torch.outer(query, shared), scale * torch.outer(key, shared))
+        set_values(0, index, source, target, _BACK_OUTPUT)
+
+    for layer in _MATCHING_LAYERS:
+        query, key = torch.zeros(head, width), torch.zeros(head, width)
+        query[slow], key[slow] = parts["word"], parts["key"]
+        set_scores(layer, 0, _MATCH_SHARPNESS * query, _MATCH_SHARPNESS * key)
+        set_values(layer, 0, "key", "found", _MATCH_OUTPUT)
+        feed_forward, size = layers[layer].mlp, _PARTS["found"]
+        found, word = parts["found"], parts["word"]
+        feed_forward.gate_proj.weight[: 2 * size] = torch.cat([found, -found])
+        feed_forward.up_proj.weight[: 2 * size] = torch.cat([word, -word])
+        feed_forward.down_proj.weight[:, : 2 * size] = agreement[:, None] / size
+
+    for index, name in enumerate(_BACK):
+        query = torch.zeros(head)
+        query[slow] = 1.0
+        set_scores(
+            _PICKING_LAYER,
+            index,
+            _PICK_SHARPNESS / along * torch.outer(query, shared),
+            _PICK_SHARPNESS * torch.outer(query, agreement),
+        )
+        set_values(_PICKING_LAYER, index, name, "label", _PICK_OUTPUT)

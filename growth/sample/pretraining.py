@@ -51,11 +51,12 @@ anything else.
 It was made from nothing but the repository's own tables and rules (`growth/sample`), by
 `python train/pretrain_pocket.py --steps {steps} --seed {seed}`: {steps:,} optimizer steps of at
 most {tokens:,} tokens. No data from elsewhere, no other model's words. Its first weights were not
-all random (`growth/sample/pocket.py` says which, and why).
+all random: some heads began as heads that find the option which goes with what was said, and its
+label (`growth/sample/pocket.py`). What goes with what it had to read.
 
 It has not been instruction-tuned: it has met neither the control tokens nor a question in the
-layout of the instruction data. Weights are fp32 safetensors; the tokenizer is sentencepiece BPE
-with {vocabulary:,} pieces.
+wording and layout of the instruction data. Weights are fp32 safetensors; the tokenizer is
+sentencepiece BPE with {vocabulary:,} pieces.
 """
 
 SHARDS = 2
@@ -87,11 +88,11 @@ class Plan:
     tokens: int = 5120
     seed: int = 0
     world_seed: int = 0
-    first_steps: int = 200
-    second_steps: int = 500
-    mixing_steps: int = 400
-    matrix_learning_rate: float = 0.015
-    vector_learning_rate: float = 1e-3
+    first_steps: int = 100
+    second_steps: int = 300
+    mixing_steps: int = 300
+    matrix_learning_rate: float = 0.004
+    vector_learning_rate: float = 3e-3
     warm_up: int = 50
     decay: float = 0.5
 

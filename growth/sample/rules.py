@@ -103,6 +103,14 @@ def fill_slots(
     return words
 
 
+def alternatives(words: Mapping[str, str], slot: str) -> tuple[list[str], list[str]]:
+    """Words of a slot's pool beside the word in it: those in other slots, and those in none."""
+    pool = slot.rstrip("0123456789")
+    filled = [word for name, word in words.items() if name.rstrip("0123456789") == pool]
+    mentioned = [word for word in filled if word != words[slot]]
+    return mentioned, [word for word in scenes.POOLS[pool] if word not in filled]
+
+
 # -------------------------------------------------------------------------------------- facts
 
 
@@ -239,15 +247,7 @@ def _about_dialogue(multi_turn: bool) -> Rule:
         turns = []
         for question, slot in rng.sample(scene.questions, 1 + multi_turn):
             stem = question.format_map(words | called).replace("的的", "的")
-            pool = slot.rstrip("0123456789")
-            mentioned = [
-                word
-                for name, word in words.items()
-                if name.rstrip("0123456789") == pool and name != slot
-            ]
-            others = [
-                w for w in scenes.POOLS[pool] if w not in mentioned and w not in words.values()
-            ]
+            mentioned, others = alternatives(words, slot)
             rng.shuffle(others)
             options = 3 if rng.random() < THREE_OPTIONS else 4
             wrong = (mentioned + others)[: options - 1]
