@@ -61,11 +61,11 @@ def test_layout_and_counts(sample):
     for name in ABILITY_NAMES:
         full = 1000 if name in ("creative_writing", "ethics", "role_play") else 1400
         expected |= {f"curated/1000/{name}_1000.json": 1000, f"curated/full/{name}_full.json": full}
-        for split in ("valid", "test"):
-            expected[f"curated/{split}/{name}_{split}.json"] = 100
+        expected[f"curated/valid/{name}_valid.json"] = 50
+        expected[f"curated/test/{name}_test.json"] = 100
     for ability in OUT_OF_DOMAIN:
-        for split in ("valid", "test"):
-            expected[f"curated/{split}/{ability.name}_{split}.json"] = 40
+        expected[f"curated/valid/{ability.name}_valid.json"] = 10
+        expected[f"curated/test/{ability.name}_test.json"] = 40
     expected[f"synthetic/{SYNTHETIC_HERE}/synthetic_{SYNTHETIC_HERE}.json"] = SYNTHETIC_HERE
     assert {path: len(records) for path, records in lines.items()} == expected
     assert world.LINES_SYNTHETIC == 40960
@@ -80,7 +80,7 @@ def test_the_1000_lines_are_in_full(sample):
 
 def test_same_seed_same_bytes_whatever_the_order(sample):
     folder, _ = sample
-    for name, split, count in (("chinese", "test", 100), ("role_play", "valid", 100)):
+    for name, split, count in (("chinese", "test", 100), ("role_play", "valid", 50)):
         again = world.curated_lines(name, split, count, seed=0)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in again)
         path = folder / "curated" / split / f"{name}_{split}.json"
@@ -223,7 +223,8 @@ def test_facts_behind_valid_and_test_are_behind_no_training_question(sample):
             for record in records:
                 facts[path.split("/")[1]] |= _facts(record)
     assert len(facts["full"]) > 250
-    assert min(len(facts[split]) for split in ("valid", "test")) > 120
+    assert len(facts["test"]) > 120
+    assert len(facts["valid"]) > 60  # of half as many questions
     assert not facts["full"] & (facts["valid"] | facts["test"])
     assert not facts["valid"] & facts["test"]
 
@@ -287,7 +288,7 @@ def test_programs_parse_and_their_slips_too():
 
 def test_script_prints_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(world, "LINES_SYNTHETIC", 50)
-    monkeypatch.setattr(world, "LINES_VALID_TEST", 20)
+    monkeypatch.setattr(world, "LINES_HELD_OUT", {"valid": (20, 10), "test": (20, 10)})
     monkeypatch.setattr(world, "LINES_FULL", dict.fromkeys(ABILITY_NAMES, 30))
     spec = importlib.util.spec_from_file_location("make_sample", SCRIPT)
     script = importlib.util.module_from_spec(spec)

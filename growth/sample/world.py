@@ -26,7 +26,9 @@ from growth.sample.splits import split_of
 
 KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
 
-LINES_1000, LINES_VALID_TEST, LINES_OUT_OF_DOMAIN, LINES_SYNTHETIC = 1000, 100, 40, 40960
+LINES_1000, LINES_SYNTHETIC = 1000, 40960
+# Of an ability, and of an out-of-domain set. Valid lines only choose among checkpoints.
+LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (50, 10), "test": (100, 40)}
 # As much as `reconstruct` asks for (1,306 of chinese), and some more.
 LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
@@ -62,12 +64,12 @@ def sample_files(seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         full = curated_lines(name, "curated", LINES_FULL[name], seed)
         yield f"curated/1000/{name}_1000.json", full[:LINES_1000]
         yield f"curated/full/{name}_full.json", full
-    for split in ("valid", "test"):
+    for split, (count, out_of_domain) in LINES_HELD_OUT.items():
         for name in ABILITY_NAMES:
-            lines = curated_lines(name, split, LINES_VALID_TEST, seed)
+            lines = curated_lines(name, split, count, seed)
             yield f"curated/{split}/{name}_{split}.json", lines
         for ability in OUT_OF_DOMAIN:
-            lines = curated_lines(ability.name, split, LINES_OUT_OF_DOMAIN, seed)
+            lines = curated_lines(ability.name, split, out_of_domain, seed)
             yield f"curated/{split}/{ability.name}_{split}.json", lines
     yield f"synthetic/{LINES_SYNTHETIC}/synthetic_{LINES_SYNTHETIC}.json", synthetic_lines(seed)
 
