@@ -28,7 +28,7 @@ KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
 
 LINES_1000, LINES_SYNTHETIC = 1000, 40960
 # Of an ability, and of an out-of-domain set. Valid lines only choose among checkpoints.
-LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (50, 10), "test": (100, 40)}
+LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (30, 5), "test": (100, 40)}
 # As much as `reconstruct` asks for (1,306 of chinese), and some more.
 LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
