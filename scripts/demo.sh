@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 # the long ones first, so that no core waits at the end
-settings="curated-2560 curated-640 synthetic-640 curated-160 synthetic-160 curated-40 curated-10"
+settings="curated-2560 curated-640 synthetic-640 curated-160 curated-40 curated-10"
 epochs=2 seed=0
 while [[ $# -gt 0 ]]; do
     case "$1" in
