@@ -5,7 +5,7 @@
 #
 # Makes the environment and a sample data set (data/sample), tunes the pocket model (train/pocket) on
 # growing settings, predicts, scores, chooses checkpoints, and draws evaluate/plots. At most 6 minutes
-# on two cores once the packages are there; --quick takes two settings and one epoch, under 2 minutes.
+# on two cores once the packages are there; --quick takes two settings and one epoch.
 # --seed N draws other samples for the settings, in another order; its runs stand beside the others
 # in the figure, as repeats. Default: 0.
 # Run again, it goes on where it stopped; remove runs/runs-pocket and evaluate/*/*/pocket to begin anew.
