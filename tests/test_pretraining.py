@@ -30,7 +30,7 @@ def first(tmp_path_factory):
     """A small model to begin from, in a folder `first`."""
     work = tmp_path_factory.mktemp("work")
     texts = corpus.tokenizer_texts(0, number=500)
-    pocket.make_pocket(work / "first", texts, 0, 6000, pocket.CONFIG, corpus.lexicon())
+    pocket.make_pocket(work / "first", texts, 0, lexicon=corpus.lexicon())
     return work / "first"
 
 

@@ -4,9 +4,9 @@
 
 A LLaMA of 2.4 million parameters with a sentencepiece tokenizer of its own reads statements,
 dialogues and exercises of the sample world (`growth/sample/corpus.py`), in other wordings and
-layouts than the instruction data: 20 minutes on two cores with nothing beside it. The same seed
-gives the same weights on one kind of machine. train/pocket, which the demo tunes, was made by this
-command. Run again, it goes on where it stopped.
+layouts than the instruction data: 25 to 30 minutes on two cores. The same seed gives the same
+weights on one kind of machine. train/pocket, which the demo tunes, was made by this command. Run
+again, it goes on where it stopped.
 """
 
 import tempfile
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from growth.sample.corpus import lexicon, tokenizer_texts
-    from growth.sample.pocket import CONFIG, VOCABULARY, make_pocket
+    from growth.sample.pocket import make_pocket
     from growth.sample.pretraining import Plan, pretrain
 
     folder = args.output_dir
@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             work / "first",
             tokenizer_texts(plan.world_seed),
             args.seed,
-            VOCABULARY,
-            CONFIG,
-            lexicon(),
+            lexicon=lexicon(),
         )
         print(f"{work / 'first'}: tokenizer and first weights, {parameters:,} parameters")
     processes = 1 if torch.cuda.is_available() else args.num_processes

@@ -45,7 +45,6 @@ _AFTER_ASKED = ("：", "。", "：\n", "。\n", "\n", "——", "？\n")
 
 
 # Between these stands what an exercise gives: it is read, and nothing is learnt from guessing it.
-_EXPRESSION = re.compile(r"[\d+×÷()-]+")
 GIVEN_OPENS, GIVEN_CLOSES = "\x0e", "\x0f"
 
 
@@ -364,6 +363,9 @@ def readable(rng: random.Random, rule: Rule, seed: int) -> Draft:
     while not may_be_read(draft := rule(rng), seed):
         pass
     return draft
+
+
+_EXPRESSION = re.compile(r"[\d+×÷()-]+")
 
 
 def _sums(rng: random.Random, seed: int) -> str:

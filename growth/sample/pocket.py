@@ -34,16 +34,6 @@ CONFIG = {
     "tie_word_embeddings": True,
     "rope_theta": 1e5,
 }
-# What stays random learns little, and need not be as big.
-SMALL_VOCABULARY = 4000
-SMALL_CONFIG = {
-    "hidden_size": 128,
-    "intermediate_size": 344,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
-}
 _DELIMITER = "\t"
 
 # Of the first weights. Parts of the hidden state, in dimensions: what a word is, what a label is,
@@ -63,8 +53,8 @@ def make_pocket(
     folder: Path,
     texts: Iterable[str],
     seed: int,
-    vocabulary: int = SMALL_VOCABULARY,
-    config: Mapping[str, Any] = SMALL_CONFIG,
+    vocabulary: int = VOCABULARY,
+    config: Mapping[str, Any] = CONFIG,
     lexicon: Lexicon | None = None,
 ) -> int:
     """Train the tokenizer on `texts`, draw the weights, write both whole or not at all.
@@ -196,14 +186,14 @@ def first_weights(model: LlamaForCausalLM, matched: Sequence[int]) -> None:
 
     theta = config.rope_parameters["rope_theta"]
     fast = theta ** -(torch.arange(0, head, 2) / head)[:_FAST]
-    half = torch.arange(_SLOW_FROM, head // 2)
-    slow = torch.cat([half, half + head // 2])
+    slow = torch.arange(_SLOW_FROM, head // 2)
+    slow = torch.cat([slow, slow + head // 2])  # a frequency turns a pair of dimensions
     layers = model.model.layers
 
     def set_values(layer: int, index: int, source: str, target: str, scale: float) -> None:
         attention, size = layers[layer].self_attn, _PARTS[target]
         value, output = torch.zeros(head, width), torch.zeros(width, head)
-        value[:size], output[:, :size] = parts[source][:size], scale * parts[target].T
+        value[:size], output[:, :size] = parts[source], scale * parts[target].T
         attention.v_proj.weight[index * head : (index + 1) * head] = value
         attention.o_proj.weight[:, index * head : (index + 1) * head] = output
 

@@ -1,9 +1,9 @@
 """Pretrain the pocket model: batches of documents, the optimizers, the loop over processes.
 
 Documents of about one length make a batch, so that nothing is packed and little is padding. First
-come two lessons in one plain layout, finding a word's label and finding the label of what belongs
-to a word; then, more and more, all documents (`corpus`). The loss is on what can be known: what an
-exercise gives is read, not predicted.
+come two lessons, finding a word's label and finding the label of what belongs to a word; then, more
+and more, all documents (`corpus`). The loss is on what can be known: what an exercise gives is
+read, not predicted.
 
 The work of a step is always cut into `SHARDS` batches, which one process or as many as there are
 shards compute; gradients are summed in the same order, so the weights come out the same.
