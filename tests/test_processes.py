@@ -25,7 +25,8 @@ def test_each_process_gathers_what_all_have(tmp_path):
     script.write_text(
         "from growth.processes import processes\n"
         "me = processes()\n"
-        "print(me.gather(me.rank * 10), flush=True)\n"
+        # One write a line: unbuffered, print writes the line's end apart, and the two may mix.
+        "print(f'{me.gather(me.rank * 10)}\\n', end='', flush=True)\n"
         "me.leave()\n"
     )
     launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script)
