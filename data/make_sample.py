@@ -2,8 +2,8 @@
 
     python data/make_sample.py --output_dir data/sample --seed 0
 
-Everything is made from small hand-written tables and rules (`growth/sample/`), in well
-under a minute; the same seed gives the same bytes. Then `python data/build.py --data_type
+Everything is made from small hand-written tables and rules (`growth/sample/`), in a quarter of a
+minute on two cores; the same seed gives the same bytes. Then `python data/build.py --data_type
 curated-160 --data_dir data/sample` builds a setting from it. It is a toy: it shows that the
 pipeline runs and that abilities can grow, and its numbers are not comparable with the paper's.
 """

@@ -13,13 +13,15 @@ their 95 % interval; --smooth gives the look of the published figures and says s
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 from growth.command_line import InputError, argument_parser, run_script
 from growth.curves import SIGMA, growth_points, read_results, sizes_of
 from growth.files import check_writable, replacing, write_text
 from growth.layout import PLOTS, RESULTS
-from growth.plots import PLOT_TYPES, check_plot_type, drawings
+from growth.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def draw(
     plot_type: str, results_path: Path, selection_path: Path, plots_path: Path, smoothed: bool
 ) -> None:
-    """Read, draw and write, one figure and its numbers after the other.
+    """Read, then draw and write the figures and their numbers, all processors together.
 
     Raises:
         InputError: there is nothing to plot.
@@ -84,13 +86,19 @@ def draw(
             f"{results_path}, only: {there}. Predict and score what is missing "
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
-    for drawing in planned:
-        stem = plots_path / drawing.folder / drawing.stem
-        numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
-        write_text(numbers, drawing.table(smoothed).to_csv(index=False))
-        with replacing(figure) as temporary:
-            drawing.draw().savefig(temporary, format="png", dpi=150)
-        print(numbers, figure, sep="\n", flush=True)
+    with ProcessPoolExecutor() as pool:
+        for paths in pool.map(write, planned, repeat(plots_path), repeat(smoothed)):
+            print(*paths, sep="\n", flush=True)
+
+
+def write(drawing: Drawing, plots_path: Path, smoothed: bool) -> tuple[Path, Path]:
+    """Write the numbers of a figure, and the figure."""
+    stem = plots_path / drawing.folder / drawing.stem
+    numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
+    write_text(numbers, drawing.table(smoothed).to_csv(index=False))
+    with replacing(figure) as temporary:
+        drawing.draw().savefig(temporary, format="png", dpi=150)
+    return numbers, figure
 
 
 if __name__ == "__main__":

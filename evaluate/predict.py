@@ -28,8 +28,13 @@ from growth.records import Record, check_evaluation, data_files, read_records
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the flags, check all input, predict what is missing."""
-    args = parse_args(argv)
+    """Parse the flags, predict what is missing."""
+    predict(parse_args(argv))
+    processes().leave()
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Check all input, predict what is missing."""
     files = {
         path.stem: read_records(path, check_evaluation)[: args.limit]
         for path in data_files(args.eval_data_path, "--eval_data_path")
@@ -44,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     me = processes()
     for name, run in itertools.chain(*named):
         predict_model(name, run, files, args, me)
-    me.leave()
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

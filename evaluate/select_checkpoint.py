@@ -21,7 +21,7 @@ NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch",
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the flags, gather the results by run, choose, write and print."""
+    """Parse the flags, choose, print."""
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--results_path",
@@ -29,10 +29,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "valid",
         help="folder of valid results, at any depth",
     )
-    args = parser.parse_args(argv)
+    for choice in choose(parser.parse_args(argv).results_path):
+        print(description(choice))
 
+
+def choose(results_path: Path) -> list[dict[str, Any]]:
+    """Write and return the choice of each run, and of each limit of lines, below `results_path`.
+
+    Raises:
+        InputError: there is nothing to choose among.
+    """
     runs: dict[tuple[Path, int | None], list[dict[str, Any]]] = {}
-    for path in sorted(args.results_path.rglob(f"*{RESULTS_SUFFIX}")):
+    for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
         results = read_json(path)
         run = results.get("run", {})
         if all(name in run for name in NEEDED) and run["epochs"] > 0:
@@ -41,13 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{path}: not a checkpoint of one of our runs, left out", file=sys.stderr)
     if not runs:
         raise InputError(
-            f"--results_path {args.results_path}: no results of checkpoints below it; "
+            f"--results_path {results_path}: no results of checkpoints below it; "
             "evaluate/score.py writes them"
         )
+    choices = []
     for (folder, limit), results in runs.items():
         choice = select(results, folder)
         write_json(folder / selection_name(limit), choice)
-        print(f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}")
+        choices.append(choice)
+    return choices
+
+
+def description(choice: dict[str, Any]) -> str:
+    """A choice on one line: what was chosen, a tab, why."""
+    return f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}"
 
 
 if __name__ == "__main__":

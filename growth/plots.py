@@ -5,6 +5,7 @@ Figures are matplotlib's `Figure` objects, drawn by Agg; no state of pyplot is t
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,10 @@ Style = tuple[str, str]  # colour, marker
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure to be: its place, the numbers drawn, and the function that draws them."""
+    """One figure to be: its place, the numbers drawn, and the function that draws them.
+
+    It can be pickled, so that processes can share the drawing.
+    """
 
     folder: str
     stem: str
@@ -97,7 +101,7 @@ def drawings(points: pd.DataFrame, plot_type: str, smoothed: bool = False) -> li
             plot_type,
             ability + limit_suffix(own),
             own,
-            lambda: ability_figure(own, ability, about, styles, smoothed),
+            partial(ability_figure, own, ability, about, styles, smoothed),
         )
 
     present = set(chosen["ability"])
@@ -198,7 +202,7 @@ def _overview(points: pd.DataFrame, styles: dict[str, Style], smoothed: bool) ->
     order = {name: place for place, name in enumerate(ABILITY_NAMES)}
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
     stem = OVERVIEW + limit_suffix(own)
-    return [Drawing(ALL, stem, own, lambda: overview_figure(own, styles, smoothed))]
+    return [Drawing(ALL, stem, own, partial(overview_figure, own, styles, smoothed))]
 
 
 def overview_figure(points: pd.DataFrame, styles: dict[str, Style], smoothed: bool) -> Figure:

@@ -48,7 +48,7 @@ class Processes:
         self.gather(None)
 
     def leave(self) -> None:
-        """End what `gather` began; the last thing that a script does."""
+        """End what `gather` began; the last thing that a script does, for it can't begin again."""
         if self.count > 1:
             from torch import distributed
 

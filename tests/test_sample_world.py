@@ -245,7 +245,7 @@ def test_situations_of_ethics_are_apart(sample):
 def test_synthetic_draws_from_questions_of_its_own(sample):
     rng = random.Random("test")
     for kinds in world.KINDS.values():
-        draft = world._draw(rng, kinds, "synthetic", 0, set())
+        draft = world._draw(rng, list(kinds), "synthetic", 0, set())
         assert splits.split_of(draft, 0) == "synthetic"
 
 

@@ -4,17 +4,21 @@ Which file a question may go to is decided by `splits`, so that every file is dr
 depends on the seed alone, not on the other files.
 """
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tqdm import tqdm
+
 from growth.abilities import ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, ability_of
 from growth.files import write_json_lines
 from growth.sample.puzzles import PUZZLE_KINDS
-from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds
+from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds, Rule
 from growth.sample.scenes import (
     SYNTHETIC_ANSWER_CLOSERS,
     SYNTHETIC_ANSWER_OPENERS,
@@ -34,8 +38,8 @@ LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
 )
 
-# A kind of question whose stock for a file is nearly used up gives way to another kind.
-_TRIES_A_KIND, _ROUNDS = 400, 50
+# So many tries in vain, and a kind of question is taken to be used up for a file.
+_TRIES_A_KIND = 400
 
 # The imitations are wrong this often, and cut short this often.
 _WRONG, _CUT = 0.3, 0.05
@@ -52,26 +56,38 @@ def write_sample(output_dir: Path, seed: int) -> dict[str, int]:
         The lines of each file, by its path relative to `output_dir`.
     """
     counts: dict[str, int] = {}
-    for path, records in sample_files(seed):
-        write_json_lines(output_dir / path, records)
-        counts[path] = len(records)
+    with tqdm(desc="sample", unit="line") as bar:
+        for path, records in sample_files(seed):
+            write_json_lines(output_dir / path, records)
+            counts[path] = len(records)
+            bar.update(len(records))
     return counts
 
 
 def sample_files(seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Every file of the sample: its relative path and its lines."""
-    for name in ABILITY_NAMES:
-        full = curated_lines(name, "curated", LINES_FULL[name], seed)
-        yield f"curated/1000/{name}_1000.json", full[:LINES_1000]
-        yield f"curated/full/{name}_full.json", full
-    for split, (count, out_of_domain) in LINES_HELD_OUT.items():
-        for name in ABILITY_NAMES:
-            lines = curated_lines(name, split, count, seed)
-            yield f"curated/{split}/{name}_{split}.json", lines
-        for ability in OUT_OF_DOMAIN:
-            lines = curated_lines(ability.name, split, out_of_domain, seed)
-            yield f"curated/{split}/{ability.name}_{split}.json", lines
-    yield f"synthetic/{LINES_SYNTHETIC}/synthetic_{LINES_SYNTHETIC}.json", synthetic_lines(seed)
+    """Every file of the sample: its relative path and its lines. All processors draw."""
+    full = [(name, "curated", count) for name, count in LINES_FULL.items()]
+    held_out = [
+        (name, split, count)
+        for split, (of_ability, of_set) in LINES_HELD_OUT.items()
+        for name, count in [(name, of_ability) for name in ABILITY_NAMES]
+        + [(ability.name, of_set) for ability in OUT_OF_DOMAIN]
+    ]
+    abilities = random.Random(f"{seed}/synthetic").choices(ABILITY_NAMES, k=LINES_SYNTHETIC)
+    shares = Counter(abilities)
+    with ProcessPoolExecutor() as pool:
+        seeds = itertools.repeat(seed)
+        curated = pool.map(curated_lines, *zip(*full, *held_out, strict=True), seeds)
+        imitations = pool.map(imitated_drafts, shares, shares.values(), seeds)
+        for name, _, _ in full:
+            lines = next(curated)
+            yield f"curated/1000/{name}_1000.json", lines[:LINES_1000]
+            yield f"curated/full/{name}_full.json", lines
+        for name, split, _ in held_out:
+            yield f"curated/{split}/{name}_{split}.json", next(curated)
+        drafts = dict(zip(shares, map(iter, imitations), strict=True))
+    lines = [_line(next(drafts[name]), i, "synthetic") for i, name in enumerate(abilities)]
+    yield f"synthetic/{LINES_SYNTHETIC}/synthetic_{LINES_SYNTHETIC}.json", lines
 
 
 def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str, Any]]:
@@ -84,7 +100,7 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
         seed: of the drawing.
     """
     rng = random.Random(f"{seed}/{split}/{name}")
-    kinds = (KINDS | OUT_OF_DOMAIN_KINDS)[name]
+    kinds = list((KINDS | OUT_OF_DOMAIN_KINDS)[name])
     ability = ability_of(name)
     chosen_by_perplexity = split != "curated" and ability and ability.question_format == 1
     lines, seen, golds = [], set(), Counter()
@@ -100,20 +116,17 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
     return lines
 
 
-def synthetic_lines(seed: int) -> list[dict[str, Any]]:
-    """The synthetic file: imitations of all abilities, talkative and often wrong."""
-    rng = random.Random(f"{seed}/synthetic")
-    names, seen = tuple(KINDS), set()
-    lines = []
-    for index in range(LINES_SYNTHETIC):
-        draft = _draw(rng, KINDS[rng.choice(names)], "synthetic", seed, seen)
-        lines.append(_line(_imitation(rng, draft), index, "synthetic"))
-    return lines
+def imitated_drafts(name: str, count: int, seed: int) -> list[Draft]:
+    """The part of the synthetic file that imitates an ability: talkative and often wrong."""
+    rng = random.Random(f"{seed}/synthetic/{name}")
+    kinds, seen = list(KINDS[name]), set()
+    drafts = (_draw(rng, kinds, "synthetic", seed, seen) for _ in range(count))
+    return [_imitation(rng, draft) for draft in drafts]
 
 
 def _draw(
     rng: random.Random,
-    kinds: Kinds,
+    kinds: list[tuple[float, Rule]],
     split: str,
     seed: int,
     seen: set[str],
@@ -122,19 +135,19 @@ def _draw(
     """A question that may go to `split` and is not among `seen`; it is added to them.
 
     Nor is its gold a letter that `golds` counts more often than another: who always gives the same
-    letter shall score what guessing does.
+    letter shall score what guessing does. A kind of question that is used up leaves `kinds`.
     """
     fewest = min(golds.get(letter, 0) for letter in LETTERS)
-    rules, shares = [rule for _, rule in kinds], [share for share, _ in kinds]
-    for _ in range(_ROUNDS):
-        rule = rng.choices(rules, shares)[0]
+    while kinds:
+        kind = rng.choices(kinds, [share for share, _ in kinds])[0]
         for _ in range(_TRIES_A_KIND):
-            draft = rule(rng)
+            draft = kind[1](rng)
             if draft.gold in LETTERS and golds.get(draft.gold, 0) > fewest:
                 continue
             if not seen.intersection(draft.keys) and split_of(draft, seed) == split:
                 seen.update(draft.keys)
                 return draft
+        kinds.remove(kind)
     raise AssertionError(f"no question is left for {split}: more facts or wordings are needed")
 
 
