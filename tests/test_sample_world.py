@@ -61,10 +61,10 @@ def test_layout_and_counts(sample):
     for name in ABILITY_NAMES:
         full = 1000 if name in ("creative_writing", "ethics", "role_play") else 1400
         expected |= {f"curated/1000/{name}_1000.json": 1000, f"curated/full/{name}_full.json": full}
-        expected[f"curated/valid/{name}_valid.json"] = 30
+        expected[f"curated/valid/{name}_valid.json"] = 50
         expected[f"curated/test/{name}_test.json"] = 100
     for ability in OUT_OF_DOMAIN:
-        expected[f"curated/valid/{ability.name}_valid.json"] = 5
+        expected[f"curated/valid/{ability.name}_valid.json"] = 10
         expected[f"curated/test/{ability.name}_test.json"] = 40
     expected[f"synthetic/{SYNTHETIC_HERE}/synthetic_{SYNTHETIC_HERE}.json"] = SYNTHETIC_HERE
     assert {path: len(records) for path, records in lines.items()} == expected
@@ -80,7 +80,7 @@ def test_the_1000_lines_are_in_full(sample):
 
 def test_same_seed_same_bytes_whatever_the_order(sample):
     folder, _ = sample
-    for name, split, count in (("chinese", "test", 100), ("role_play", "valid", 30)):
+    for name, split, count in (("chinese", "test", 100), ("role_play", "valid", 50)):
         again = world.curated_lines(name, split, count, seed=0)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in again)
         path = folder / "curated" / split / f"{name}_{split}.json"

@@ -32,14 +32,14 @@ KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
 
 LINES_1000, LINES_SYNTHETIC = 1000, 40960
 # Of an ability, and of an out-of-domain set. Valid lines only choose among checkpoints.
-LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (30, 5), "test": (100, 40)}
+LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (50, 10), "test": (100, 40)}
 # As much as `reconstruct` asks for (1,306 of chinese), and some more.
 LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
 )
 
-# So many tries in vain, and a kind of question is taken to be used up for a file.
-_TRIES_A_KIND = 400
+# A kind of question is tried so often before another; it is used up for a file if all are in vain.
+_TRIES_A_KIND, _ROUNDS = 400, 50
 
 # The imitations are wrong this often, and cut short this often.
 _WRONG, _CUT = 0.3, 0.05
@@ -138,16 +138,21 @@ def _draw(
     letter shall score what guessing does. A kind of question that is used up leaves `kinds`.
     """
     fewest = min(golds.get(letter, 0) for letter in LETTERS)
-    while kinds:
+    for _ in range(_ROUNDS):
         kind = rng.choices(kinds, [share for share, _ in kinds])[0]
+        used_up = True
         for _ in range(_TRIES_A_KIND):
             draft = kind[1](rng)
-            if draft.gold in LETTERS and golds.get(draft.gold, 0) > fewest:
+            if seen.intersection(draft.keys) or split_of(draft, seed) != split:
                 continue
-            if not seen.intersection(draft.keys) and split_of(draft, seed) == split:
+            if draft.gold not in LETTERS or golds.get(draft.gold, 0) <= fewest:
                 seen.update(draft.keys)
                 return draft
-        kinds.remove(kind)
+            used_up = False  # only this letter is not to be had
+        if used_up:
+            kinds.remove(kind)
+        if not kinds:
+            break
     raise AssertionError(f"no question is left for {split}: more facts or wordings are needed")
 
 
