@@ -132,6 +132,29 @@ def test_predictions_results_choice_and_plots(study):
     assert (root / "evaluate/plots/overall/biology.png").is_file()
 
 
+def test_two_processes_evaluate_a_run_to_the_same_and_a_limit_keeps_apart(study, tmp_path):
+    root, run_dir = study
+    copy = shutil.copytree(root, tmp_path / "copy", symlinks=True)
+    for part in ("pred-data", "results"):
+        shutil.rmtree(copy / "evaluate" / part)
+    evaluate = ("scripts/run_evaluate.sh", run_dir.relative_to(root), "--max_new_tokens", "8")
+    run(*evaluate, "--num_processes", "2", cwd=copy)
+
+    def evaluated(place):
+        pred_data = place / "evaluate/pred-data"
+        found = {p.relative_to(pred_data): p.read_bytes() for p in pred_data.rglob("pred_*.json")}
+        (choice,) = (place / "evaluate/results/valid").rglob("selected-checkpoint.json")
+        return found, json.loads(choice.read_text())
+
+    assert evaluated(copy) == evaluated(root)
+    limited = run(*evaluate, "--limit", "1", cwd=copy)
+    (choice,) = (copy / "evaluate/results/valid").rglob("selected-checkpoint-limit1.json")
+    checkpoint = json.loads(choice.read_text())["checkpoint"]
+    assert f"chosen: tiny/curated-40/{run_dir.name}/{checkpoint}\t" in limited.stdout
+    (tested,) = (copy / "evaluate/results/test").rglob("*-limit1-results.json")
+    assert tested.name == f"{checkpoint}-limit1-results.json"
+
+
 def test_a_rerun_does_only_what_is_missing_and_gives_the_same_bytes(study):
     root, run_dir = study
     base = root / f"evaluate/pred-data/valid/tiny/curated-40/{run_dir.name}/checkpoint-10"

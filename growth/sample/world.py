@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from growth.abilities import ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, ability_of
+from growth.abilities import ABILITY_NAMES, LETTERS, ability_of
 from growth.files import write_json_lines
 from growth.sample.puzzles import PUZZLE_KINDS
 from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds, Rule
@@ -68,10 +68,9 @@ def sample_files(seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Every file of the sample: its relative path and its lines. All processors draw."""
     full = [(name, "curated", count) for name, count in LINES_FULL.items()]
     held_out = [
-        (name, split, count)
+        (name, split, of_ability if name in KINDS else of_set)
         for split, (of_ability, of_set) in LINES_HELD_OUT.items()
-        for name, count in [(name, of_ability) for name in ABILITY_NAMES]
-        + [(ability.name, of_set) for ability in OUT_OF_DOMAIN]
+        for name in (*KINDS, *OUT_OF_DOMAIN_KINDS)
     ]
     abilities = random.Random(f"{seed}/synthetic").choices(ABILITY_NAMES, k=LINES_SYNTHETIC)
     shares = Counter(abilities)
