@@ -18,6 +18,7 @@ import select_checkpoint
 from growth.command_line import InputError, argument_parser, run_script
 from growth.layout import PREDICTIONS, RESULTS, RUN_RECORD, read_run, run_folder
 from growth.processes import processes
+from growth.records import data_files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
+    for split in ("valid", "test"):  # now, not after an hour on valid
+        data_files(args.data_dir / "curated" / split, "--data_dir")
     folder = run_folder(run)
     limit = predict_and_score(args.run_dir, folder, args.data_dir, "valid", predict_flags)
     me, checkpoint = processes(), None

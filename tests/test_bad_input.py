@@ -150,6 +150,15 @@ def prepared(checkout, tiny_data):
     return checkout
 
 
+def test_a_missing_split_is_told_before_any_prediction(prepared):
+    shutil.rmtree(prepared / "data/curated/test")
+    (prepared / "runs/x").mkdir(parents=True)
+    run_record = {"model_size": "tiny", "data_type": "curated-10", "timestamp": "x"}
+    (prepared / "runs/x/run.json").write_text(json.dumps(run_record))
+    evaluate = ("scripts/run_evaluate.sh", "--run_dir", "runs/x")
+    refused(prepared, *evaluate, says=["--data_dir data/curated/test", "no such folder"])
+
+
 def finetune(model, *flags):
     return (
         *("train/finetune.py", "--model_name_or_path", model, "--train_dir", "data/curated-10"),
