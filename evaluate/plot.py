@@ -19,7 +19,7 @@ from pathlib import Path
 
 from growth.command_line import InputError, argument_parser, run_script
 from growth.curves import SIGMA, growth_points, read_results, sizes_of
-from growth.files import check_writable, replacing, write_text
+from growth.files import check_writable
 from growth.layout import PLOTS, RESULTS
 from growth.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
 
@@ -87,18 +87,8 @@ def draw(
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
     with ProcessPoolExecutor() as pool:
-        for paths in pool.map(write, planned, repeat(plots_path), repeat(smoothed)):
+        for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(smoothed)):
             print(*paths, sep="\n", flush=True)
-
-
-def write(drawing: Drawing, plots_path: Path, smoothed: bool) -> tuple[Path, Path]:
-    """Write the numbers of a figure, and the figure."""
-    stem = plots_path / drawing.folder / drawing.stem
-    numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
-    write_text(numbers, drawing.table(smoothed).to_csv(index=False))
-    with replacing(figure) as temporary:
-        drawing.draw().savefig(temporary, format="png", dpi=150)
-    return numbers, figure
 
 
 if __name__ == "__main__":

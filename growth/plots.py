@@ -6,6 +6,7 @@ Figures are matplotlib's `Figure` objects, drawn by Agg; no state of pyplot is t
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from growth.abilities import ABILITIES, ABILITY_NAMES, OUT_OF_DOMAIN, ability_of
 from growth.command_line import InputError
 from growth.curves import AVERAGE, CURATED, OOD_AVERAGE, OTHER, SIGMA, SYNTHETIC, sizes_of, smooth
+from growth.files import replacing, write_text
 
 OVERALL, VERSUS, OOD, ALL = "overall", "curated_vs_synthetic-", "ood", "all"
 PLOT_TYPES = (OVERALL, f"{VERSUS}7b", f"{VERSUS}13b", OOD, ALL)
@@ -64,6 +66,15 @@ class Drawing:
                     ys = smooth(_log4(curve["samples"]), curve[key], steps=1)[1]
                     table.loc[curve.index, f"smoothed_{key}"] = ys.round(4)
         return table
+
+    def write(self, plots_path: Path, smoothed: bool) -> tuple[Path, Path]:
+        """Write the numbers and the figure below `plots_path`; returns where."""
+        stem = plots_path / self.folder / self.stem
+        numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
+        write_text(numbers, self.table(smoothed).to_csv(index=False))
+        with replacing(figure) as temporary:
+            self.draw().savefig(temporary, format="png", dpi=150)
+        return numbers, figure
 
 
 def drawings(points: pd.DataFrame, plot_type: str, smoothed: bool = False) -> list[Drawing]:
