@@ -4,7 +4,7 @@
 #   bash scripts/demo.sh [--quick] [--seed N]
 #
 # Makes the environment and a sample data set (data/sample), tunes the pocket model (train/pocket) on
-# growing settings, predicts, scores, chooses checkpoints, and draws evaluate/plots. Some 5 minutes
+# growing settings, predicts, scores, chooses checkpoints, and draws evaluate/plots. 5 to 6 minutes
 # on two cores once the packages are there.
 # --quick takes two settings and one epoch, under 2 minutes; it has a curve of its own, pocket-quick.
 # --seed N draws other samples for the settings, in another order; its runs stand beside the others
