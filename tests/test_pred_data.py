@@ -84,11 +84,23 @@ def test_every_prediction_can_be_scored_and_is_small(place, quiet):
 
 
 KILLED_TEN_TIMES = """
-import os, pathlib, random, signal, sys, time
+import glob, os, random, signal, sys, time
 sys.path.insert(0, "evaluate")
 import torch
 from predict import main
 import growth.pred_data, growth.engines  # once, before the forks
+
+def partial_files():
+    return glob.glob(f"{sys.argv[2]}/**/*.partial", recursive=True)
+
+def noted():
+    try:
+        return sum(map(os.path.getsize, partial_files()))
+    except FileNotFoundError:  # it has just become whole
+        return 0
+
+def running(child):
+    return not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 chance = random.Random(int(sys.argv[1]))
 kills = finished = left_something = 0
@@ -98,11 +110,16 @@ while kills < 10:
         sys.stdout = sys.stderr = open(os.devnull, "w")
         main(sys.argv[3:])
         os._exit(0)
-    time.sleep(chance.uniform(0.1, 0.8))
+    if kills % 2:  # right after a batch, however fast the machine is
+        before = noted()
+        while running(child) and (now := noted()) <= before:
+            before = now
+    else:  # at any time
+        time.sleep(chance.uniform(0.1, 0.8))
     os.kill(child, signal.SIGKILL)
     killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
     kills += killed
-    left_something += any(pathlib.Path(sys.argv[2]).rglob("*.partial"))
+    left_something += bool(partial_files())
     if not killed:  # done before the kill came: one more run to kill
         finished += 1
         os.rename(sys.argv[2], f"{sys.argv[2]}-{finished}")
