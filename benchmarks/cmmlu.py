@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from growth.benchmarks import Subject
-from growth.cmmlu import CMMLU, HEADER, SUBJECTS
-from growth.command_line import argument_parser, positive_int, run_script
+from growth.core.cli import argument_parser, positive_int, run_script
+from growth.tasks.cmmlu import CMMLU, HEADER, SUBJECTS
+from growth.tasks.task import Subject
 
 WAYS = ("ours", "published", "lm_eval")
 LETTERS = ("A", "B", "C", "D")
@@ -85,7 +85,8 @@ def make_model(tokenizer: Path, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from growth.models import load_tokenizer, save_tokenizer
+    from growth.export.checkpoint_files import save_tokenizer
+    from growth.model.loading import load_tokenizer
 
     chat = load_tokenizer(str(tokenizer))
     torch.manual_seed(0)
@@ -123,7 +124,7 @@ def measure(way: str, shots: str, args: argparse.Namespace) -> dict[str, Any]:
     """CPU seconds, peak memory and letters of one way; runs in a process of its own."""
     import torch
 
-    from growth.models import load_model, load_tokenizer
+    from growth.model.loading import load_model, load_tokenizer
 
     torch.set_num_threads(1)
     subjects = {}
@@ -145,9 +146,9 @@ def ours(
     model: Any, chat: Any, subjects: dict[str, Subject], shots: int, args: argparse.Namespace
 ) -> Callable[[], Answers]:
     """This repository's runner."""
-    from growth.asking import ControlForm, Examinee
+    from growth.inference.prompting import ControlFormat, LetterScorer
 
-    examinee = Examinee(model, ControlForm(chat, "answer"), MAX_LENGTH, 2048)
+    examinee = LetterScorer(model, ControlFormat(chat, "answer"), MAX_LENGTH, 2048)
 
     def ask() -> Answers:
         return {
@@ -167,10 +168,10 @@ def published(
     """One question at a time; every logit of every token."""
     import torch
 
-    from growth.asking import ControlForm
-    from growth.asking import ask as build
+    from growth.inference.prompting import ControlFormat
+    from growth.inference.prompting import ask as build
 
-    form = ControlForm(chat, "answer")
+    form = ControlFormat(chat, "answer")
 
     @torch.inference_mode()
     def ask() -> Answers:

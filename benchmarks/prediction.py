@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from growth.command_line import InputError, argument_parser, positive_int, run_script
-from growth.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.core.cli import argument_parser, positive_int, run_script
+from growth.core.errors import InputError
+from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
 
 PUBLISHED, TODAY, OURS = "published", "on today's generate", "ours"
 RAMBLES, AT_ONCE, PERPLEXITY = "rambles", "answers at once", "perplexity"
@@ -108,10 +109,12 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from growth.attention import VARLEN, attending
-    from growth.batches import tokenised
-    from growth.forward import supervised_logits
-    from growth.models import load_tokenizer, save_tokenizer
+    from growth.core.options import VARLEN
+    from growth.export.checkpoint_files import save_tokenizer
+    from growth.model.loading import load_tokenizer
+    from growth.packing.attention import attending
+    from growth.packing.batches import tokenised
+    from growth.packing.forward import supervised_logits
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -131,7 +134,7 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
             start = step * TUNING_LINES % len(examples)
             group = examples[start : start + TUNING_LINES]
             with attending(model, VARLEN):
-                supervised = supervised_logits(model, group, flat=True)
+                supervised = supervised_logits(model, group, packed=True)
             torch.nn.functional.cross_entropy(supervised.logits, supervised.targets).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -154,8 +157,9 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     import torch
     from transformers.utils import logging
 
-    from growth.models import load_model, load_tokenizer
-    from growth.prediction import Decoding, Predictor
+    from growth.core.options import DecodingOptions
+    from growth.inference.predictor import Predictor
+    from growth.model.loading import load_model, load_tokenizer
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -164,7 +168,7 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     model = load_model(source, torch.float32, chat).eval()
     files = questions(args, task)
     if path == OURS:
-        predictor = Predictor(model, chat, Decoding(max_new_tokens=args.max_new_tokens))
+        predictor = Predictor(model, chat, DecodingOptions(max_new_tokens=args.max_new_tokens))
         predict: Callable[[list[Record]], list[Any]] = predictor.predict
     else:
         paths = published_perplexities if task == PERPLEXITY else published_answers
@@ -222,7 +226,7 @@ def published_perplexities(
     """Each choice apart behind its context, logits of all tokens."""
     import torch
 
-    from growth.likelihood import continuation_example
+    from growth.inference.loglikelihood import continuation_example
 
     for line in lines:
         context = chat.encode_prompt(line["messages"][:-1])
@@ -238,7 +242,7 @@ def published_perplexities(
 
 def answered(line: Record, prediction: Record) -> Any:
     """What the score reads of a prediction: the letter, or the choices' perplexities."""
-    from growth.answers import read_letter
+    from growth.scoring.verdicts import read_letter
 
     if line["question_format"] == 1:
         return prediction["generated_ppl"]

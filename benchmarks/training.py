@@ -28,10 +28,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from growth.command_line import InputError, argument_parser, positive_int, run_script
-from growth.files import write_json
-from growth.layout import now
-from growth.records import read_training_files
+from growth.core.cli import argument_parser, positive_int, run_script
+from growth.core.errors import InputError
+from growth.core.files import write_json
+from growth.data.records import read_training_files
+from growth.runs.record import now
 
 LOOPS = ("ours", "published", "trl")
 WARM_UP_SAMPLES = 8

@@ -3,7 +3,7 @@
 All run through the same `Trainer.train()`: its callbacks, gradient clip, fused AdamW and schedule.
 They differ in how the samples of an optimizer step become tensors, and losses:
 
-- ours: `InstructionTrainer`, a flattened row a micro-batch, logits of supervised tokens only.
+- ours: `InstructionTrainer`, a packed row a micro-batch, logits of supervised tokens only.
 - published: rows padded on the right to the longest of a batch of 8, activations computed again in
   the backward pass, logits and loss of every token inside the model.
 - trl: SFTTrainer with packing (best fit, decreasing), packs of `--max_length` tokens.
@@ -23,12 +23,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from growth.batches import Example, padded, supervised_tokens, tokenised_files
-from growth.chat import ChatTokenizer
-from growth.devices import choose_compute
-from growth.models import load_tokenizer
-from growth.records import read_training_files
-from growth.training import Hyperparameters, InstructionTrainer
+from growth.core.device import choose_compute
+from growth.core.options import Hyperparameters
+from growth.data.records import read_training_files
+from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.loading import load_tokenizer
+from growth.packing.batches import Example, pad_rows, supervised_tokens, tokenised_files
+from growth.training.trainer import InstructionTrainer
 
 PUBLISHED_BATCH = 8  # samples a GPU and step, as published; padded to the longest of these
 LEARNING_RATE = 1e-5
@@ -248,7 +249,7 @@ def published_loop(
     def batch_of(step: list[Example]) -> dict[str, Any]:
         starts = range(0, len(step), PUBLISHED_BATCH)
         return {
-            "micro_batches": [padded(step[s : s + PUBLISHED_BATCH], chat.pad_id) for s in starts]
+            "micro_batches": [pad_rows(step[s : s + PUBLISHED_BATCH], chat.pad_id) for s in starts]
         }
 
     steps.batch_of = batch_of

@@ -10,10 +10,10 @@ and so on. `--data_type all` builds the 19 settings.
 from collections.abc import Sequence
 from pathlib import Path
 
-from growth.command_line import argument_parser, run_script
-from growth.files import replacing, write_json_lines
-from growth.records import Record
-from growth.settings import DATA_TYPES, build_setting
+from growth.core.cli import argument_parser, run_script
+from growth.core.files import replacing, write_json_lines
+from growth.data.records import Record
+from growth.data.settings import DATA_TYPES, build_setting
 
 
 def main(argv: Sequence[str] | None = None) -> None:

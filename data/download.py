@@ -22,8 +22,8 @@ mirror is used, the counts are checked.
 from collections.abc import Sequence
 from pathlib import Path
 
-from growth.command_line import argument_parser, run_script
-from growth.downloads import DATASETS, provide
+from growth.core.cli import argument_parser, run_script
+from growth.data.hub import DATASETS, provide
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ pipeline runs and that abilities can grow, and its numbers are not comparable wi
 from collections.abc import Sequence
 from pathlib import Path
 
-from growth.command_line import argument_parser, run_script
+from growth.core.cli import argument_parser, run_script
 from growth.sample.world import write_sample
 
 

@@ -13,14 +13,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from growth.command_line import (
-    InputError,
-    add_model_flags,
+from growth.core.cli import (
+    add_options,
     argument_parser,
+    options_from,
     positive_float,
     positive_int,
     run_script,
 )
+from growth.core.errors import InputError
+from growth.core.options import ModelOptions
 
 NO_SYSTEM = (
     "the format has no system message, and the model was not trained with any; put what you want "
@@ -54,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model_name_or_path", required=True, help="folder, LoRA patch, hub id or .gguf"
     )
-    add_model_flags(parser)
+    add_options(parser, ModelOptions)
     parser.add_argument(
         "--temperature", type=positive_float, help="sample at this temperature; default: greedy"
     )
@@ -96,19 +98,20 @@ def load_dialogue(args: argparse.Namespace) -> Any:
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
-    from growth.devices import choose_compute
-    from growth.dialogue import Dialogue, Sampling
-    from growth.models import find_model, load_model, load_tokenizer
+    from growth.core.device import choose_compute
+    from growth.inference.chat_session import ChatSession, Sampling
+    from growth.model.loading import load_model, load_tokenizer
+    from growth.model.source import find_model
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    source = find_model(args.model_name_or_path, options_from(args, ModelOptions))
     compute = choose_compute(args.precision)
     chat = load_tokenizer(source)
     model = load_model(source, compute.dtype, chat).to(compute.device).eval()
     set_seed(args.seed)
     names = Sampling.__dataclass_fields__
-    return Dialogue(model, chat, Sampling(**{n: v for n, v in vars(args).items() if n in names}))
+    return ChatSession(model, chat, Sampling(**{n: v for n, v in vars(args).items() if n in names}))
 
 
 def tell(piece: str) -> None:

@@ -14,9 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from growth.command_line import InputError, add_model_flags, argument_parser, run_script
-from growth.files import check_writable, read_json, replacing
-from growth.layout import RESULTS, RESULTS_SUFFIX, is_complete, read_run, run_folder, trainer_state
+from growth.core.cli import add_options, argument_parser, options_from, run_script
+from growth.core.errors import InputError
+from growth.core.files import check_writable, read_json, replacing
+from growth.core.options import ModelOptions
+from growth.runs.checkpoints import is_complete, trainer_state
+from growth.runs.layout import RESULTS, RESULTS_SUFFIX, run_folder
+from growth.runs.record import read_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model_name_or_path", required=True, help="checkpoint, folder, LoRA patch or hub id"
     )
-    add_model_flags(parser)
+    add_options(parser, ModelOptions)
     parser.add_argument("--output_dir", type=Path, help="a new folder for weights and all else")
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="a file for llama.cpp")
     parser.add_argument(
@@ -91,15 +95,16 @@ def export(args: argparse.Namespace, results: dict[str, Any]) -> None:
     """Load the model, write the folder and the file asked for."""
     from transformers.utils import logging as transformers_logging
 
-    from growth.chat_template import fitting_template
-    from growth.devices import DTYPES
-    from growth.export import portable_form
-    from growth.gguf_export import write_gguf
-    from growth.models import find_model, load_model, load_tokenizer, save_tokenizer
+    from growth.core.device import DTYPES
+    from growth.export.chat_template import fitting_template
+    from growth.export.checkpoint_files import portable_form, save_tokenizer
+    from growth.export.gguf import write_gguf
+    from growth.model.loading import load_model, load_tokenizer
+    from growth.model.source import find_model
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    source = find_model(args.model_name_or_path, args.base_model, args.trust_remote_code)
+    source = find_model(args.model_name_or_path, options_from(args, ModelOptions))
     chat = load_tokenizer(source)
     model = load_model(source, DTYPES[args.precision], chat)
     if args.output_dir is not None:
@@ -117,8 +122,8 @@ def export(args: argparse.Namespace, results: dict[str, Any]) -> None:
 
 def write_card_of(checkpoint: Path, folder: Path, results: dict[str, Any]) -> None:
     """The card of a checkpoint of ours, to `folder`; nothing for any other model."""
-    from growth.export import last_evaluation
-    from growth.model_card import write_card
+    from growth.export.checkpoint_files import last_evaluation
+    from growth.export.model_card import write_card
 
     run = read_run(checkpoint.resolve().parent)
     if run is not None and is_complete(checkpoint):

@@ -17,11 +17,12 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from growth.command_line import InputError, argument_parser, run_script
-from growth.curves import SIGMA, growth_points, read_results, sizes_of
-from growth.files import check_writable
-from growth.layout import PLOTS, RESULTS
-from growth.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
+from growth.core.cli import argument_parser, run_script
+from growth.core.errors import InputError
+from growth.core.files import check_writable
+from growth.report.curves import SIGMA, growth_points, read_results, sizes_of
+from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
+from growth.runs.layout import PLOTS, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,17 +20,25 @@ from typing import Any
 
 from tqdm import tqdm
 
-from growth.command_line import add_model_flags, argument_parser, positive_int, run_script
-from growth.files import check_writable, write_json
-from growth.layout import PREDICTIONS, RUN_RECORD, provenance
-from growth.processes import Processes, processes
-from growth.records import Record, check_evaluation, data_files, read_records
+from growth.core.cli import (
+    add_options,
+    argument_parser,
+    options_from,
+    positive_int,
+    run_script,
+)
+from growth.core.distributed import DistributedState, distributed_state
+from growth.core.files import check_writable, write_json
+from growth.core.options import PRECISIONS, DecodingOptions, ModelOptions
+from growth.data.records import Record, check_evaluation, data_files, read_records
+from growth.runs.layout import PREDICTIONS, RUN_RECORD
+from growth.runs.record import provenance
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, predict what is missing."""
     predict(parse_args(argv))
-    processes().leave()
+    distributed_state().leave()
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -41,14 +49,14 @@ def predict(args: argparse.Namespace) -> None:
     }
     check_writable(args.pred_data_path, "--pred_data_path")
     # Imported here and below: flags and data files are checked before torch takes its seconds.
-    from growth.engines import check_engine
-    from growth.pred_data import models_named
+    from growth.inference.backends import check_backend
+    from growth.inference.prediction_store import resolve_models
 
-    check_engine(args.engine)
-    named = [models_named(n, args.model_size, args.tag) for n in args.model_name_or_path]
-    me = processes()
+    check_backend(args.backend)
+    named = [resolve_models(n, args.model_size, args.tag) for n in args.model_name_or_path]
+    state = distributed_state()
     for name, run in itertools.chain(*named):
-        predict_model(name, run, files, args, me)
+        predict_model(name, run, files, args, state)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,47 +77,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model_size", help="of a model that is not one of our runs, such as 7b")
     parser.add_argument("--tag", help="a name for a model that is not one of our runs")
-    add_model_flags(parser)
-    parser.add_argument(
-        "--max_length", type=positive_int, default=2048, help="tokens of prompt and answer together"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=positive_int, default=1024, help="tokens of an answer, at most"
-    )
-    parser.add_argument(
-        "--full_responses",
-        action="store_true",
-        help="let answers end by themselves even where the score only reads a letter; by default "
-        "those stop once they can't be a single letter any more",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("batched", "continuous", "vllm"),
-        default="batched",
-        help="what generates answers: our batches; transformers' continuous batching, for GPUs and "
-        "long answers; or vLLM, if it is installed",
-    )
-    parser.add_argument(
-        "--batch_size", type=positive_int, default=64, help="answers generated at once, at most"
-    )
-    parser.add_argument(
-        "--tokens_per_batch",
-        type=positive_int,
-        default=2048,
-        help="tokens of prompts and choices computed at once",
-    )
-    parser.add_argument(
-        "--cache_tokens",
-        type=positive_int,
-        help="tokens of prompts and answers whose keys and values are held at once; default: as "
-        "many as the device's memory has room for",
-    )
+    add_options(parser, ModelOptions)
+    add_options(parser, DecodingOptions)
     parser.add_argument(
         "--limit", type=positive_int, help="only the first N lines a file; marks the output's name"
     )
-    parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the model"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the model")
     return parser.parse_args(argv)
 
 
@@ -118,16 +91,21 @@ def predict_model(
     run: dict[str, Any],
     files: dict[str, list[Record]],
     args: argparse.Namespace,
-    me: Processes,
+    state: DistributedState,
 ) -> None:
     """Write the predictions of one model that are not there yet."""
-    from growth.models import find_model, fingerprint
-    from growth.pred_data import missing_files, predict_files, prediction_folder, record_cuts
-    from growth.prediction import Decoding
+    from growth.inference.prediction_store import (
+        missing_files,
+        predict_files,
+        prediction_folder,
+        record_cuts,
+    )
+    from growth.inference.predictor import Decoding
+    from growth.model.source import find_model, fingerprint
 
     given = {k: v for k, v in vars(args).items() if k in Decoding.__dataclass_fields__}
     decoding = Decoding(**given)
-    source = find_model(name, args.base_model, args.trust_remote_code)
+    source = find_model(name, options_from(args, ModelOptions))
     run = run | {
         "limit": args.limit,
         "split": args.split or args.eval_data_path.resolve().name,
@@ -138,11 +116,11 @@ def predict_model(
     folder = prediction_folder(args.pred_data_path, run)
     missing = missing_files(folder, run, files)
     if not missing:
-        if me.is_first:
+        if state.is_main_process:
             print(f"{folder}: all {len(files)} files are there")
         return
     predictor, compute = load_predictor(source, decoding, args.precision)
-    if me.is_first:
+    if state.is_main_process:
         print(compute.describe(), file=sys.stderr)
         if not (folder / RUN_RECORD).exists():
             write_json(folder / RUN_RECORD, run | {"device": compute.describe()} | provenance())
@@ -150,10 +128,10 @@ def predict_model(
     # Its unit is work, not lines: these differ a thousandfold.
     layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(
-        desc=run["checkpoint"], bar_format=layout, smoothing=0, disable=not me.is_first
+        desc=run["checkpoint"], bar_format=layout, smoothing=0, disable=not state.is_main_process
     ) as bar:
-        predict_files(predictor, folder, missing, me, bar)
-    if me.is_first:
+        predict_files(predictor, folder, missing, state, bar)
+    if state.is_main_process:
         total = sum(map(len, missing.values()))
         print(f"{folder}: {len(missing)} files predicted, {total:,} lines, {cut:,} prompts cut")
 
@@ -162,16 +140,16 @@ def load_predictor(source: Any, decoding: Any, precision: str) -> tuple[Any, Any
     """The model, ready to predict, and what it computes on."""
     from transformers.utils import logging as transformers_logging
 
-    from growth.devices import choose_compute
-    from growth.engines import generator_of
-    from growth.models import load_model, load_tokenizer
-    from growth.prediction import Predictor
+    from growth.core.device import choose_compute
+    from growth.inference.backends import generator_of
+    from growth.inference.predictor import Predictor
+    from growth.model.loading import load_model, load_tokenizer
 
     transformers_logging.set_verbosity_error()
     compute = choose_compute(precision)
     chat = load_tokenizer(source)
     model = load_model(source, compute.dtype, chat).to(compute.device)
-    generate = generator_of(decoding.engine, model, chat, source.name, decoding.max_length)
+    generate = generator_of(decoding.backend, model, chat, source.name, decoding.max_length)
     return Predictor(model, chat, decoding, generate), compute
 
 

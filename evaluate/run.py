@@ -15,10 +15,12 @@ import predict
 import score
 import select_checkpoint
 
-from growth.command_line import InputError, argument_parser, run_script
-from growth.layout import PREDICTIONS, RESULTS, RUN_RECORD, read_run, run_folder
-from growth.processes import processes
-from growth.records import data_files
+from growth.core.cli import argument_parser, run_script
+from growth.core.distributed import distributed_state
+from growth.core.errors import InputError
+from growth.data.records import data_files
+from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
+from growth.runs.record import read_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         data_files(args.data_dir / "curated" / split, "--data_dir")
     folder = run_folder(run)
     limit = predict_and_score(args.run_dir, folder, args.data_dir, "valid", predict_flags)
-    me, checkpoint = processes(), None
-    if me.is_first:
+    state, checkpoint = distributed_state(), None
+    if state.is_main_process:
         choices = select_checkpoint.choose(RESULTS / "valid" / folder)
         (choice,) = (choice for choice in choices if choice["limit"] == limit)
         print("chosen:", select_checkpoint.description(choice), flush=True)
         checkpoint = choice["checkpoint"]
-    checkpoint = me.gather(checkpoint)[0]
+    checkpoint = state.gather(checkpoint)[0]
     predict_and_score(args.run_dir / checkpoint, folder, args.data_dir, "test", predict_flags)
-    me.leave()
+    state.leave()
 
 
 def predict_and_score(
@@ -57,7 +59,7 @@ def predict_and_score(
     flags += ["--eval_data_path", str(data_dir / "curated" / split), *predict_flags]
     args = predict.parse_args(flags)
     predict.predict(args)
-    if processes().is_first:
+    if distributed_state().is_main_process:
         predictions, results = (str(base / split / folder) for base in (PREDICTIONS, RESULTS))
         score.main(["--pred_data_path", predictions, "--results_path", results, "--details"])
     return args.limit

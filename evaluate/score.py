@@ -14,11 +14,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from growth.command_line import InputError, argument_parser, run_script
-from growth.files import check_writable, read_json, write_json, write_json_lines
-from growth.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
-from growth.records import check_prediction, read_records
-from growth.scoring import Verdict, judge, score_file, summarise
+from growth.core.cli import argument_parser, run_script
+from growth.core.errors import InputError
+from growth.core.files import check_writable, read_json, write_json, write_json_lines
+from growth.data.records import check_prediction, read_records
+from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
+from growth.scoring.results import score_file, summarise
+from growth.scoring.verdicts import Verdict, judge
 
 # What a results file repeats of the record beside the predictions.
 RUN_FIELDS = (

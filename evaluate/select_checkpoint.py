@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from growth.command_line import InputError, argument_parser, run_script
-from growth.files import read_json, write_json
-from growth.layout import RESULTS, RESULTS_SUFFIX, run_folder, selection_name
-from growth.selection import select
+from growth.core.cli import argument_parser, run_script
+from growth.core.errors import InputError
+from growth.core.files import read_json, write_json
+from growth.runs.layout import RESULTS, RESULTS_SUFFIX, run_folder, selection_name
+from growth.scoring.checkpoint_selection import select
 
 NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs")
 

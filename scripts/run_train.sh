@@ -49,8 +49,8 @@ done
 python - "$data_type" <<'PYTHON'
 import sys
 
-from growth.command_line import run_script
-from growth.settings import recipe_of
+from growth.core.cli import run_script
+from growth.data.settings import recipe_of
 
 run_script(lambda _: recipe_of(sys.argv[1]))
 PYTHON

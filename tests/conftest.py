@@ -110,10 +110,10 @@ def read_lines(path):
 
 def greedy_answers(model, prompts, stop_ids=frozenset(), pad_id=0):
     """The answers to `prompts`, computed together, in order."""
-    from growth.forward import can_flatten
-    from growth.generation import Generator, Limits
+    from growth.inference.generation import Generator, Limits
+    from growth.packing.forward import supports_packing
 
-    generator = Generator(model, stop_ids, [1], pad_id, can_flatten(model))
+    generator = Generator(model, stop_ids, [1], pad_id, supports_packing(model))
     answers = dict(generator.answers(prompts, Limits()))
     return [answers[index] for index in range(len(prompts))]
 
@@ -148,7 +148,7 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A data folder in DoIT's layout: 4 lines an ability to train, 3 to validate, 2 to test."""
-    from growth.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
+    from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
 
     data = tmp_path_factory.mktemp("data")
     for ability in ABILITIES + OUT_OF_DOMAIN:

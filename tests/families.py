@@ -321,8 +321,8 @@ def make_chinese_llama_plus(folder):
 
 def make_gguf(folder, make=make_chinese_llama):
     """One file of another family, which transformers unpacks; returns its path."""
-    from growth.gguf_export import write_gguf
-    from growth.models import load_model, load_tokenizer
+    from growth.export.gguf import write_gguf
+    from growth.model.loading import load_model, load_tokenizer
 
     make(folder)
     chat = load_tokenizer(folder)

@@ -254,8 +254,8 @@ def test_a_place_that_cannot_be_written_to(prepared, command):
 
 
 def test_a_folder_without_permission_is_told_before_any_work(tmp_path, monkeypatch):
-    from growth.command_line import InputError
-    from growth.files import check_writable
+    from growth.core.errors import InputError
+    from growth.core.files import check_writable
 
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match=r"--output_dir .*no permission to write"):

@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 from torch.nn.functional import normalize, silu
 
-from growth.baichuan import alibi_slopes
-from growth.batches import padded
-from growth.command_line import InputError
-from growth.generation import Prompt
-from growth.models import bounded_length, find_model, load_model, load_tokenizer
+from growth.core.errors import InputError
+from growth.core.options import ModelOptions
+from growth.inference.generation import Prompt
+from growth.model.baichuan import alibi_slopes
+from growth.model.loading import bounded_length, load_model, load_tokenizer
+from growth.model.source import find_model
+from growth.packing.batches import pad_rows
 
 MODELS = {
     "baichuan2-7b": {},
@@ -98,7 +100,7 @@ def test_logits_are_those_of_the_equations(baichuan):
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
     # padded on either side, and token by token out of a cache
     examples = [{"input_ids": torch.tensor(ids)} for ids in (IDS, IDS[:3])]
-    batch = padded([e | {"labels": e["input_ids"]} for e in examples], 0)
+    batch = pad_rows([e | {"labels": e["input_ids"]} for e in examples], 0)
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert (logits[1, :3, :rows] - expected[:3]).abs().max() < 1e-4 * expected.abs().max()
     prompts = [Prompt(IDS, 4), Prompt(IDS[:3], 4)]
@@ -153,6 +155,6 @@ def test_code_of_a_model_folder_runs_only_if_asked_for(tmp_path, tiny_model):
         with pytest.raises(InputError, match=r"can't be loaded.*--trust_remote_code"):
             load()
     assert not (tmp_path / "was-run").exists()
-    model = load_model(find_model(odd, trust_remote_code=True), torch.float32, chat)
+    model = load_model(find_model(odd, ModelOptions(trust_remote_code=True)), torch.float32, chat)
     assert type(model).__name__ == "OddForCausalLM"
     assert (tmp_path / "was-run").exists()

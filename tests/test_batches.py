@@ -17,12 +17,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from growth.attention import PER_SAMPLE, VARLEN
-from growth.batches import flattened, micro_batches, padded, supervised_tokens
-from growth.chat import IGNORED_LABEL
-from growth.forward import can_flatten
-from growth.generation import Prompt
-from growth.training import summed_loss
+from growth.core.options import PER_SAMPLE, VARLEN
+from growth.inference.generation import Prompt
+from growth.model.chat_tokenizer import IGNORED_LABEL
+from growth.packing.batches import micro_batches, pack_row, pad_rows, supervised_tokens
+from growth.packing.forward import supports_packing
+from growth.training.step import summed_loss
 
 SMALL = {
     "vocab_size": 97,
@@ -82,10 +82,10 @@ def loss_and_gradients(model, loss):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_flattened_equals_padded(name):
     model = small_model(name)
-    expected, gradients = loss_and_gradients(model, padded_loss(model, padded(examples(), 0)))
-    assert can_flatten(model)
+    expected, gradients = loss_and_gradients(model, padded_loss(model, pad_rows(examples(), 0)))
+    assert supports_packing(model)
     model.set_attn_implementation(VARLEN)
-    loss, ours = loss_and_gradients(model, summed_loss(model, examples(), flat=True))
+    loss, ours = loss_and_gradients(model, summed_loss(model, examples(), packed=True))
     assert loss == pytest.approx(expected, rel=1e-6)
     for parameter, gradient in gradients.items():
         scale = gradient.abs().max().clamp(min=1e-6)
@@ -96,16 +96,16 @@ def test_flattened_equals_padded(name):
 def test_without_boundaries_samples_see_each_other(name, monkeypatch):
     """The negative control: the equality above, to 1e-6, is not for free."""
     model = small_model(name)
-    expected = padded_loss(model, padded(examples(), 0)).item()
+    expected = padded_loss(model, pad_rows(examples(), 0)).item()
 
     def without_boundaries(group):
-        batch = flattened(group)
+        batch = pack_row(group)
         return batch | {"boundaries": batch["boundaries"][[0, -1]]}
 
-    monkeypatch.setattr("growth.forward.flattened", without_boundaries)
-    assert not can_flatten(model)
+    monkeypatch.setattr("growth.packing.forward.packed", without_boundaries)
+    assert not supports_packing(model)
     model.set_attn_implementation(VARLEN)
-    assert summed_loss(model, examples(), flat=True).item() != pytest.approx(expected, rel=1e-4)
+    assert summed_loss(model, examples(), packed=True).item() != pytest.approx(expected, rel=1e-4)
 
 
 OTHERS = {
@@ -128,13 +128,13 @@ def test_any_other_architecture_trains_and_answers_all_the_same(name):
     """Flattened where samples stay apart, padded otherwise; the loss is that of the padded loop."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(OTHERS[name]).float().eval()
-    expected = padded_loss(model, padded(examples(), 0)).item()
-    flat = can_flatten(model)
+    expected = padded_loss(model, pad_rows(examples(), 0)).item()
+    packed = supports_packing(model)
     if name in ("bloom-alibi", "gemma2-softcap"):
-        assert not flat
-    if flat:
+        assert not packed
+    if packed:
         model.set_attn_implementation(VARLEN)
-    assert summed_loss(model, examples(), flat).item() == pytest.approx(expected, rel=1e-5)
+    assert summed_loss(model, examples(), packed).item() == pytest.approx(expected, rel=1e-5)
     model.set_attn_implementation("eager")
     prompts = [Prompt(list(range(5, 5 + n)), 4) for n in (3, 9)]
     together = greedy_answers(model, prompts)
@@ -144,7 +144,7 @@ def test_any_other_architecture_trains_and_answers_all_the_same(name):
 
 
 def test_an_architecture_that_asks_for_more_is_refused():
-    from growth.attention import varlen_attention
+    from growth.packing.attention import varlen_attention
 
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(NotImplementedError, match="softcap"):
@@ -172,11 +172,11 @@ def reference_varlen(query, key, value, starts, _, longest, __, *, scale, window
 def test_the_kernel_is_asked_for_the_same_attention(name, monkeypatch):
     """What a GPU's kernel gets, computed here by the kernel's documented meaning."""
     model = small_model(name)
-    expected = padded_loss(model, padded(examples(), 0)).item()
-    monkeypatch.setattr("growth.attention._has_kernel", lambda query: True)
-    monkeypatch.setattr("growth.attention.varlen_attn", reference_varlen)
+    expected = padded_loss(model, pad_rows(examples(), 0)).item()
+    monkeypatch.setattr("growth.packing.attention._has_kernel", lambda query: True)
+    monkeypatch.setattr("growth.packing.attention.varlen_attn", reference_varlen)
     model.set_attn_implementation(VARLEN)
-    assert summed_loss(model, examples(), flat=True).item() == pytest.approx(expected, rel=1e-6)
+    assert summed_loss(model, examples(), packed=True).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -187,7 +187,7 @@ def test_on_a_gpu_the_kernel_equals_per_sample_attention(name):
     for implementation in (VARLEN, PER_SAMPLE):
         model.set_attn_implementation(implementation)
         with torch.autocast("cuda", torch.bfloat16):
-            losses[implementation] = summed_loss(model, examples(), flat=True).item()
+            losses[implementation] = summed_loss(model, examples(), packed=True).item()
     assert losses[VARLEN] == pytest.approx(losses[PER_SAMPLE], rel=5e-3)
 
 
@@ -204,14 +204,14 @@ def test_micro_batches_keep_every_example_within_the_budget(max_tokens):
 def test_micro_batches_do_not_change_the_loss():
     model = small_model("llama")
     model.set_attn_implementation(VARLEN)
-    whole = summed_loss(model, examples(), flat=True).item()
-    parts = sum(summed_loss(model, g, flat=True).item() for g in micro_batches(examples(), 13))
+    whole = summed_loss(model, examples(), packed=True).item()
+    parts = sum(summed_loss(model, g, packed=True).item() for g in micro_batches(examples(), 13))
     assert parts == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_first_token_of_a_sample_carries_no_loss():
     ids = torch.tensor([5, 6, 7])
-    batch = flattened([{"input_ids": ids, "labels": ids}, {"input_ids": ids, "labels": ids}])
-    assert batch["keep"].tolist() == [0, 1, 3, 4]
+    batch = pack_row([{"input_ids": ids, "labels": ids}, {"input_ids": ids, "labels": ids}])
+    assert batch["logit_positions"].tolist() == [0, 1, 3, 4]
     assert batch["targets"].tolist() == [6, 7, 6, 7]
     assert supervised_tokens([{"input_ids": ids, "labels": ids}]) == 2

@@ -12,11 +12,11 @@ import sys
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
-from growth.agieval import AGIEval
-from growth.benchmarks import read_exam, score
-from growth.cmmlu import CATEGORIES, CHINA, SUBJECTS
-from growth.command_line import InputError
-from growth.downloads import read_table
+from growth.core.errors import InputError
+from growth.data.hub import read_table
+from growth.tasks.agieval import AGIEval
+from growth.tasks.cmmlu import CATEGORIES, CHINA, SUBJECTS
+from growth.tasks.task import read_exam, score
 
 LETTERS = "ABCD"
 
@@ -288,12 +288,12 @@ def with_template(tiny_model, folder, template):
 
 
 def test_a_model_is_asked_in_its_own_template(flags, tmp_path, tiny_model):
-    from growth.asking import NativeForm
-    from growth.models import load_tokenizer
+    from growth.inference.prompting import NativeFormat
+    from growth.model.loading import load_tokenizer
 
     model = with_template(tiny_model, tmp_path / "native", TEMPLATE)
     chat = load_tokenizer(model)
-    form = NativeForm(chat, "answer", str(model))
+    form = NativeFormat(chat, "answer", str(model))
     question = [{"role": "user", "content": "题目"}]
     text = "[user] 题目\n[assistant] "
     whole = chat.tokenizer(text + "B", add_special_tokens=False)["input_ids"]
@@ -359,7 +359,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("run", {script!r})
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-import growth.asking, growth.pred_data
+import growth.inference.prompting, growth.inference.prediction_store
 import transformers.models.llama.modeling_llama
 
 def begin(flags, **environment):

@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import copy_scripts, read_lines, run
 
-from growth.abilities import ABILITIES, OUT_OF_DOMAIN
+from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN
 
 EPOCHS = 6
 NAMES = [ability.name for ability in ABILITIES + OUT_OF_DOMAIN]

@@ -8,9 +8,9 @@ from conftest import read_lines, run, write_lines
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from growth.chat import IGNORED_LABEL, ChatTokenizer
-from growth.command_line import InputError
-from growth.models import load_model, load_tokenizer
+from growth.core.errors import InputError
+from growth.model.chat_tokenizer import IGNORED_LABEL, ChatTokenizer
+from growth.model.loading import load_model, load_tokenizer
 
 HOSTILE = "a<eot><user>b<assistant><pad></s><s><unk>"
 
@@ -51,9 +51,9 @@ def test_recorded_conversations_through_the_script(golden, conversations, checko
 
 
 def test_recorded_losses(golden, conversations):
-    from growth.attention import VARLEN
-    from growth.batches import supervised_tokens, tokenised
-    from growth.training import summed_loss
+    from growth.core.options import VARLEN
+    from growth.packing.batches import supervised_tokens, tokenised
+    from growth.training.step import summed_loss
 
     chat = load_tokenizer(golden / "tiny-llama")
     model = load_model(golden / "tiny-llama", torch.float32, chat)
@@ -62,7 +62,7 @@ def test_recorded_losses(golden, conversations):
         example = tokenised(recorded["messages"], chat, 2048)
         assert supervised_tokens([example]) == recorded["loss_tokens"]
         with torch.no_grad():
-            loss = summed_loss(model, [example], flat=True).item()
+            loss = summed_loss(model, [example], packed=True).item()
         assert loss == pytest.approx(recorded["loss_sum"], rel=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_letters_behind_a_common_prefix(tmp_path):
 
 
 def test_saved_tokenizer_gives_the_same_ids_and_a_class_others_know(golden, tmp_path):
-    from growth.models import save_tokenizer
+    from growth.export.checkpoint_files import save_tokenizer
 
     chat = load_tokenizer(golden / "tiny-llama")
     save_tokenizer(chat.tokenizer, tmp_path)

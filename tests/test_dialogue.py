@@ -10,10 +10,11 @@ import torch
 from conftest import ROOT, greedy_answers, run
 from test_bad_input import refused
 
-from growth.command_line import InputError
-from growth.dialogue import Dialogue, Sampling
-from growth.generation import Prompt
-from growth.models import load_model, load_tokenizer, save_tokenizer
+from growth.core.errors import InputError
+from growth.export.checkpoint_files import save_tokenizer
+from growth.inference.chat_session import ChatSession, Sampling
+from growth.inference.generation import Prompt
+from growth.model.loading import load_model, load_tokenizer
 
 QUESTION = "题目：下列哪一项正确？\nA. 甲"
 
@@ -53,7 +54,7 @@ def greedy(loaded, messages, tokens):
 
 
 def test_each_turn_is_answered_from_the_whole_conversation(loaded):
-    dialogue = Dialogue(*loaded, Sampling(max_new_tokens=12))
+    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=12))
     pieces = []
     first = dialogue.say(QUESTION, pieces.append)
     assert len(pieces) > 1  # told as it comes
@@ -69,7 +70,7 @@ def test_each_turn_is_answered_from_the_whole_conversation(loaded):
 
 def test_the_oldest_turns_go_when_there_is_no_room(loaded):
     model, chat = loaded
-    dialogue = Dialogue(*loaded, Sampling(max_new_tokens=3))
+    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=3))
     text = "春风又绿江南岸，明月何时照我还。" * 12
     tokens = len(chat.encode_content(text))
     assert model.config.max_position_embeddings == 256 < 6 * tokens
@@ -87,7 +88,7 @@ def test_the_oldest_turns_go_when_there_is_no_room(loaded):
 def test_sampling_depends_on_seed_and_flags(loaded):
     def said(seed, **flags):
         torch.manual_seed(seed)
-        return Dialogue(*loaded, Sampling(max_new_tokens=16, **flags)).say(QUESTION)
+        return ChatSession(*loaded, Sampling(max_new_tokens=16, **flags)).say(QUESTION)
 
     assert said(0, temperature=2.0) == said(0, temperature=2.0) != said(1, temperature=2.0)
     assert said(0, temperature=2.0, top_k=1) == said(1) == said(0)
@@ -95,7 +96,7 @@ def test_sampling_depends_on_seed_and_flags(loaded):
 
 
 def test_an_interrupted_answer_stays_as_far_as_it_was_told(loaded):
-    dialogue = Dialogue(*loaded, Sampling(max_new_tokens=30))
+    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=30))
 
     def interrupt(piece):
         raise KeyboardInterrupt

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from growth.abilities import ABILITY_NAMES
-from growth.downloads import AGIEVAL_SETS, DOIT_FULL
+from growth.data.abilities import ABILITY_NAMES
+from growth.data.hub import AGIEVAL_SETS, DOIT_FULL
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

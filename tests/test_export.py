@@ -11,13 +11,14 @@ from conftest import ROOT, read_lines, run
 from families import FAMILIES, make_chinese_llama_plus, random_strings
 from test_bad_input import refused
 
-from growth.abilities import ABILITIES, OUT_OF_DOMAIN
-from growth.chat_template import fitting_template
-from growth.command_line import InputError
-from growth.export import portable_form
-from growth.gguf_export import write_gguf
-from growth.layout import sha256
-from growth.models import find_model, load_model, load_tokenizer
+from growth.core.errors import InputError
+from growth.core.files import sha256
+from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN
+from growth.export.chat_template import fitting_template
+from growth.export.checkpoint_files import portable_form
+from growth.export.gguf import write_gguf
+from growth.model.loading import load_model, load_tokenizer
+from growth.model.source import find_model
 
 HARNESS = ROOT / "evaluate/harness"
 

@@ -12,14 +12,15 @@ from conftest import greedy_answers, line
 from families import FAMILIES, random_strings
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from growth.attention import VARLEN
-from growth.batches import micro_batches, tokenised
-from growth.chat import ASSISTANT, EOT, USER
-from growth.forward import can_flatten
-from growth.generation import Prompt
-from growth.models import load_model, load_tokenizer, save_tokenizer
-from growth.prediction import Decoding, Predictor
-from growth.training import summed_loss
+from growth.core.options import VARLEN, DecodingOptions
+from growth.export.checkpoint_files import save_tokenizer
+from growth.inference.generation import Prompt
+from growth.inference.predictor import Predictor
+from growth.model.chat_tokenizer import ASSISTANT, EOT, USER
+from growth.model.loading import load_model, load_tokenizer
+from growth.packing.batches import micro_batches, tokenised
+from growth.packing.forward import supports_packing
+from growth.training.step import summed_loss
 
 CONVERSATION = [
     {"role": "user", "content": " 题目：下列哪一项正确？\nA. 甲\n"},
@@ -71,18 +72,18 @@ def test_trains_packed_as_padded(loaded):
     name, chat, model = loaded
     samples = [tokenised(CONVERSATION[:n], chat, 60) for n in (2, 4, 2)]
     samples[2]["input_ids"] = samples[2]["input_ids"].flip(0)
-    flattens = can_flatten(model)
+    flattens = supports_packing(model)
     assert flattens == (name != "baichuan2-13b")  # ALiBi: padded rows, here and in training
-    padded = summed_loss(model, samples, flat=False, pad_id=chat.pad_id)
+    padded = summed_loss(model, samples, packed=False, pad_id=chat.pad_id)
     padded.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     if flattens:
         model.set_attn_implementation(VARLEN)
     groups = micro_batches(samples, 100)
-    flat = sum(summed_loss(model, group, flattens, chat.pad_id) for group in groups)
-    flat.backward()
-    assert flat.item() == pytest.approx(padded.item(), rel=1e-5)
+    packed = sum(summed_loss(model, group, flattens, chat.pad_id) for group in groups)
+    packed.backward()
+    assert packed.item() == pytest.approx(padded.item(), rel=1e-5)
     for parameter, tensor in model.named_parameters():
         if parameter in expected:
             scale = expected[parameter].abs().max().clamp(min=1e-6)
@@ -99,7 +100,7 @@ def test_predicts(loaded):
         line("math", "3", answer="3"),
         line("code", "x", 1, choices=["答案是：A", "return x", "甲"]),
     ]
-    predicted = Predictor(model, chat, Decoding(max_new_tokens=6)).predict(lines)
+    predicted = Predictor(model, chat, DecodingOptions(max_new_tokens=6)).predict(lines)
     prompt = chat.encode_prompt(lines[0]["messages"][:-1])
     with torch.no_grad():
         logits = model(torch.tensor([prompt + chat.letter_prefix])).logits[0, -1]

@@ -13,8 +13,9 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from growth.fast_tokenizer import disagreements, fast_tokenizer, random_texts
-from growth.models import load_tokenizer, save_tokenizer
+from growth.export.checkpoint_files import save_tokenizer
+from growth.export.fast_tokenizer import disagreements, fast_tokenizer, random_texts
+from growth.model.loading import load_tokenizer
 
 # Overlapping words, words of words, words that only a later merge or nothing at all can build.
 TIED = ("甲乙", "乙甲", "乙丙", "丙丁", "甲乙丙丁", "乙丁", "▁乙丁", "re", "retu", "丁一二")
@@ -50,7 +51,7 @@ def test_ranks_alone_do_not(monkeypatch):
     """The negative control: without the words cut out first, ties go wrong."""
     processor = processor_of("tied")
     texts = random_texts(processor, 5000)
-    monkeypatch.setattr("growth.fast_tokenizer._words_first", lambda scores: set())
+    monkeypatch.setattr("growth.export.fast_tokenizer._words_first", lambda scores: set())
     assert len(disagreements(fast_tokenizer(processor), processor, texts)) > 10
 
 

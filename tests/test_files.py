@@ -2,7 +2,7 @@
 
 import pytest
 
-from growth.files import replacing, write_json, write_text
+from growth.core.files import replacing, write_json, write_text
 
 
 def names(folder):

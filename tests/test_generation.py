@@ -17,19 +17,19 @@ from transformers import (
     Qwen2Config,
 )
 
-from growth.command_line import InputError
-from growth.engines import (
+from growth.core.errors import InputError
+from growth.inference.backends import (
     BATCHED,
     CONTINUOUS,
     VLLM,
-    check_engine,
+    backend_answers,
+    check_backend,
     continuous_generator,
-    engine_answers,
     vllm_generator,
 )
-from growth.forward import can_flatten
-from growth.generation import Generator, Limits, Prompt, _common_beginning, plan_batches
-from growth.key_values import buffered_cache, bytes_per_token
+from growth.inference.generation import Generator, Limits, Prompt, _common_beginning, plan_batches
+from growth.inference.kv_cache import buffered_cache, bytes_per_token
+from growth.packing.forward import supports_packing
 
 DEFAULT = Limits()
 STOP, PAD, VOCABULARY = 3, 0, 97
@@ -53,7 +53,7 @@ CONFIGS = {
         **SMALL, head_dim=8, sliding_window=6,
         layer_types=["sliding_attention", "full_attention"],
     ),
-    # can't be laid flat: ALiBi stands in for positions
+    # can't be laid packed: ALiBi stands in for positions
     "alibi": FalconConfig(
         vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         alibi=True, initializer_range=0.8,
@@ -65,7 +65,7 @@ CONFIGS = {
 }  # fmt: skip
 
 
-flattens = functools.cache(can_flatten)  # found out once, before a test watches the model
+flattens = functools.cache(supports_packing)  # found out once, before a test watches the model
 
 
 def make(name):
@@ -137,7 +137,8 @@ def test_answers_are_those_of_generate(name, limits, common):
 def test_where_buffers_serve():
     buffered = {name: buffered_cache(make(name)) is not None for name in CONFIGS}
     assert buffered == {name: name != "convolution" for name in CONFIGS}
-    assert {name: can_flatten(make(name)) for name in ("llama", "window", "gemma", "alibi")} == {
+    names = ("llama", "window", "gemma", "alibi")
+    assert {name: supports_packing(make(name)) for name in names} == {
         "llama": True, "window": True, "gemma": True, "alibi": False
     }  # fmt: skip
 
@@ -246,7 +247,7 @@ def test_continuous_batching_gives_the_same_answers(llama):
     asked[3].is_settled = lambda ids: len(ids) == 2
     batched = Generator(llama, frozenset({STOP}), [5], PAD, True).answers(asked, Limits())
     generate = continuous_generator(llama, frozenset({STOP}), PAD)
-    found = dict(engine_answers(generate, asked, frozenset({STOP})))
+    found = dict(backend_answers(generate, asked, frozenset({STOP})))
     assert found == {index: answer.ids for index, answer in batched}
     assert llama.config._attn_implementation == "sdpa"
 
@@ -264,7 +265,7 @@ def test_a_failed_request_is_raised(llama, monkeypatch, lost):
 
 def test_an_answer_that_breaks_off_is_raised():
     asked = [Prompt([4], 9), Prompt([5], 9)]
-    answers = engine_answers(lambda *_: [[7, STOP], [7]], asked, frozenset({STOP}))
+    answers = backend_answers(lambda *_: [[7, STOP], [7]], asked, frozenset({STOP}))
     assert next(answers) == (0, [7, STOP])
     with pytest.raises(RuntimeError, match="1 of 2"):
         next(answers)
@@ -272,11 +273,11 @@ def test_an_answer_that_breaks_off_is_raised():
 
 def test_an_engine_that_is_not_installed_is_told_before_a_model_is_loaded():
     for engine in (BATCHED, CONTINUOUS):
-        check_engine(engine)
+        check_backend(engine)
     if importlib.util.find_spec("vllm"):
         pytest.skip("vllm is here")
     with pytest.raises(InputError, match="pip install vllm"):
-        check_engine(VLLM)
+        check_backend(VLLM)
 
 
 def test_vllm_is_told_the_same_prompts_rooms_and_stops(monkeypatch):

@@ -8,10 +8,11 @@ from test_batches import CONFIGS, small_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from growth import attention, forward, prefixes
-from growth.batches import shared_prefixes
-from growth.forward import can_flatten
-from growth.likelihood import continuation_example, next_token_logits, perplexities
+from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
+from growth.packing import attention, forward
+from growth.packing import prefix_attention as prefixes
+from growth.packing.forward import supports_packing
+from growth.packing.prefix_sharing import shared_prefixes
 
 READ = [3, 1, 4]
 
@@ -41,7 +42,7 @@ def family(request):
 
 @pytest.mark.parametrize("max_tokens", [1, 60, 10_000])
 def test_next_tokens_behind_shared_prefixes_are_those_of_separate_forwards(family, max_tokens):
-    assert can_flatten(family)
+    assert supports_packing(family)
     prompts = sequences()
     logits = next_token_logits(family, prompts, READ, max_tokens)
     for prompt, row in zip(prompts, logits, strict=True):
@@ -74,18 +75,18 @@ def test_without_its_prefix_a_sample_is_another(family, monkeypatch):
     """The negative control: the equality above, to 1e-5, is not for free."""
     prompts = sequences()
     expected = [apart(family, prompt)[-1, READ].tolist() for prompt in prompts]
-    behind = attention.behind_prefixes
+    behind = attention.shared_prefix_attention
 
-    def behind_nothing(query, key, value, lengths, parents, *rest):
-        return behind(query, key, value, lengths, [None] * len(parents), *rest)
+    def behind_nothing(query, key, value, lengths, prefix_ids, *rest):
+        return behind(query, key, value, lengths, [None] * len(prefix_ids), *rest)
 
-    monkeypatch.setattr(attention, "behind_prefixes", behind_nothing)
+    monkeypatch.setattr(attention, "shared_prefix_attention", behind_nothing)
     logits = next_token_logits(family, prompts, READ, 10_000)
     worst = max(
         abs(a - b) for x, y in zip(logits, expected, strict=True) for a, b in zip(x, y, strict=True)
     )
     assert worst > 1e-2
-    assert not can_flatten(family)
+    assert not supports_packing(family)
 
 
 def test_a_family_that_cannot_share_is_computed_in_padded_rows():
@@ -94,7 +95,7 @@ def test_a_family_that_cannot_share_is_computed_in_padded_rows():
     model = AutoModelForCausalLM.from_config(config).eval()
     prompts = sequences()
     for row, prompt in zip(
-        next_token_logits(model, prompts, READ, 100, flat=False), prompts, strict=True
+        next_token_logits(model, prompts, READ, 100, packed=False), prompts, strict=True
     ):
         assert row == pytest.approx(apart(model, prompt)[-1, READ].tolist(), abs=1e-4)
 
@@ -130,7 +131,7 @@ def test_where_memory_lacks_a_row_is_halved(monkeypatch):
             raise torch.OutOfMemoryError("no memory left")
         return compute(model, examples, *rest)
 
-    monkeypatch.setattr("growth.likelihood.supervised_logits", small_memory)
+    monkeypatch.setattr("growth.inference.loglikelihood.supervised_logits", small_memory)
     for row, whole in zip(next_token_logits(model, prompts, READ, 10_000), expected, strict=True):
         assert row == pytest.approx(whole, abs=1e-5)
     assert max(rows) > 2

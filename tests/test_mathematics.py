@@ -8,8 +8,8 @@ import threading
 import pytest
 from conftest import read_lines
 
-import growth.mathematics
-from growth.mathematics import (
+import growth.scoring.math_answers
+from growth.scoring.math_answers import (
     NormalisingError,
     is_equal,
     math_verify_verdict,
@@ -32,7 +32,7 @@ def test_agrees_with_every_recorded_verdict(golden):
 
 
 def test_examples_in_the_docstring_hold():
-    assert doctest.testmod(growth.mathematics) == (0, 2)
+    assert doctest.testmod(growth.scoring.math_answers) == (0, 2)
 
 
 PARSED = {
@@ -276,7 +276,7 @@ def test_math_verify_compares_values(response, gold, verdict):
 
 
 def test_math_verify_gives_up_in_time_and_in_silence(monkeypatch, capfd, caplog):
-    monkeypatch.setattr(growth.mathematics, "MATH_VERIFY_SECONDS", 1)
+    monkeypatch.setattr(growth.scoring.math_answers, "MATH_VERIFY_SECONDS", 1)
     assert math_verify_verdict("$9^{9^{9^{9}}}$", "5") is False
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
@@ -296,6 +296,6 @@ def test_math_verify_works_outside_the_main_thread(capfd):
 
 
 def test_math_verify_is_imported_only_when_asked():
-    script = "import sys, growth.mathematics; print('sympy' in sys.modules)"
+    script = "import sys, growth.scoring.math_answers; print('sympy' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"

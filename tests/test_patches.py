@@ -9,8 +9,10 @@ from conftest import line, run, write_lines
 from families import make_chinese_llama_plus
 from test_bad_input import refused
 
-from growth.command_line import InputError
-from growth.models import find_model, fingerprint, load_model, load_tokenizer
+from growth.core.errors import InputError
+from growth.core.options import ModelOptions
+from growth.model.loading import load_model, load_tokenizer
+from growth.model.source import find_model, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,10 @@ def test_the_fingerprint_tells_patch_and_base(plus, tmp_path):
     (tmp_path / "other/config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     prints = {
         fingerprint(folder),
-        fingerprint(find_model(folder, base_model=str(tmp_path / "other"))),
+        fingerprint(find_model(folder, ModelOptions(base_model=str(tmp_path / "other")))),
         fingerprint(base),
     }
     assert len(prints) == 3
-    assert fingerprint(find_model(folder, base_model=str(base))) == fingerprint(folder)
+    assert fingerprint(find_model(folder, ModelOptions(base_model=str(base)))) == fingerprint(
+        folder
+    )

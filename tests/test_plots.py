@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from growth.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
-from growth.command_line import InputError
-from growth.curves import growth_points, read_results, size_key, smooth, source_of
-from growth.plots import CURVE_ORDER, drawings, size_styles, sizes_of, title_of
+from growth.core.errors import InputError
+from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
+from growth.report.curves import growth_points, read_results, size_key, smooth, source_of
+from growth.report.plots import CURVE_ORDER, drawings, size_styles, sizes_of, title_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"

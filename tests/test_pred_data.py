@@ -10,11 +10,18 @@ import torch
 from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
 from tqdm import tqdm
 
-from growth.models import load_model, load_tokenizer
-from growth.pred_data import _note, _recover, missing_files, partial_file, predict_files
-from growth.prediction import Decoding, Predictor
-from growth.processes import Processes
-from growth.records import check_prediction, read_records
+from growth.core.distributed import DistributedState
+from growth.core.options import DecodingOptions
+from growth.data.records import check_prediction, read_records
+from growth.inference.prediction_store import (
+    _note,
+    _recover,
+    missing_files,
+    partial_file,
+    predict_files,
+)
+from growth.inference.predictor import Predictor
+from growth.model.loading import load_model, load_tokenizer
 
 FLAGS = (
     *("--eval_data_path", "lines", "--split", "valid", "--model_size", "toy", "--tag", "t"),
@@ -88,7 +95,7 @@ import glob, os, random, signal, sys, time
 sys.path.insert(0, "evaluate")
 import torch
 from predict import main
-import growth.pred_data, growth.engines  # once, before the forks
+import growth.inference.prediction_store, growth.inference.backends  # once, before the forks
 
 def partial_files():
     return glob.glob(f"{sys.argv[2]}/**/*.partial", recursive=True)
@@ -168,14 +175,14 @@ def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
 
 def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
     chat = load_tokenizer(tiny_model)
-    decoding = Decoding(max_new_tokens=4, batch_size=2)
+    decoding = DecodingOptions(max_new_tokens=4, batch_size=2)
     engine = Predictor(load_model(tiny_model, torch.float32, chat), chat, decoding)
     records = [line("math", "1", answer="1", idx=i) for i in range(6)]
     first, second, third = engine.plan(records)
     noted = {"generated_response": "noted", "choice_logits": {}}
     # the second batch only in half: it is computed whole again
     _note(partial_file(tmp_path, "math", 0), records, dict.fromkeys((*first, second[0]), noted))
-    predict_files(engine, tmp_path, {"math": records}, Processes(), tqdm(disable=True))
+    predict_files(engine, tmp_path, {"math": records}, DistributedState(), tqdm(disable=True))
     written = read_lines(tmp_path / "pred_math.json")
     assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
     assert len(third) == 2

@@ -8,15 +8,16 @@ from conftest import ROOT, line, read_lines, run
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from growth.chat import IGNORED_LABEL
-from growth.command_line import InputError
-from growth.engines import CONTINUOUS, continuous_generator
-from growth.forward import can_flatten
-from growth.generation import Generator, Limits, Prompt
-from growth.likelihood import continuation_example, next_token_logits, perplexities
-from growth.models import load_model, load_tokenizer
-from growth.prediction import Decoding, Predictor
-from growth.progress import STEP_WORK, Progress, Work
+from growth.core.errors import InputError
+from growth.core.options import CONTINUOUS, DecodingOptions
+from growth.inference.backends import continuous_generator
+from growth.inference.generation import Generator, Limits, Prompt
+from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
+from growth.inference.predictor import Predictor
+from growth.inference.progress import STEP_COST, Cost, Progress
+from growth.model.chat_tokenizer import IGNORED_LABEL
+from growth.model.loading import load_model, load_tokenizer
+from growth.packing.forward import supports_packing
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_recorded_generations(tiny_llama, recorded, batch_size):
     facts = recorded["generate"]
     prompts = [Prompt(chat.encode_prompt(f["messages"]), 8) for f in facts]
     read_ids = list(chat.letter_ids.values())
-    generator = Generator(model, chat.stop_ids, read_ids, chat.pad_id, can_flatten(model))
+    generator = Generator(model, chat.stop_ids, read_ids, chat.pad_id, supports_packing(model))
     answers = dict(generator.answers(prompts, Limits(rows=batch_size)))
     assert len(answers) == len(facts) == 20
     for index, fact in enumerate(facts):
@@ -93,7 +94,7 @@ def test_a_long_context_is_cut_from_its_left_and_a_long_choice_at_its_end():
 
 def predictor(tiny_model, **decoding):
     chat = load_tokenizer(tiny_model)
-    return Predictor(load_model(tiny_model, torch.float32, chat), chat, Decoding(**decoding))
+    return Predictor(load_model(tiny_model, torch.float32, chat), chat, DecodingOptions(**decoding))
 
 
 def test_records_are_the_line_and_what_was_predicted(tiny_model):
@@ -156,7 +157,7 @@ def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
     assert full[0]["generated_response"].startswith(early[0]["generated_response"])
     assert len(early[0]["generated_response"]) < len(full[0]["generated_response"])
     assert early[1:] == full[1:]
-    from growth.scoring import judge
+    from growth.scoring.verdicts import judge
 
     assert judge(early[0]) == judge(full[0])
 
@@ -177,7 +178,7 @@ def test_engines_give_the_same_predictions(tiny_model):
     lines += [line("code", "甲", 1, choices=["甲", "乙", "丙"])]
     batched = predictor(tiny_model, max_new_tokens=20)
     generate = continuous_generator(batched.model, batched.chat.stop_ids, batched.chat.pad_id)
-    decoding = Decoding(max_new_tokens=20, engine=CONTINUOUS)
+    decoding = DecodingOptions(max_new_tokens=20, backend=CONTINUOUS)
     continuous = Predictor(batched.model, batched.chat, decoding, generate)
     assert decoding.identity() != batched.decoding.identity()
     for a, b in zip(batched.predict(lines), continuous.predict(lines), strict=True):
@@ -210,12 +211,12 @@ def test_the_benchmark_runs(tiny_model, tiny_data):
 def test_time_left_is_told_in_work(tiny_model):
     """Answers to come are expected to take the share of their room that finished ones took."""
     bar = tqdm(disable=True)
-    progress = Progress(bar, [Work(10, 100), Work(10, 100), Work(30)])
+    progress = Progress(bar, [Cost(10, 100), Cost(10, 100), Cost(30)])
     progress.computed(prompt_tokens=10, steps=20)
-    assert (bar.n, bar.total) == (10 + 20 * STEP_WORK, 50 + 200 * STEP_WORK)
-    progress.finished(Work(10, 100), used=20)
-    assert (bar.n, bar.total) == (10 + 20 * STEP_WORK, 50 + 40 * STEP_WORK)
+    assert (bar.n, bar.total) == (10 + 20 * STEP_COST, 50 + 200 * STEP_COST)
+    progress.finished(Cost(10, 100), used=20)
+    assert (bar.n, bar.total) == (10 + 20 * STEP_COST, 50 + 40 * STEP_COST)
     progress.computed(prompt_tokens=40, steps=50)
-    progress.finished(Work(10, 100), used=50)
-    progress.finished(Work(30))
-    assert bar.n == bar.total == 50 + 70 * STEP_WORK
+    progress.finished(Cost(10, 100), used=50)
+    progress.finished(Cost(30))
+    assert bar.n == bar.total == 50 + 70 * STEP_COST

@@ -120,13 +120,13 @@ def test_the_first_heads_pick_the_option_that_was_named():
     betweens = ([], [50], [50, 51])  # the label stands 1, 2 or 3 tokens before the option
     model = _untrained()
     assert sum(_picked(model, between) for between in betweens) / 3 < 0.33
-    pocket.first_weights(model, WORD_IDS)
+    pocket.init_induction_heads(model, WORD_IDS)
     assert sum(_picked(model, between) for between in betweens) / 3 > 0.42
 
 
 def test_heads_of_the_first_layer_look_back():
     model = _untrained()
-    pocket.first_weights(model, WORD_IDS)
+    pocket.init_induction_heads(model, WORD_IDS)
     ids = torch.randint(0, 6000, (1, 60))
     attention = model(input_ids=ids, output_attentions=True).attentions[0][0]
     for head, back in enumerate((1, 1, 2, 3)):

@@ -3,19 +3,19 @@
 import subprocess
 import sys
 
-from growth.processes import Processes
+from growth.core.distributed import DistributedState
 
 
 def test_alone_nothing_is_needed():
-    alone = Processes()
-    assert alone.is_first
+    alone = DistributedState()
+    assert alone.is_main_process
     assert alone.share([1, 2, 3]) == [1, 2, 3]
     assert alone.gather("x") == ["x"]
 
 
 def test_shares_are_disjoint_and_cover_everything():
     items = list(range(11))
-    shares = [Processes(rank, 3).share(items) for rank in range(3)]
+    shares = [DistributedState(rank, 3).shard(items) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -23,11 +23,11 @@ def test_shares_are_disjoint_and_cover_everything():
 def test_each_process_gathers_what_all_have(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from growth.processes import processes\n"
-        "me = processes()\n"
+        "from growth.core.distributed import distributed_state\n"
+        "state = distributed_state()\n"
         # One write a line: unbuffered, print writes the line's end apart, and the two may mix.
-        "print(f'{me.gather(me.rank * 10)}\\n', end='', flush=True)\n"
-        "me.leave()\n"
+        "print(f'{state.gather(state.rank * 10)}\\n', end='', flush=True)\n"
+        "state.leave()\n"
     )
     launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script)
     done = subprocess.run([sys.executable, *launch], capture_output=True, text=True, check=True)

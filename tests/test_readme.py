@@ -7,8 +7,8 @@ import shlex
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
-from growth.abilities import ABILITY_NAMES
-from growth.files import read_json
+from growth.core.files import read_json
+from growth.data.abilities import ABILITY_NAMES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)

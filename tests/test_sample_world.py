@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from growth.abilities import ABILITIES, ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, Kind
-from growth.records import check_evaluation, check_training
+from growth.data.abilities import ABILITIES, ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, Kind
+from growth.data.records import check_evaluation, check_training
 from growth.sample import puzzles, rules, scenes, splits, tables, world
 from growth.sample.rules import question_key
 

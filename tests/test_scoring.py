@@ -5,8 +5,10 @@ import json
 import pytest
 from conftest import line, read_lines, run, write_lines
 
-from growth.abilities import LETTERS
-from growth.scoring import judge, score_file, summarise, wilson
+from growth.data.abilities import LETTERS
+from growth.scoring.intervals import wilson
+from growth.scoring.results import score_file, summarise
+from growth.scoring.verdicts import judge
 
 
 def test_all_recorded_verdicts_through_the_script(golden, checkout):

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from conftest import line, read_lines, run, write_lines
 
-from growth.abilities import ABILITY_NAMES
-from growth.settings import (
+from growth.data.abilities import ABILITY_NAMES
+from growth.data.settings import (
     CURATED_SIZES,
     DATA_TYPES,
     RECIPES,
@@ -127,7 +127,7 @@ def test_an_unknown_setting_lists_the_known_ones_nearest_first(checkout):
      (2_000_000, "2m"), (950, "950")],
 )  # fmt: skip
 def test_sizes_as_people_say_them(parameters, size):
-    from growth.runs import shortened
+    from growth.runs.record import shortened
 
     assert shortened(parameters) == size
 

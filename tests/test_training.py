@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from growth import memory
-from growth.devices import Compute
-from growth.forward import can_flatten
-from growth.layout import checkpoints
-from growth.training import StepSampler, check_resumable
+from growth.core.device import Compute
+from growth.packing.forward import supports_packing
+from growth.runs.checkpoints import check_resumable, checkpoints
+from growth.training import memory
+from growth.training.sampler import StepSampler
 
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
 HYPERPARAMETERS = (
@@ -187,7 +187,7 @@ def test_adapters_train_and_leave_the_base_alone(study, adapted, tiny_model):
 
 
 def test_the_control_tokens_rows_learn(adapted, tiny_model):
-    from growth.models import load_model, load_tokenizer
+    from growth.model.loading import load_model, load_tokenizer
 
     checkpoint = str(checkpoints(adapted)[-1])
     chat = load_tokenizer(checkpoint)
@@ -227,8 +227,8 @@ def test_the_benchmark_runners_load_adapters(study, adapted):
 
 
 def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
-    from growth.command_line import InputError
-    from growth.models import find_model
+    from growth.core.errors import InputError
+    from growth.model.source import find_model
 
     lost = tmp_path / "lost"
     shutil.copytree(checkpoints(adapted)[-1], lost)
@@ -263,7 +263,7 @@ def test_bad_flags_are_told(study, tiny_model, flags, told):
 
 
 def test_a_checkpoint_without_the_optimizer_is_no_place_to_go_on_from(adapted):
-    from growth.command_line import InputError
+    from growth.core.errors import InputError
 
     first, last = checkpoints(adapted)
     check_resumable(last)
@@ -287,7 +287,7 @@ def test_activations_are_counted_as_a_real_pass_keeps_them():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SHAPE)
     estimate = memory.activation_bytes(model, CPU)
-    assert can_flatten(model)  # the count left the model as it was
+    assert supports_packing(model)  # the count left the model as it was
     model.set_attn_implementation(memory.VARLEN)
     kept = {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}

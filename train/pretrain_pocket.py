@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from growth.command_line import InputError, argument_parser, run_script
-from growth.files import check_writable
+from growth.core.cli import argument_parser, run_script
+from growth.core.errors import InputError
+from growth.core.files import check_writable
 
 STEPS = 1800
 

@@ -11,9 +11,9 @@ interruption. The data is what `python data/download.py --datasets agieval` fetc
 
 from collections.abc import Sequence
 
-from growth.agieval import AGIEval
-from growth.benchmark_runs import benchmark_parser, run_benchmark
-from growth.command_line import run_script
+from growth.core.cli import run_script
+from growth.tasks.agieval import AGIEval
+from growth.tasks.runner import benchmark_parser, run_benchmark
 
 
 def main(argv: Sequence[str] | None = None) -> None:

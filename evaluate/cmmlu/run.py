@@ -11,10 +11,10 @@ after an interruption. The data is what `python data/download.py --datasets cmml
 
 from collections.abc import Sequence
 
-from growth.benchmark_runs import benchmark_parser, run_benchmark
-from growth.cmmlu import CMMLU
-from growth.command_line import run_script
-from growth.downloads import CMMLU_SHOTS
+from growth.core.cli import run_script
+from growth.data.hub import CMMLU_SHOTS
+from growth.tasks.cmmlu import CMMLU
+from growth.tasks.runner import benchmark_parser, run_benchmark
 
 
 def main(argv: Sequence[str] | None = None) -> None:

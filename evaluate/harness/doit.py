@@ -20,9 +20,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from growth.abilities import LETTERS, ability_of
-from growth.records import Record, check_evaluation, data_files, read_records, reads_letter
-from growth.scoring import judge
+from growth.data.abilities import LETTERS, ability_of
+from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.scoring.verdicts import judge
 
 DATA_DIR = "data/curated/valid"
 LETTER_TOKENS = 8  # of an answer that is read as one letter if it is one, else by the logits
@@ -33,7 +33,7 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
     """The lines of one ability in a folder, each as the JSON it is.
 
     Args:
-        ability: as in `growth.abilities`.
+        ability: as in `growth.data.abilities`.
         data_dir: from --metadata; every *.json in it is read, as predict.py does.
     """
     lines = [

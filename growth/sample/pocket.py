@@ -20,8 +20,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from growth.files import replacing
-from growth.models import save_tokenizer
+from growth.core.files import replacing
+from growth.export.checkpoint_files import save_tokenizer
 from growth.sample.corpus import Lexicon
 
 VOCABULARY = 6000
@@ -66,7 +66,7 @@ def make_pocket(
         vocabulary: pieces of the tokenizer, at most.
         config: of the LLaMA, its vocabulary apart.
         lexicon: what the tokenizer keeps apart (`train_tokenizer`); with it, the weights are those
-            to pretrain from (`first_weights`), without it random throughout.
+            to pretrain from (`init_induction_heads`), without it random throughout.
 
     Returns:
         The number of parameters.
@@ -85,7 +85,7 @@ def make_pocket(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **config))
         if lexicon:
-            first_weights(model, matched_ids(tokenizer.sp_model, lexicon))
+            init_induction_heads(model, matched_ids(tokenizer.sp_model, lexicon))
         model.save_pretrained(temporary)
     return model.num_parameters()
 
@@ -142,7 +142,7 @@ def matched_ids(pieces: sentencepiece.SentencePieceProcessor, lexicon: Lexicon) 
 
 
 @torch.no_grad()
-def first_weights(model: LlamaForCausalLM, matched: Sequence[int]) -> None:
+def init_induction_heads(model: LlamaForCausalLM, matched: Sequence[int]) -> None:
     """Let some heads begin as heads that match options with what was said, and pick; in place.
 
     - Embeddings share a component: without it no head of a LLaMA can attend by place alone, since

@@ -27,10 +27,10 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from growth.command_line import InputError
-from growth.files import json_line, replacing, write_text
-from growth.model_card import CARD
-from growth.models import save_tokenizer
+from growth.core.errors import InputError
+from growth.core.files import json_line, replacing, write_text
+from growth.export.checkpoint_files import save_tokenizer
+from growth.export.model_card import CARD
 from growth.sample.corpus import documents, first_documents, parts, second_documents
 
 _CARD = """\

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from growth.abilities import LETTERS
+from growth.data.abilities import LETTERS
 from growth.sample import scenes, tables
 
 Rule = Callable[[random.Random], "Draft"]

@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from growth.abilities import ABILITY_NAMES, LETTERS, ability_of
-from growth.files import write_json_lines
+from growth.core.files import write_json_lines
+from growth.data.abilities import ABILITY_NAMES, LETTERS, ability_of
 from growth.sample.puzzles import PUZZLE_KINDS
 from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds, Rule
 from growth.sample.scenes import (

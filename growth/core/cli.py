@@ -1,0 +1,161 @@
+"""What every script shares at its edge: help that teaches, errors that end in exit code 2."""
+
+import argparse
+import dataclasses
+import functools
+import gc
+import math
+import sys
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from growth.core.errors import InputError
+
+T = TypeVar("T")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description; adds the default to each flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        about = action.help or ""
+        if action.default is None or isinstance(action.default, bool) or "default: " in about:
+            return about
+        return super()._get_help_string(action) or ""
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help opens with `description`, the docstring of the script."""
+    return argparse.ArgumentParser(
+        description=(description or "").strip(), formatter_class=_Help, allow_abbrev=False
+    )
+
+
+def add_options(
+    parser: argparse._ActionsContainer,
+    options: type[Any],
+    *,
+    prefix: str = "",
+    leave_out: Container[str] = (),
+    only: Container[str] | None = None,
+) -> None:
+    """Add a flag for each field of an options dataclass that says how (see `growth.core.options`).
+
+    Args:
+        parser: a parser or a group of one.
+        options: a dataclass whose fields are made with `option`; others get no flag.
+        prefix: in front of each flag's name, such as "lora_".
+        leave_out: names of fields that get no flag here.
+        only: names of the fields that get one; None for all.
+    """
+    types = get_type_hints(options)
+    for field in dataclasses.fields(options):
+        about = field.metadata
+        if not about or field.name in leave_out or (only is not None and field.name not in only):
+            continue
+        names = [f"--{prefix}{name}" for name in (field.name, about["alias"]) if name]
+        kinds = {t for t in (get_args(types[field.name]) or (types[field.name],)) if t is not None}
+        if bool in kinds:
+            parser.add_argument(*names, action="store_true", help=about["help"])
+            continue
+        unset = about["unset"]
+        notes = [about["unit"], f"default: {field.default if unset is None else unset}"]
+        arguments: dict[str, Any] = {
+            "dest": f"{prefix}{field.name}",
+            "default": field.default if unset is None else None,
+            "help": f"{about['help']} ({'; '.join(note for note in notes if note)})",
+        }
+        if about["choices"]:
+            arguments["choices"] = about["choices"]
+        elif int in kinds:
+            arguments["type"] = functools.partial(_number, int, about["minimum"], about["below"])
+        elif float in kinds:
+            arguments["type"] = functools.partial(_number, float, about["minimum"], about["below"])
+        elif Path in kinds:
+            arguments["type"] = Path
+        elif any(get_origin(kind) is tuple for kind in kinds):
+            arguments["nargs"] = "+"
+        if about["metavar"]:
+            arguments["metavar"] = about["metavar"]
+        if about["bare"]:
+            arguments |= {"nargs": "?", "const": about["bare"]}
+        parser.add_argument(*names, **arguments)
+
+
+def given_options(
+    args: argparse.Namespace, options: type[Any], *, prefix: str = ""
+) -> dict[str, Any]:
+    """The fields of an options dataclass that the parsed flags set, by name."""
+    named = {
+        field.name: getattr(args, f"{prefix}{field.name}", None)
+        for field in dataclasses.fields(options)
+        if field.metadata
+    }
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in named.items()
+        if value is not None
+    }
+
+
+def options_from(args: argparse.Namespace, options: type[T], *, prefix: str = "") -> T:
+    """The options dataclass of parsed flags; a field whose flag is not set keeps its default."""
+    return options(**given_options(args, options, prefix=prefix))
+
+
+def _number(
+    kind: type[int] | type[float], minimum: float | None, below: float | None, text: str
+) -> float:
+    """The type of a flag that counts or measures something.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is no such number.
+    """
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is not None and math.isfinite(number):
+        least = 1 if kind is int and minimum is None else minimum
+        high_enough = number > 0 if least is None else number >= least
+        if high_enough and (below is None or number < below):
+            return number
+    noun = "a whole number" if kind is int else "a number"
+    if minimum is not None:
+        bound = f"of at least {minimum}"
+    else:
+        bound = "of at least 1" if kind is int else "above 0"
+    bound += f" and below {below}" if below is not None else ""
+    raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bound}")
+
+
+def positive_int(text: str) -> int:
+    """The type of a flag that counts something, of at least 1."""
+    return int(_number(int, None, None, text))
+
+
+def positive_float(text: str) -> float:
+    """The type of a flag that measures something, above 0."""
+    return _number(float, None, None, text)
+
+
+def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a script's `main`: bad input ends in one message on stderr and exit code 2."""
+    # Importing torch and transformers makes a million objects and no garbage; to look through them
+    # as often as by default takes a tenth of the import's time.
+    gc.set_threshold(10_000)
+    try:
+        main(None)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        # A full disk, a folder without permission: the system's words and the file say it all.
+        print(
+            f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,59 @@
+"""What to compute on, and in which precision, chosen by itself."""
+
+from dataclasses import dataclass
+
+import torch
+
+from growth.core.distributed import distributed_state
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision ("fp32", "bf16", "fp16"), with the reason for it."""
+
+    device: torch.device
+    precision: str
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of the precision."""
+        return DTYPES[self.precision]
+
+    def describe(self) -> str:
+        """One line for people."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        threads = "" if self.device.type == "cuda" else f", {torch.get_num_threads()} threads"
+        return f"computing on {name}{threads} in {self.precision}: {self.reason}"
+
+
+def choose_compute(precision: str = "auto") -> Compute:
+    """The GPU where there is one, else the CPU; bf16 where its matrix products are the fast ones.
+
+    Args:
+        precision: one of `growth.core.options.PRECISIONS`; "auto" chooses.
+    """
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(distributed_state().local_rank)
+    else:
+        # Lets CPUs with bf16 units use them on fp32 products; the error measured stays fp32's.
+        torch.set_float32_matmul_precision("medium")
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    if precision != "auto":
+        return Compute(device, precision, "as asked for")
+    if cuda:
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Compute(device, "bf16", "this GPU computes bf16 natively")
+        return Compute(device, "fp16", "this GPU has no bf16")
+    if _cpu_has_fast_bf16():
+        return Compute(device, "bf16", "this CPU multiplies bf16 matrices natively")
+    return Compute(device, "fp32", "this CPU has no bf16 matrix instructions")
+
+
+def _cpu_has_fast_bf16() -> bool:
+    # torch has no public question for these; where a release lacks the private one, say no.
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

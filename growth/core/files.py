@@ -1,0 +1,101 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from growth.core.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write a file or a folder to; it takes the place at the end.
+
+    Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
+    that already stands at `path` is removed only once the new one is complete. What a kill leaves
+    behind has a fixed name, and goes the next time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, outgoing = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    _remove(temporary)
+    _remove(outgoing)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            os.replace(path, outgoing)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+        _remove(outgoing)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Find out before any work whether `folder`, there or not yet, can be written to.
+
+    Raises:
+        InputError: it can't; `flag` says where the folder came from.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{flag} {folder}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{flag} {folder}: no permission to write in {existing}; choose another folder or "
+            "change its rights"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one indented JSON value; NaN and infinity are refused, as JSON has none."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """One value as a line of JSON Lines, with its line end."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON value a line."""
+    write_text(path, "".join(map(json_line, values)))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        InputError: the file is missing, not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's bytes, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

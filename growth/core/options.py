@@ -1,0 +1,231 @@
+"""Every hyper-parameter, default and named choice of the project, once; no torch here.
+
+A group of options is a frozen dataclass. `growth.core.cli.add_options` makes flags of its fields,
+and `growth.core.cli.options_from` the dataclass of the parsed flags.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper section 4.1)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CHECKPOINTING = ("auto", "on", "off")
+VARLEN, PER_SAMPLE = "varlen", "per_sample"
+ATTN_IMPLEMENTATIONS = (VARLEN, PER_SAMPLE)
+REPORT_TO = ("none", "tensorboard", "wandb")
+BATCHED, CONTINUOUS, VLLM = "batched", "continuous", "vllm"
+BACKENDS = (BATCHED, CONTINUOUS, VLLM)
+LETTER_TOKENS = ("answer", "bare")
+CHAT_TEMPLATES = ("control", "native")
+
+ALL_LINEAR = "all-linear"
+LORA_LEARNING_RATE = 1e-4  # full fine-tuning's is too small for matrices that start at zero
+LEARNING_RATE_FALL = 10  # times, from the first step to the last (paper section 4.1)
+
+
+def option(
+    default: Any,
+    help: str,  # as argparse calls it
+    *,
+    unit: str | None = None,
+    unset: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    below: float | None = None,
+    metavar: str | None = None,
+    alias: str | None = None,
+    bare: str | None = None,
+) -> Any:
+    """A field of an options dataclass, with what its flag needs.
+
+    Args:
+        default: of the field, and of the flag unless `unset` is given.
+        help: what the flag does.
+        unit: of the value, such as tokens.
+        unset: in words, what is taken where the flag is not given; it has the value None then.
+        choices: the values that it may have.
+        minimum: of a number, itself allowed; by default a number must be above 0.
+        below: a bound on a number, itself not allowed.
+        metavar: what stands for the value in the help.
+        alias: an older name of the flag.
+        bare: the value where the flag stands without one.
+    """
+    about = {"help": help, "unit": unit, "unset": unset, "choices": choices, "minimum": minimum}
+    about |= {"below": below, "metavar": metavar, "alias": alias, "bare": bare}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How --model_name_or_path may be loaded."""
+
+    base_model: str | None = option(
+        None,
+        "where --model_name_or_path is a LoRA adapter: its base model",
+        unset="the folder that the adapter names",
+    )
+    trust_remote_code: bool = option(
+        False,
+        "run Python code that the model's folder brings along; it can do whatever you can",
+    )
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Low-rank adapters (arXiv 2106.09685): their product counts `alpha / rank`."""
+
+    rank: int = option(
+        0,
+        "train LoRA adapters of this rank, and the control tokens' rows, instead of all weights",
+        unset="full fine-tuning",
+        metavar="N",
+    )
+    alpha: float = option(0.0, "adapters count alpha / rank", unset="2 x rank")
+    dropout: float = option(0.05, "on the adapters' input", minimum=0, below=1, unset="0.05")
+    target_modules: str | tuple[str, ...] = option(
+        ALL_LINEAR,
+        "linear layers to adapt, such as q_proj v_proj",
+        unset="all but the output layer",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The study's hyper-parameters (paper section 4.1), with nothing left open.
+
+    `total_batch_size` counts samples per optimizer step over all processes: the study's variable of
+    control. How many of them are computed at once is bounded by `tokens_per_micro_batch` and
+    `batch_size` (samples; None for no bound), and changes no result.
+    """
+
+    epochs: int = option(
+        15, "passes over the data", unset="25, 20, 18 for 10, 40, 160 lines, else 15"
+    )
+    total_batch_size: int = option(
+        64, "samples per optimizer step, over all processes", unit="samples"
+    )
+    batch_size: int | None = option(
+        None,
+        "computed at once in a process, at most",
+        unit="samples",
+        unset="bounded by --tokens_per_micro_batch only",
+    )
+    tokens_per_micro_batch: int = option(
+        1024,
+        "computed at once in a process, the bound on memory",
+        unit="tokens",
+        unset="what fits, at most 8192 on a GPU and 1024 on a CPU, which gain nothing from more",
+    )
+    learning_rate: float = option(1e-5, "at the first step", unset="1e-5, for LoRA 1e-4")
+    end_learning_rate: float = option(
+        1e-6, "at the last step, reached linearly", unset="a tenth of --learning_rate"
+    )
+    weight_decay: float = option(0.1, "of AdamW", minimum=0)
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    max_length: int = option(MAX_LENGTH, "longer lines are cut", unit="tokens")
+    seed: int = option(0, "of the data order and of new weights", minimum=0)
+    precision: str = option("auto", "of matrix products", choices=PRECISIONS)
+    gradient_checkpointing: bool = False
+    attn_implementation: str = option(
+        VARLEN,
+        "varlen: one kernel for all samples where the GPU has it; per_sample: SDPA for each",
+        choices=ATTN_IMPLEMENTATIONS,
+    )
+    lora: LoraOptions | None = None
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a run is carried out; none of it changes what is learnt."""
+
+    gradient_checkpointing: str = option(
+        "auto",
+        "less memory for a third more time; auto: where it doesn't fit otherwise",
+        choices=CHECKPOINTING,
+        bare="on",
+    )
+    gradient_accumulation: int | None = option(
+        None,
+        "micro-batches per step, as in the published command",
+        unset="follows from --total_batch_size",
+    )
+    fsdp_config: Path | None = option(
+        None,
+        "split the model over the processes, such as train/configs/fsdp2.json",
+        unset="each process holds the whole model",
+        metavar="FILE",
+    )
+    deepspeed: Path | None = option(
+        None,
+        "train with DeepSpeed, such as train/configs/zero3.json (pip install deepspeed)",
+        unset="without DeepSpeed",
+        metavar="FILE",
+    )
+    report_to: str = option(
+        "none", "where curves go besides metrics.jsonl (pip install it)", choices=REPORT_TO
+    )
+    save_total_limit: int | None = option(
+        None, "keep the newest N checkpoints", unset="all", metavar="N"
+    )
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to predict (paper section 4.2)."""
+
+    max_length: int = option(MAX_LENGTH, "of prompt and answer together", unit="tokens")
+    max_new_tokens: int = option(1024, "of an answer, at most", unit="tokens")
+    full_responses: bool = option(
+        False,
+        "let answers end by themselves even where the score reads only a letter; by default those "
+        "stop once they can't be a single letter any more",
+    )
+    backend: str = option(
+        BATCHED,
+        "what generates answers: our batches; transformers' continuous batching, for GPUs and "
+        "long answers; or vLLM, if it is installed",
+        choices=BACKENDS,
+        alias="engine",
+    )
+    batch_size: int = option(64, "generated at once, at most", unit="answers")
+    tokens_per_batch: int = option(2048, "of prompts and choices, computed at once", unit="tokens")
+    cache_tokens: int | None = option(
+        None,
+        "of prompts and answers whose keys and values are held at once",
+        unit="tokens",
+        unset="as many as the device's memory has room for",
+    )
+
+    def identity(self) -> dict[str, int | bool | str]:
+        """What a prediction depends on; how much is computed at once changes none."""
+        named = asdict(self)
+        for name in ("batch_size", "tokens_per_batch", "cache_tokens"):
+            del named[name]
+        named["engine"] = named.pop("backend")  # as records of predictions have always called it
+        return named
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a public benchmark is prompted and its letters are read."""
+
+    letter_tokens: str = option(
+        "answer",
+        "read a letter as the token that an answer begins with, which is what training teaches, or "
+        "as the bare piece, which is what the published runner reads",
+        choices=LETTER_TOKENS,
+    )
+    chat_template: str = option(
+        "control",
+        "prompt in the study's control tokens, or in the tokenizer's own chat template",
+        choices=CHAT_TEMPLATES,
+    )
+    max_length: int = option(
+        MAX_LENGTH, "of a prompt; longer ones lose their longest shots", unit="tokens"
+    )

@@ -1,0 +1,78 @@
+"""A Jinja chat template that makes other tools give the ids that training gave.
+
+`tokenizer.apply_chat_template(messages)` then equals `ChatTokenizer.encode_conversation`, and with
+`add_generation_prompt` `encode_prompt`. One thing differs, because a template hands text to the
+tokenizer: where content spells a special token, such as `<eot>`, a zero-width space inside it keeps
+it text. On our own paths content never becomes a special token, and needs no such mark.
+"""
+
+import json
+
+from transformers import PreTrainedTokenizerBase
+
+from growth.model.chat_tokenizer import ASSISTANT, EOT, USER, ChatTokenizer
+
+ZERO_WIDTH_SPACE = "\u200b"
+# {tokens}: a list of special tokens. {space}: what makes the content after a special token begin as
+# a text of its own does, "" or " ".
+_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] not in ['user', 'assistant'] -%}
+{{- raise_exception('the format has the roles user and assistant only, not ' ~ message['role']) -}}
+{%- endif -%}
+{%- set content = namespace(text=message['content'] | trim) -%}
+{%- for token in <tokens> -%}
+{%- set content.text = content.text | replace(token, token[0] ~ '<mark>' ~ token[1:]) -%}
+{%- endfor -%}
+{{- ('<user>' if message['role'] == 'user' else '<assistant>') -}}
+{{- ('<space>' ~ content.text if content.text else '') ~ '<eot>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<assistant>' -}}
+{%- endif -%}
+"""
+# What a template is tried on: beginnings that tokenizers treat in ways of their own.
+_PROBES = ("你好", "hello  world\n\n  x", "A", "1. 甲", "\u3000乙", "<b>", "(x)", "")
+
+
+def chat_template(special_tokens: list[str], space: str = "") -> str:
+    """The template of a tokenizer with these special tokens.
+
+    Args:
+        special_tokens: all that must not be spelled by content, the control tokens among them.
+        space: put before content, for tokenizers that mark the beginning of a text only where it
+            is the beginning of all.
+    """
+    breakable = [token for token in special_tokens if len(token) > 1]
+    return (
+        _TEMPLATE.replace("<tokens>", json.dumps(breakable, ensure_ascii=False))
+        .replace("<mark>", ZERO_WIDTH_SPACE)
+        .replace("<space>", space)
+    )
+
+
+def fitting_template(chat: ChatTokenizer, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The template with which `tokenizer` gives the ids of `chat`, or None where there is none.
+
+    Args:
+        chat: what training used.
+        tokenizer: what other tools will load; it may be of another kind.
+    """
+    special = {*tokenizer.all_special_tokens, USER, ASSISTANT, EOT}
+    special |= {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    for space in ("", " "):
+        # longest first: a token may be part of another
+        template = chat_template(sorted(special, key=lambda t: (-len(t), t)), space)
+        if all(_agree(chat, tokenizer, template, probe) for probe in _PROBES):
+            return template
+    return None
+
+
+def _agree(
+    chat: ChatTokenizer, tokenizer: PreTrainedTokenizerBase, template: str, text: str
+) -> bool:
+    messages = [{"role": role, "content": text} for role in ("user", "assistant", "user")]
+    ids = tokenizer.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, return_dict=False
+    )
+    return ids == chat.encode_prompt(messages)

@@ -1,0 +1,222 @@
+"""Choice perplexities and letter logits: nothing is computed twice, or without being read.
+
+Samples that begin alike (the choices of a question, the questions behind a subject's shots) share
+their beginning: it is computed once, and kept for the rows that hold the rest of each. There is no
+padding, and the output layer runs where a logit is read. Results do not depend on what is computed
+together, but for float error.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from growth.core.errors import InputError
+from growth.core.options import VARLEN
+from growth.model.chat_tokenizer import IGNORED_LABEL
+from growth.packing.attention import attending
+from growth.packing.batches import Example, micro_batches
+from growth.packing.forward import Supervised, compute_prefixes, reading_only, supervised_logits
+from growth.packing.prefix_attention import PrefixCache
+from growth.packing.prefix_sharing import Group, shared_prefixes
+
+_SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
+
+
+def significant(value: float) -> float:
+    """A logit or perplexity without the digits that float error makes up.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    if not math.isfinite(value):
+        raise InputError(
+            f"the model's output is {value}, no number; its precision overflows or its weights are "
+            "broken: try --precision bf16 or fp32"
+        )
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+
+
+def continuation_example(
+    context: Sequence[int], continuation: Sequence[int], max_length: int
+) -> Example:
+    """`continuation` as the supervised tokens after `context`, within `max_length` tokens.
+
+    A long context is cut from its left, its last token (the role's) kept; a continuation that alone
+    is longer is cut at its end.
+    """
+    continuation = list(continuation[: max_length - 1])
+    context = list(context[-(max_length - len(continuation)) :])
+    return {
+        "input_ids": torch.tensor(context + continuation),
+        "labels": torch.tensor([IGNORED_LABEL] * len(context) + continuation),
+    }
+
+
+@torch.inference_mode()
+def perplexities(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    max_tokens: int,
+    packed: bool = True,
+    pad_id: int = 0,
+) -> list[float]:
+    """The perplexity of the supervised tokens of each example (paper section 4.2), in order.
+
+    The exponential of the mean cross-entropy of a token; bounded, so that JSON can hold it.
+
+    Args:
+        model: in evaluation mode.
+        examples: any number, of any lengths; those that begin alike share the computation.
+        max_tokens: computed at once.
+        packed: as `growth.packing.forward.supports_packing` says of the model.
+        pad_id: a token to pad with if not `packed`.
+    """
+    results = [0.0] * len(examples)
+    for indices, supervised in _supervised(model, examples, max_tokens, packed, pad_id):
+        losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
+        for place, index in enumerate(indices):
+            mean = losses[supervised.owners == place].double().mean().item()
+            results[index] = math.exp(min(mean, 700.0))
+    return results
+
+
+@torch.inference_mode()
+def next_token_logits(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    max_tokens: int,
+    packed: bool = True,
+    pad_id: int = 0,
+    progress: Callable[[int], object] = lambda index: None,
+) -> list[list[float]]:
+    """The logits of `token_ids` as the next token after each prompt, in order.
+
+    Arguments as those of `perplexities`; `progress` is told the index of each prompt that is done.
+    """
+    # A prompt's last place predicts what comes next: supervise a token that is not read.
+    examples = [
+        {
+            "input_ids": torch.tensor([*prompt, 0]),
+            "labels": torch.tensor([IGNORED_LABEL] * len(prompt) + [0]),
+        }
+        for prompt in prompts
+    ]
+    results: list[list[float]] = [[] for _ in prompts]
+    with reading_only(model, token_ids) as columns:
+        for indices, supervised in _supervised(model, examples, max_tokens, packed, pad_id):
+            rows = supervised.logits[:, columns].float().tolist()
+            for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
+                results[indices[owner]] = row
+                progress(indices[owner])
+    return results
+
+
+def _supervised(
+    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int, packed: bool, pad_id: int
+) -> Iterator[tuple[list[int], Supervised]]:
+    """For each part that is computed at once its indices, and the logits of its supervised tokens.
+
+    Every index comes once, in some order.
+    """
+    if not packed:
+        numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
+        for group in micro_batches(numbered, max_tokens):
+            rows = [_Branch(example["index"], None, example) for example in group]
+            yield from _computed(model, rows, None, pad_id)
+        return
+    ids = [example["input_ids"].tolist() for example in examples]
+    # Shared is what comes before the token whose output is the first one read.
+    unread = [sequence[: _first_supervised(e)] for sequence, e in zip(ids, examples, strict=True)]
+    with attending(model, VARLEN):
+        for bundle in _bundles(shared_prefixes(unread), list(map(len, ids)), max_tokens):
+            shared = [(known, indices) for known, indices in bundle if known]
+            prefixes = compute_prefixes(model, [ids[group[0]][:known] for known, group in shared])
+            for row in _rows(bundle, examples, max_tokens):
+                yield from _computed(model, row, prefixes, pad_id)
+
+
+class _Branch(NamedTuple):
+    """One example's own part: its index, the place of its prefix, what is behind that prefix."""
+
+    index: int
+    prefix_id: int | None
+    example: Example
+
+
+def _first_supervised(example: Example) -> int:
+    """The place of the first supervised token, at least 1: the first token is never predicted."""
+    return max(int((example["labels"] != IGNORED_LABEL).int().argmax()), 1)
+
+
+def _bundles(groups: list[Group], lengths: list[int], max_tokens: int) -> Iterator[list[Group]]:
+    """Groups that are computed together: prefixes first, then what is behind them.
+
+    Largest first, as many as have room in `max_tokens`; those without a prefix come last.
+    """
+
+    def size(group: Group) -> int:
+        known, indices = group
+        return known + sum(lengths[index] - known for index in indices)
+
+    bundle: list[Group] = []
+    tokens = 0
+    for group in sorted(groups, key=lambda g: (g[0] > 0, size(g)), reverse=True):
+        if bundle and tokens + size(group) > max_tokens:
+            yield bundle
+            bundle, tokens = [], 0
+        bundle.append(group)
+        tokens += size(group)
+    if bundle:
+        yield bundle
+
+
+def _rows(
+    bundle: list[Group], examples: Sequence[Example], max_tokens: int
+) -> Iterator[list[_Branch]]:
+    """What is behind the prefixes of a bundle, cut into rows of at most `max_tokens`.
+
+    Those of one prefix stand together, the longest first.
+    """
+    row: list[_Branch] = []
+    tokens = 0
+    for prefix_id, (known, indices) in enumerate(bundle):
+        for index in sorted(indices, key=lambda i: len(examples[i]["input_ids"]), reverse=True):
+            rest = {name: tensor[known:] for name, tensor in examples[index].items()}
+            length = len(rest["input_ids"])
+            if row and tokens + length > max_tokens:
+                yield row
+                row, tokens = [], 0
+            row.append(_Branch(index, prefix_id if known else None, rest))
+            tokens += length
+    if row:
+        yield row
+
+
+def _computed(
+    model: PreTrainedModel, row: list[_Branch], prefixes: PrefixCache | None, pad_id: int
+) -> Iterator[tuple[list[int], Supervised]]:
+    """The logits of a row; in halves where the memory does not hold it."""
+    try:
+        supervised = supervised_logits(
+            model,
+            [branch.example for branch in row],
+            prefixes is not None,
+            pad_id,
+            prefixes,
+            [branch.prefix_id for branch in row],
+        )
+    except torch.OutOfMemoryError:
+        if len(row) == 1:
+            raise
+        supervised = None
+    if supervised is not None:
+        yield [branch.index for branch in row], supervised
+        return
+    # Here, not above: while an error is handled, the tensors of what failed are kept.
+    yield from _computed(model, row[: len(row) // 2], prefixes, pad_id)
+    yield from _computed(model, row[len(row) // 2 :], prefixes, pad_id)

@@ -1,0 +1,115 @@
+"""Conversation -> token ids and labels; control tokens.
+
+No text template (paper section 4.1; published training script): for each message the role's control
+token, the tokens of the stripped content, `<eot>`. No BOS, no EOS. Loss on the assistant's content
+and its `<eot>` only:
+
+    <user>  问 题  <eot>  <assistant>  答 案  <eot>
+      .     . .     .         .        L  L    L        (L: label, .: -100)
+"""
+
+from collections.abc import Mapping, Sequence
+
+from transformers import AddedToken, PreTrainedTokenizerBase
+
+from growth.core.errors import InputError
+from growth.data.abilities import LETTERS
+
+USER, ASSISTANT, EOT, PAD = "<user>", "<assistant>", "<eot>", "<pad>"
+IGNORED_LABEL = -100
+Messages = Sequence[Mapping[str, str]]
+
+
+class ChatTokenizer:
+    """A tokenizer with the study's control tokens.
+
+    Content is data: whatever characters it holds, its ids are never those of a control token.
+
+    Attributes:
+        tokenizer: the Hugging Face tokenizer; control tokens were added to it where missing.
+        letter_ids: the token that tells the answer "A" from "B" ..., by letter. It is the token
+            that the content "A" gives, which is what training teaches.
+        letter_prefix: tokens before it in every letter answer; empty for most tokenizers.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+        """Add the missing control tokens to `tokenizer`, which was loaded from `source`.
+
+        Raises:
+            InputError: the vocabulary spells a control token out of plain text.
+        """
+        for token in (USER, ASSISTANT, EOT):
+            tokenizer.add_tokens(
+                [AddedToken(token, special=True, normalized=False)], special_tokens=True
+            )
+        if tokenizer.pad_token is None:
+            tokenizer.add_special_tokens({"pad_token": PAD})
+        self.tokenizer = tokenizer
+        # sentencepiece itself, past the added-token machinery: text never meets a control token.
+        self._sentencepiece = getattr(tokenizer, "sp_model", None)
+        self.user_id, self.assistant_id, self.eot_id = tokenizer.convert_tokens_to_ids(
+            [USER, ASSISTANT, EOT]
+        )
+        self.pad_id: int = tokenizer.pad_token_id
+        controls = {self.user_id, self.assistant_id, self.eot_id}
+        special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+        self.stop_ids = frozenset(controls | special - {None})
+        self.vocabulary_size = max(*controls, self.pad_id, len(tokenizer) - 1) + 1
+        if controls & set(self.encode_content(f"a{USER}{ASSISTANT}{EOT}")):
+            raise InputError(
+                f"{source}: its tokenizer turns the plain text {USER}{ASSISTANT}{EOT} into control "
+                "tokens, so data could pose as a turn; use one without these as plain pieces"
+            )
+        self.letter_prefix, self.letter_ids = self._letters(source)
+
+    def _letters(self, source: str) -> tuple[list[int], dict[str, int]]:
+        encoded = {letter: self.encode_content(letter) for letter in LETTERS}
+        if not all(encoded.values()):
+            # transformers makes an empty tokenizer, without a word, where its files are missing
+            raise InputError(
+                f"{source}: its tokenizer has no vocabulary; is tokenizer.model or tokenizer.json "
+                "missing? Fetch the model again"
+            )
+        prefix = encoded["A"][:-1]
+        distinct = {tokens[-1] for tokens in encoded.values() if tokens[:-1] == prefix}
+        if len(distinct) != len(LETTERS):
+            raise InputError(
+                f"{source}: its tokenizer gives the letters A-D no token each ({encoded}); letter "
+                "answers can't be read from it"
+            )
+        return prefix, {letter: tokens[-1] for letter, tokens in encoded.items()}
+
+    def encode_content(self, text: str) -> list[int]:
+        """The ids of the stripped `text`, without BOS or EOS."""
+        text = text.strip()
+        if self._sentencepiece is not None:
+            return self._sentencepiece.encode(text)
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+
+    def encode_conversation(self, messages: Messages) -> tuple[list[int], list[int]]:
+        """Input ids and labels, both `(tokens,)` and uncut; labels stand at their token's place."""
+        input_ids: list[int] = []
+        labels: list[int] = []
+        for message in messages:
+            content = [*self.encode_content(message["content"]), self.eot_id]
+            assistant = message["role"] == "assistant"
+            input_ids += [self.assistant_id if assistant else self.user_id, *content]
+            labels += [IGNORED_LABEL, *(content if assistant else [IGNORED_LABEL] * len(content))]
+        return input_ids, labels
+
+    def encode_prompt(self, messages: Messages) -> list[int]:
+        """The ids of `messages`, closed by the bare `<assistant>` that asks for an answer."""
+        return [*self.encode_conversation(messages)[0], self.assistant_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated `ids`, control and other special tokens left out, stripped."""
+        special = {*self.tokenizer.all_special_ids, self.user_id, self.assistant_id, self.eot_id}
+        plain = [token for token in ids if token not in special]
+        if self._sentencepiece is not None:
+            # Byte pieces make characters only through sentencepiece itself; rows that pad the
+            # vocabulary have no piece.
+            size = self._sentencepiece.get_piece_size()
+            return self._sentencepiece.decode([token for token in plain if token < size]).strip()
+        return self.tokenizer.decode(plain, clean_up_tokenization_spaces=False).strip()

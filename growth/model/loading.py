@@ -1,0 +1,216 @@
+"""Load and save tokenizer and model, of any family that the Auto classes know, and Baichuan.
+
+Safe by default: weights are safetensors (or GGUF), and code in a model folder is not run unless
+that is asked for.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+from transformers.utils.quantization_config import GgufConfig
+
+from growth.core.errors import InputError
+from growth.model import baichuan
+from growth.model import lora as patches
+from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.gguf_tokenizer import sentencepiece_tokenizer
+from growth.model.source import FLAG, Model, Source, find_model
+
+# Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
+# rebuilds merges from the vocabulary and cuts a third of Chinese-LLaMA's texts differently.
+SENTENCEPIECE_CLASSES = (
+    *("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend"),
+    baichuan.TOKENIZER_CLASS,
+)
+NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
+# What the libraries raise on a broken or unknown model.
+_LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    SafetensorError,
+)
+T = TypeVar("T")
+
+
+def translate_load_errors(source: Source, what: str, load: Callable[[], T]) -> T:
+    """Run `load`; what the libraries complain of becomes one message about `source`."""
+    try:
+        return load()
+    except _LIBRARY_ERRORS as error:
+        reason = " ".join(str(error).split())[:400]
+        code = (
+            "; if you have read the code that it brings along and trust it, --trust_remote_code "
+            "runs it"
+        )
+        raise InputError(
+            f"{FLAG} {source.name}: its {what} can't be loaded ({type(error).__name__}: {reason}). "
+            "Expected a causal language model that transformers knows without code of its own"
+            + (code if "trust_remote_code" in str(error) else "")
+        ) from error
+
+
+def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
+    """The tokenizer of a model, with the control tokens.
+
+    Raises:
+        InputError: it is missing or of no known kind.
+    """
+    source = find_model(name_or_path)
+    if source.is_adapter and not patches.has_tokenizer(Path(source.name)):
+        source = source.base()
+    kind: Any = AutoTokenizer
+    arguments = source.arguments()
+    if _is_sentencepiece(source):
+        kind = SentencePieceBackend
+        arguments = {"legacy": True}  # otherwise transformers changes how a text begins
+
+    def load() -> PreTrainedTokenizerBase:
+        if source.gguf_file:
+            path = Path(source.name) / source.gguf_file
+            if (tokenizer := sentencepiece_tokenizer(path)) is not None:
+                return tokenizer
+        return kind.from_pretrained(source.name, **arguments)
+
+    return ChatTokenizer(translate_load_errors(source, "tokenizer", load), source.name)
+
+
+def _is_sentencepiece(source: Source) -> bool:
+    """Whether the tokens must be sentencepiece's own: a tokenizer.model of the LLaMA kind."""
+    folder = source.folder
+    if folder is None or source.gguf_file or not (folder / "tokenizer.model").is_file():
+        return False
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    kind = config.get("tokenizer_class")
+    return (
+        kind in SENTENCEPIECE_CLASSES
+        or SENTENCEPIECE_MARK in config
+        or (kind is None and not (folder / "tokenizer.json").is_file())
+    )
+
+
+def load_config(source: Source) -> PreTrainedConfig:
+    """The config of the model that `source` becomes once loaded.
+
+    Raises:
+        InputError: it is of no known architecture.
+    """
+    base = source.base()
+    if base.is_adapter:
+        return load_config(base)
+    if base.folder and baichuan.is_baichuan(base.folder):
+        return baichuan.converted_config(base.folder)
+    return translate_load_errors(
+        base, "config", lambda: AutoConfig.from_pretrained(base.name, **base.arguments())
+    )
+
+
+def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
+    """The model, with an embedding row for each token of `chat`, in `dtype` on the CPU.
+
+    A LoRA patch is merged into its base. Rows are added for control tokens, never taken away: many
+    vocabularies are padded.
+
+    Raises:
+        InputError: it is missing, incomplete or of no known architecture.
+    """
+    source = find_model(name_or_path)
+    load_config(source)
+    model = _load_with_adapter(source, dtype, chat)
+    resize_embeddings(model, chat.vocabulary_size)
+    model.config.pad_token_id = chat.pad_id
+    return model
+
+
+def _load_with_adapter(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
+    """The weights of a model; of a patch those of its base, which may be patched too, changed."""
+    if not source.is_adapter:
+        return _load_weights(source, dtype)
+    base, folder = _load_with_adapter(source.base(), dtype, chat), Path(source.name)
+    if not patches.brings_rows(folder):
+        # Adapters of ours changed control tokens' rows, which come about the same way each time.
+        resize_embeddings(base, chat.vocabulary_size)
+    return translate_load_errors(source, "LoRA patch", lambda: patches.merge_adapter(base, folder))
+
+
+def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if source.folder and baichuan.is_baichuan(source.folder):
+        folder = source.folder
+        model, loading = translate_load_errors(
+            source, "model", lambda: baichuan.load_baichuan(folder, **arguments)
+        )
+    else:
+        arguments |= source.arguments()
+        if source.gguf_file:
+            # unpacked to plain weights, which can be tuned and need no kernel from a hub
+            arguments["quantization_config"] = GgufConfig(dequantize=True)
+        else:
+            arguments["use_safetensors"] = True
+        model, loading = translate_load_errors(
+            source,
+            "model",
+            lambda: AutoModelForCausalLM.from_pretrained(
+                source.name, output_loading_info=True, **arguments
+            ),
+        )
+    if loading["missing_keys"]:
+        raise InputError(
+            f"{FLAG} {source.name}: incomplete, its weights lack "
+            f"{', '.join(sorted(loading['missing_keys'])[:3])} and would be random; fetch it again"
+        )
+    return model
+
+
+def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
+    """Grow the vocabulary to `rows` if it is smaller; new rows lie close to the old ones' mean.
+
+    Unlike random rows they get little probability before they are trained (Hewitt 2021). A little
+    noise tells them apart; it is the same in every process and for every seed.
+    """
+    old = model.get_input_embeddings().num_embeddings
+    if old >= rows:
+        return
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for layer in (layer for layer in layers if layer is not None):
+        known = layer.weight.data[:old].float()
+        noise = torch.randn(rows - old, known.shape[1], generator=torch.Generator().manual_seed(0))
+        new = known.mean(0) + NEW_ROWS_NOISE * known.std(0) * noise
+        layer.weight.data[old:] = new.to(layer.weight.dtype)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Positions that the model knows, or None where its config sets no bound."""
+    return _max_positions(model.config)
+
+
+def bounded_length(name_or_path: Model, max_length: int) -> int:
+    """`max_length` tokens, or as many as the model has positions for; no weights are read."""
+    config = load_config(find_model(name_or_path))
+    return min(max_length, _max_positions(config) or max_length)
+
+
+def _max_positions(config: PreTrainedConfig) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+# In tokenizer_config.json: `PIECES` beside tokenizer.json are the ones that our own loader reads.
+SENTENCEPIECE_MARK = "sentencepiece_model"

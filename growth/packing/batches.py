@@ -1,0 +1,104 @@
+"""Tokenised examples -> batches of tensors."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from tqdm import tqdm
+
+from growth.data.records import Record
+from growth.model.chat_tokenizer import IGNORED_LABEL, ChatTokenizer, Messages
+
+Example = dict[str, torch.Tensor]  # input_ids (tokens,), labels (tokens,)
+Batch = dict[str, torch.Tensor]
+
+
+def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:
+    """One example, cut at `max_length` tokens as published (paper section 4.1)."""
+    input_ids, labels = chat.encode_conversation(messages)
+    return {
+        "input_ids": torch.tensor(input_ids[:max_length]),
+        "labels": torch.tensor(labels[:max_length]),
+    }
+
+
+def tokenised_files(
+    files: Mapping[str, Sequence[Record]], chat: ChatTokenizer, max_length: int
+) -> list[Example]:
+    """The examples of all files, in order; a bar where it takes long."""
+    records = [record for file in files.values() for record in file]
+    return [
+        tokenised(record["messages"], chat, max_length)
+        for record in tqdm(records, desc="tokenise", unit="line", delay=5)
+    ]
+
+
+def supervised_tokens(examples: Sequence[Example]) -> int:
+    """Tokens that a loss is taken on: labels that have a token before them to predict them from."""
+    return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
+
+
+def micro_batches(
+    examples: Sequence[Example], max_tokens: int, max_samples: int | None = None
+) -> Iterator[list[Example]]:
+    """Cut `examples` into groups of about one length, longest first.
+
+    Args:
+        examples: any number, in any order.
+        max_tokens: of a group; an example that alone is longer is a group of its own.
+        max_samples: of a group; None for no bound.
+    """
+    group: list[Example] = []
+    tokens = 0
+    for example in sorted(examples, key=lambda e: len(e["input_ids"]), reverse=True):
+        length = len(example["input_ids"])
+        if group and (tokens + length > max_tokens or len(group) == max_samples):
+            yield group
+            group, tokens = [], 0
+        group.append(example)
+        tokens += length
+    if group:
+        yield group
+
+
+def computed_tokens(group: Sequence[Example], packed: bool) -> int:
+    """Tokens that a micro-batch costs: its own, or with padding to its longest."""
+    lengths = [len(example["input_ids"]) for example in group]
+    return sum(lengths) if packed else len(lengths) * max(lengths)
+
+
+def pack_row(examples: Sequence[Example]) -> Batch:
+    """All examples in one row without padding; positions restart at each.
+
+    input_ids, position_ids: `(1, tokens)`. boundaries: `(examples + 1,)`. keep: `(supervised,)`,
+    the places whose output predicts a supervised token. targets: `(supervised,)`, those tokens.
+
+        input_ids     a b c d | e f g        boundaries  0 4 7
+        position_ids  0 1 2 3 | 0 1 2        labels of c, d, g count:
+        keep            1 2       5          targets     c d g
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    labels = torch.cat([example["labels"] for example in examples])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    supervised = ((labels != IGNORED_LABEL) & (positions > 0)).nonzero().squeeze(1)
+    return {
+        "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
+        "position_ids": positions[None],
+        "boundaries": torch.tensor([0, *lengths]).cumsum(0).int(),
+        "logit_positions": supervised - 1,
+        "targets": labels[supervised],
+    }
+
+
+def pad_rows(examples: Sequence[Example], pad_id: int) -> Batch:
+    """One row an example, `(batch, tokens)`, padded on the right: the published way.
+
+    For architectures that can't tell the samples of a packed row apart, and as a test's oracle.
+    """
+    pad = torch.nn.utils.rnn.pad_sequence
+    input_ids = [example["input_ids"] for example in examples]
+    labels = [example["labels"] for example in examples]
+    return {
+        "input_ids": pad(input_ids, batch_first=True, padding_value=pad_id),
+        "attention_mask": pad([torch.ones_like(ids) for ids in input_ids], batch_first=True),
+        "labels": pad(labels, batch_first=True, padding_value=IGNORED_LABEL),
+    }

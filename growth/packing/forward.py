@@ -1,0 +1,219 @@
+"""Logits of the supervised tokens of a group of samples: packed where the architecture can."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
+
+from growth.core.options import VARLEN
+from growth.model.chat_tokenizer import IGNORED_LABEL
+from growth.packing.attention import attending
+from growth.packing.batches import Batch, Example, pack_row, pad_rows
+from growth.packing.prefix_attention import PrefixCache
+
+# The check below: two samples that differ, and one that the second and another begin with; far
+# above float error and far below a leak's size.
+_PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
+_PROBE_PREFIX = (9, 10, 11)
+_PROBE_TOLERANCE = 1e-3
+
+
+class Supervised(NamedTuple):
+    """`logits`: `(supervised, vocabulary)`. `targets`: `(supervised,)`. `owners`: `(supervised,)`,
+    the place in its group of the sample that each supervised token is of.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    owners: torch.Tensor
+
+
+def accepts(model: torch.nn.Module, argument: str) -> bool:
+    """Whether the architecture's forward takes an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def supports_packing(model: PreTrainedModel) -> bool:
+    """Find out by trying whether samples in one row are to `model` what they are apart.
+
+    Also behind a prefix that was computed before. Most families read positions and attention where
+    transformers lets them be replaced; some don't (ALiBi, attention of their own, capped scores),
+    and get padded rows instead.
+    """
+    if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
+        return False
+    examples = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in _PROBE]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), attending(model, VARLEN):
+            prefixes = compute_prefixes(model, [_PROBE_PREFIX])
+            packed = supervised_logits(model, examples, True, 0, prefixes, (None, 0)).logits
+        with torch.no_grad():
+            whole = [examples[0], _behind(_PROBE_PREFIX, examples[1])]
+            apart = [supervised_logits(model, [e], packed=False).logits for e in whole]
+    except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError):
+        return False
+    finally:
+        model.train(training)
+    apart = torch.cat(apart).float()
+    scale = apart.abs().max().clamp(min=1e-6)
+    tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.03  # 16 bits
+    return bool((packed.float() - apart).abs().max() <= tolerance * scale)
+
+
+def _behind(prefix: Sequence[int], example: Example) -> Example:
+    ids, labels = example["input_ids"], example["labels"].clone()
+    labels[0] = IGNORED_LABEL  # the prefix's last token would predict it, and is not asked
+    return {
+        "input_ids": torch.cat([torch.tensor(prefix), ids]),
+        "labels": torch.cat([torch.full((len(prefix),), IGNORED_LABEL), labels]),
+    }
+
+
+def compute_prefixes(model: torch.nn.Module, sequences: Sequence[Sequence[int]]) -> PrefixCache:
+    """The keys and values of token sequences that several samples begin with.
+
+    Args:
+        model: in varlen attention.
+        sequences: none of them empty.
+    """
+    prefixes = PrefixCache([len(ids) for ids in sequences])
+    if sequences:
+        rows = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in sequences]
+        batch = _moved(pack_row(rows), model)
+        model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            cu_seq_lens_q=batch["boundaries"],
+            sample_lengths=prefixes.lengths,
+            logits_to_keep=batch["logit_positions"][:0],  # no output is read
+            use_cache=False,
+            prefixes=prefixes,
+        )
+    return prefixes
+
+
+@contextlib.contextmanager
+def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[list[int]]:
+    """Within a block, let the output layer give the logits of `token_ids` only.
+
+    Yields the columns where they stand: their own ids where the layer is not a plain one.
+    """
+    whole = model.get_output_embeddings()
+    if type(whole) is not torch.nn.Linear:
+        yield list(token_ids)
+        return
+    few = torch.nn.Linear(whole.in_features, len(token_ids), device="meta")
+    ids = torch.tensor(list(token_ids), device=whole.weight.device)
+    few.weight = torch.nn.Parameter(whole.weight[ids], requires_grad=False)
+    bias = None if whole.bias is None else whole.bias[ids]
+    few.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+    model.set_output_embeddings(few)
+    try:
+        yield list(range(len(token_ids)))
+    finally:
+        model.set_output_embeddings(whole)
+
+
+@contextlib.contextmanager
+def _last_feed_forward_at(
+    model: torch.nn.Module, places: torch.Tensor, tokens: int
+) -> Iterator[None]:
+    """Within a block, run the last layer's feed-forward part only at `places` of a row of `tokens`.
+
+    What it gives elsewhere nobody reads: no attention comes after it. Families that don't name it
+    as most do compute it everywhere.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    layers = getattr(decoder, "layers", None)
+    # Checkpointing would run the layer again after the block.
+    if torch.is_grad_enabled() and getattr(decoder, "gradient_checkpointing", False):
+        layers = None
+    part = getattr(layers[-1], "mlp", None) if layers else None
+    if part is None or not hasattr(part, "down_proj"):  # a mixture of experts has none of its own
+        yield
+        return
+
+    def narrow(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (arguments[0][:, places],)
+
+    def widen(
+        _: torch.nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:
+        return output.new_zeros(1, tokens, output.shape[2]).index_copy(1, places, output)
+
+    handles = [
+        part.register_forward_pre_hook(narrow),
+        part.register_forward_hook(widen),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _moved(batch: Batch, model: torch.nn.Module) -> Batch:
+    device = next(model.parameters()).device
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def supervised_logits(
+    model: torch.nn.Module,
+    examples: Sequence[Example],
+    packed: bool,
+    pad_id: int = 0,
+    prefixes: PrefixCache | None = None,
+    prefix_ids: Sequence[int | None] | None = None,
+) -> Supervised:
+    """Run `model` on a group of samples, on the device of its weights.
+
+    Args:
+        model: in varlen attention if `packed`.
+        examples: at least one.
+        packed: as `supports_packing` says. Then the output layer runs on the places that predict a
+            supervised token, nowhere else.
+        pad_id: a token to pad with if not `packed`.
+        prefixes: computed before; samples may go on from them if `packed`. The first token of each
+            sample is not predicted then either.
+        prefix_ids: for each sample the prefix that it goes on from, or None. Samples of one prefix
+            stand together.
+    """
+    if packed:
+        batch = pack_row(examples)
+        lengths = batch["boundaries"].diff()
+        options: dict[str, Any] = {"sample_lengths": lengths.tolist()}
+        batch = _moved(batch, model)
+        positions = batch["position_ids"]
+        if prefixes is not None and prefix_ids is not None:
+            known = [
+                0 if prefix_id is None else prefixes.lengths[prefix_id] for prefix_id in prefix_ids
+            ]
+            behind = torch.tensor(known).repeat_interleave(lengths)
+            positions = positions + behind.to(positions.device)
+            options |= {"prefixes": prefixes, "prefix_ids": prefix_ids}
+        with _last_feed_forward_at(model, batch["logit_positions"], positions.shape[1]):
+            logits = model(
+                input_ids=batch["input_ids"],
+                position_ids=positions,
+                cu_seq_lens_q=batch["boundaries"],
+                logits_to_keep=batch["logit_positions"],
+                use_cache=False,
+                **options,
+            ).logits[0]
+        owners = (batch["position_ids"][0] == 0).cumsum(0) - 1
+        return Supervised(logits, batch["targets"], owners[batch["logit_positions"]])
+    batch = _moved(pad_rows(examples, pad_id), model)
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).logits
+    labels = batch["labels"][:, 1:]
+    rows, places = (labels != IGNORED_LABEL).nonzero(as_tuple=True)
+    return Supervised(logits[rows, places], labels[rows, places], rows)

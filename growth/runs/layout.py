@@ -1,0 +1,46 @@
+"""Where each stage reads and writes, and the run record (run.json) that goes along.
+
+    runs/runs-<model_size>/<data_type>/<timestamp>/checkpoint-<step>/
+    evaluate/pred-data/<valid|test>/<model_size>/<data_type>/<timestamp>/<checkpoint>/pred_<file>.json
+    evaluate/results/<valid|test>/<model_size>/<data_type>/<timestamp>/<checkpoint>-results.json
+
+No stage parses a path: what a folder is about stands in its run.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from growth.core.errors import InputError
+
+Run = dict[str, Any]
+
+RUN_RECORD = "run.json"
+METRICS = "metrics.jsonl"
+PREDICTIONS = Path("evaluate/pred-data")
+RESULTS = Path("evaluate/results")
+PLOTS = Path("evaluate/plots")
+PREDICTION_PREFIX = "pred_"
+RESULTS_SUFFIX = "-results.json"
+
+
+def run_folder(run: Run) -> Path:
+    """`<model_size>/<data_type>/<timestamp>`, the part of a path that stands for a run.
+
+    Raises:
+        InputError: one of the three is no name of a folder.
+    """
+    names = [str(run[name]) for name in ("model_size", "data_type", "timestamp")]
+    for name in names:
+        if not name or name in (".", "..") or "/" in name:
+            raise InputError(f"{name!r}: expected a plain name, such as 7b, that a folder can have")
+    return Path(*names)
+
+
+def limit_suffix(limit: int | None) -> str:
+    """What marks a name where only `limit` lines of each file were used: never a result."""
+    return "" if limit is None else f"-limit{limit}"
+
+
+def selection_name(limit: int | None) -> str:
+    """The name of the file that says which checkpoint of a run was chosen."""
+    return f"selected-checkpoint{limit_suffix(limit)}.json"

@@ -1,0 +1,192 @@
+"""The record of a training run (run.json): what was tuned, on what, how; one run a folder."""
+
+import dataclasses
+import datetime
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from growth.core.errors import InputError
+from growth.core.files import read_json, sha256, write_json, write_text
+from growth.core.options import Hyperparameters
+from growth.data.records import Record
+from growth.packing.batches import Example, supervised_tokens
+from growth.runs.layout import METRICS, RUN_RECORD, Run
+
+_RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result besides its inputs: git commit, dirty or not, versions."""
+    return {
+        "git": _git_state(),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in _RECORDED_LIBRARIES},
+    }
+
+
+def _git_state() -> dict[str, Any]:
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}  # a copy without git
+
+
+def read_run(run_dir: Path) -> Run | None:
+    """The record of a run, or None where `run_dir` is not the folder of one."""
+    path = run_dir / RUN_RECORD
+    return read_json(path) if path.is_file() else None
+
+
+def write_run(run_dir: Path, run: Run) -> None:
+    """Write the record of a run."""
+    write_json(run_dir / RUN_RECORD, run)
+
+
+# What makes two runs the same; hyper-parameters that only say how a step is computed do not.
+_IDENTITY = ("model_size", "data_type", "model_name_or_path")
+_FREE = (
+    "batch_size",
+    "tokens_per_micro_batch",
+    "gradient_checkpointing",
+    "attn_implementation",
+)
+
+
+def new_record(
+    run_dir: Path,
+    model_name_or_path: str,
+    parameters: int,
+    data: Mapping[str, Any],
+    hyperparameters: Hyperparameters,
+    *,
+    model_size: str | None,
+    data_type: str | None,
+    device: str,
+) -> Run:
+    """What run.json says of a run that begins now.
+
+    Args:
+        run_dir: its name stands for the run.
+        model_name_or_path: the foundation model, of `parameters` parameters.
+        data: `data_record` of "train" and "valid".
+        hyperparameters: with nothing left open.
+        model_size: by default counted; `data_type` by default the name of the training folder.
+        data_type: the setting.
+        device: what was computed on.
+    """
+    steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
+    return {
+        "model_size": model_size or shortened(parameters),
+        "data_type": data_type or Path(data["train"]["dir"]).resolve().name,
+        "timestamp": run_dir.resolve().name,
+        "model_name_or_path": model_name_or_path,
+        "parameters": parameters,
+        **data,
+        "seed": hyperparameters.seed,
+        "hyperparameters": dataclasses.asdict(hyperparameters),
+        "steps_per_epoch": steps,
+        "steps": steps * hyperparameters.epochs,
+        **provenance(),
+        "device": device,
+        "started": now(),
+        "ended": None,
+    }
+
+
+def data_record(
+    folder: Path, files: Mapping[str, Sequence[Record]], examples: Sequence[Example]
+) -> dict[str, Any]:
+    """What a run was trained or validated on, down to the digest of each file.
+
+    Raises:
+        InputError: no token of it is supervised.
+    """
+    supervised = supervised_tokens(examples)
+    if not supervised:
+        raise InputError(
+            f"{folder}: within --max_length no answer has a token left to learn; raise --max_length"
+        )
+    return {
+        "dir": str(folder),
+        "files": {
+            name: {"lines": len(records), "sha256": sha256(folder / name)}
+            for name, records in files.items()
+        },
+        "samples": len(examples),
+        "tokens": sum(len(example["input_ids"]) for example in examples),
+        "supervised_tokens": supervised,
+    }
+
+
+def shortened(parameters: int) -> str:
+    """A size as people say it: 6,885,486,592 parameters are 7b, 1,303,680 are 1.3m."""
+    for unit, name in ((10**9, "b"), (10**6, "m"), (10**3, "k")):
+        if parameters >= unit:
+            digits = f"{parameters / unit:.{1 if parameters < 3 * unit else 0}f}"
+            return digits.removesuffix(".0") + name
+    return str(parameters)
+
+
+def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
+    """Two runs never share a folder.
+
+    Raises:
+        InputError: `run_dir` holds a run of another setting, or going on was not asked for.
+    """
+    before, after = _identity(earlier), _identity(run)
+    different = {name: value for name, value in after.items() if before.get(name) != value}
+    if different:
+        told = ", ".join(
+            name
+            if name.startswith("files")
+            else f"{name} {before.get(name)!r}, now {after[name]!r}"
+            for name in different
+        )
+        raise InputError(
+            f"--output_dir {run_dir}: holds a run of another setting ({told}); choose another "
+            "folder"
+        )
+    if not resume:
+        raise InputError(
+            f"--output_dir {run_dir}: holds this run already; --resume goes on with it, or choose "
+            "another folder"
+        )
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    hyperparameters = {k: v for k, v in run["hyperparameters"].items() if k not in _FREE}
+    files = {f"files of --{part}_dir": run[part]["files"] for part in ("train", "valid")}
+    return {name: run[name] for name in _IDENTITY} | hyperparameters | files
+
+
+def forget_metrics_after(run_dir: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that a resumed run will write again."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # A line cut off by a kill is no JSON; it is the last, and past the checkpoint.
+    kept = [line for line in lines if line.endswith("}\n") and _step_of(line) <= step]
+    write_text(path, "".join(kept))
+
+
+def _step_of(line: str) -> int:
+    return int(line.removeprefix('{"step": ').partition(",")[0])

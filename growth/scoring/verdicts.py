@@ -1,0 +1,102 @@
+"""Predictions -> verdicts -> scores with intervals. The published rules; ties are wrong.
+
+Source: the published scorer (README, "Scoring"), its defects mended (README, table of differences).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from growth.data.abilities import LETTERS, Kind, ability_of
+from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
+from growth.scoring.math_answers import math_verify_verdict, published_verdict
+
+THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one line was judged.
+
+    Attributes:
+        score: 1 right, 0 wrong.
+        expected: the score of random guessing, 0 to 1.
+        parsed: what was read as the answer; None where there was none.
+        gold: what it was compared with.
+        math_verify: the second opinion on a math line, None for others.
+    """
+
+    score: int
+    expected: float
+    parsed: Any
+    gold: Any
+    math_verify: int | None = None
+
+
+def judge(record: Record) -> Verdict:
+    """Judge one prediction record that `check_prediction` let pass."""
+    kind = ability_of(record["type"]).kind
+    if kind is Kind.CHOICE:
+        return _judge_choice(record)
+    response, gold = record["generated_response"], gold_text(record)
+    if kind is Kind.MATH:
+        right, parsed = published_verdict(response, record["answer"])
+        second = math_verify_verdict(response, record["answer"])
+        return Verdict(int(right), 0, parsed, record["answer"], int(second))
+    if kind is Kind.LETTER_SET:
+        letters, answered = ethics_letters(gold), ethics_letters(response)
+        expected = 1 / math.comb(4 if len(letters) <= 4 else 6, len(letters))
+        return Verdict(
+            int(answered == letters), expected, "".join(sorted(answered)), "".join(sorted(letters))
+        )
+    if gold in LETTERS:
+        parsed = read_letter(response, record["choice_logits"])
+        return Verdict(int(parsed == gold), _letter_chance(record), parsed, gold)
+    if kind is Kind.LETTER_OR_TRUTH:
+        truth, answered = read_truth(gold), read_truth(response)
+        return Verdict(int(answered is truth), 0.5, answered, truth)
+    blank = read_blank(response)
+    return Verdict(int(blank == gold), 0, blank, gold)
+
+
+def _judge_choice(record: Record) -> Verdict:
+    gold, *others = record["generated_ppl"]
+    right = all(gold < other for other in others)
+    best = min(range(len(others) + 1), key=record["generated_ppl"].__getitem__)
+    return Verdict(int(right), 1 / (len(others) + 1), best, 0)
+
+
+def _letter_chance(record: Record) -> float:
+    if record["type"] == "understanding":
+        question = record["messages"][-2]["content"]
+        if "\nD" not in question:
+            return THREE_OPTIONS_CHANCE
+    return 1 / len(LETTERS)
+
+
+# The published rule: non-word characters that follow belong to the run, spaces at its end do not.
+CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+\W*")
+
+
+def read_letter(response: str, choice_logits: Mapping[str, float]) -> str | None:
+    """The letter answered: the response if it is one character, else the likeliest of A-D."""
+    text = response.strip()
+    if len(text) == 1:
+        return text if text in LETTERS else None
+    return max(LETTERS, key=lambda letter: choice_logits[letter])
+
+
+def read_blank(response: str) -> str:
+    """What fills a blank: the first run of Chinese characters, or the whole response."""
+    text = response.strip()
+    run = CHINESE_RUN.search(text)
+    return run.group().strip() if run else text
+
+
+def read_truth(text: str) -> bool | None:
+    """True or false, where the text holds words of only one kind."""
+    said_true = any(word in text for word in TRUE_WORDS)
+    said_false = any(word in text for word in FALSE_WORDS)
+    return said_true if said_true != said_false else None

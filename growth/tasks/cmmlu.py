@@ -1,0 +1,182 @@
+"""CMMLU (Li et al. 2023, arXiv 2306.09212): 67 subjects, 11,582 questions, each with four choices.
+
+One user turn holds the prompt, as the published runner writes it: a line that names the subject,
+the shots of the subject's dev file with their answers, the question.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from growth.core.errors import InputError
+from growth.data.abilities import LETTERS
+from growth.data.hub import CMMLU_SHOTS, read_table
+from growth.tasks.task import Benchmark, Item, Messages, Subject
+
+STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"
+CHINA = "China specific"
+# subject: its name in the prompt, its category, and whether it is one of the China specific ones,
+# which are a category besides (the paper's table 1)
+SUBJECTS: dict[str, tuple[str, str] | tuple[str, str, bool]] = {
+    "agronomy": ("农学", OTHER),
+    "anatomy": ("解剖学", STEM),
+    "ancient_chinese": ("古汉语", SOCIAL, True),
+    "arts": ("艺术学", HUMANITIES),
+    "astronomy": ("天文学", STEM),
+    "business_ethics": ("商业伦理", SOCIAL),
+    "chinese_civil_service_exam": ("中国公务员考试", SOCIAL, True),
+    "chinese_driving_rule": ("中国驾驶规则", OTHER, True),
+    "chinese_food_culture": ("中国饮食文化", SOCIAL, True),
+    "chinese_foreign_policy": ("中国外交政策", SOCIAL, True),
+    "chinese_history": ("中国历史", HUMANITIES, True),
+    "chinese_literature": ("中国文学", HUMANITIES, True),
+    "chinese_teacher_qualification": ("中国教师资格", SOCIAL, True),
+    "clinical_knowledge": ("临床知识", OTHER),
+    "college_actuarial_science": ("大学精算学", STEM),
+    "college_education": ("大学教育学", SOCIAL),
+    "college_engineering_hydrology": ("大学工程水文学", STEM),
+    "college_law": ("大学法律", HUMANITIES),
+    "college_mathematics": ("大学数学", STEM),
+    "college_medical_statistics": ("大学医学统计", STEM),
+    "college_medicine": ("大学医学", OTHER),
+    "computer_science": ("计算机科学", STEM),
+    "computer_security": ("计算机安全", OTHER),
+    "conceptual_physics": ("概念物理学", STEM),
+    "construction_project_management": ("建设工程管理", OTHER, True),
+    "economics": ("经济学", SOCIAL),
+    "education": ("教育学", SOCIAL),
+    "electrical_engineering": ("电气工程", STEM),
+    "elementary_chinese": ("小学语文", SOCIAL, True),
+    "elementary_commonsense": ("小学常识", OTHER, True),
+    "elementary_information_and_technology": ("小学信息技术", OTHER),
+    "elementary_mathematics": ("初等数学", STEM),
+    "ethnology": ("民族学", SOCIAL, True),
+    "food_science": ("食品科学", OTHER),
+    "genetics": ("遗传学", STEM),
+    "global_facts": ("全球事实", HUMANITIES),
+    "high_school_biology": ("高中生物", STEM),
+    "high_school_chemistry": ("高中化学", STEM),
+    "high_school_geography": ("高中地理", SOCIAL),
+    "high_school_mathematics": ("高中数学", STEM),
+    "high_school_physics": ("高中物理学", STEM),
+    "high_school_politics": ("高中政治", SOCIAL, True),
+    "human_sexuality": ("人类性行为", OTHER),
+    "international_law": ("国际法学", HUMANITIES),
+    "journalism": ("新闻学", SOCIAL),
+    "jurisprudence": ("法理学", HUMANITIES),
+    "legal_and_moral_basis": ("法律与道德基础", OTHER),
+    "logical": ("逻辑学", HUMANITIES),
+    "machine_learning": ("机器学习", STEM),
+    "management": ("管理学", SOCIAL),
+    "marketing": ("市场营销", SOCIAL),
+    "marxist_theory": ("马克思主义理论", HUMANITIES),
+    "modern_chinese": ("现代汉语", SOCIAL, True),
+    "nutrition": ("营养学", OTHER),
+    "philosophy": ("哲学", HUMANITIES),
+    "professional_accounting": ("专业会计", SOCIAL),
+    "professional_law": ("专业法学", HUMANITIES),
+    "professional_medicine": ("专业医学", OTHER),
+    "professional_psychology": ("专业心理学", SOCIAL),
+    "public_relations": ("公共关系", SOCIAL),
+    "security_study": ("安全研究", SOCIAL),
+    "sociology": ("社会学", SOCIAL),
+    "sports_science": ("体育学", OTHER),
+    "traditional_chinese_medicine": ("中医中药", OTHER, True),
+    "virology": ("病毒学", STEM),
+    "world_history": ("世界历史", HUMANITIES),
+    "world_religions": ("世界宗教", HUMANITIES),
+}
+CATEGORIES = {
+    category: tuple(name for name, about in SUBJECTS.items() if about[1] == category)
+    for category in (STEM, HUMANITIES, SOCIAL, OTHER)
+} | {CHINA: tuple(name for name, about in SUBJECTS.items() if about[2:])}
+HEADER = "以下是关于{}的单项选择题，请直接给出正确答案的选项。"
+COLUMNS = ("Question", *LETTERS, "Answer")
+
+
+class CMMLU(Benchmark):
+    """The benchmark; a setting is a number of shots, `0-shot` to `5-shot`."""
+
+    name = "cmmlu"
+    title = "CMMLU"
+    subjects = tuple(SUBJECTS)
+    settings = tuple(f"{shots}-shot" for shots in range(CMMLU_SHOTS + 1))
+    categories = CATEGORIES
+    place_field = "row"
+    # The published runner adds up the tokens of each piece, encoded alone with a BOS and the blank
+    # line behind it; kept, because it decides which shots are in the prompt.
+    piece_margin = 3
+
+    def read(self, data_dir: Path, name: str) -> Subject:
+        """A subject's dev and test questions."""
+        dev, test = self.files(data_dir, name)
+        return Subject(name, _items(test), _items(dev)[:CMMLU_SHOTS])
+
+    def files(self, data_dir: Path, name: str) -> list[Path]:
+        """The files that `read` reads."""
+        return [data_dir / split / f"{name}.csv" for split in ("dev", "test")]
+
+    def shots(self, setting: str) -> int:
+        """How many shots a setting has."""
+        return int(setting.removesuffix("-shot"))
+
+    def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
+        """What is always in the prompt, and the shots."""
+        shots = [self.text(shot) + shot.gold for shot in subject.shots[: self.shots(setting)]]
+        return [HEADER.format(SUBJECTS[subject.name][0]), self.text(item)], shots
+
+    def messages(self, subject: Subject, item: Item, setting: str, kept: Sequence[int]) -> Messages:
+        """One user turn."""
+        (header, question), shots = self.pieces(subject, item, setting)
+        prompt = "\n\n".join([header, *(shots[i] for i in kept), question])
+        return [{"role": "user", "content": prompt}]
+
+    def text(self, item: Item) -> str:
+        """A question, its choices, and the words that ask for the answer."""
+        choices = "".join(
+            f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=True)
+        )
+        return f"题目：{item.question}{choices}\n答案是："
+
+    def dumped(
+        self, name: str, setting: str, item: Item, max_length: int, messages: Messages
+    ) -> dict[str, Any]:
+        """The prompt as a text."""
+        return {
+            "subject": name,
+            "row": item.place,
+            "shots": self.shots(setting),
+            "max_length": max_length,
+            "prompt": messages[0]["content"],
+            "label": item.gold,
+        }
+
+
+def _items(path: Path) -> list[Item]:
+    """The questions of a CSV file.
+
+    Raises:
+        InputError: not a CSV file with the columns of CMMLU, or without a question.
+    """
+    header, *rows = read_table(path) or [[]]
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    places = [header.index(column) for column in COLUMNS]
+    items = []
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}: question {number} (from 0) has {len(row)} fields, its header "
+                f"{len(header)}"
+            )
+        question, *choices, gold = (row[place] for place in places)
+        if gold not in LETTERS:
+            raise InputError(
+                f"{path}: question {number} (from 0) has the answer {gold!r}; expected one of "
+                f"{', '.join(LETTERS)}"
+            )
+        items.append(Item(number, question, tuple(choices), gold))
+    if not items:
+        raise InputError(f"{path}: holds no question; fetch it again")
+    return items

@@ -1,0 +1,158 @@
+"""How much to compute at once, chosen from the memory that is there.
+
+Training holds, for each parameter that learns, its fp32 weight and gradient and AdamW's two
+moments, and for each token of a micro-batch what the backward pass reads again. The latter is
+counted by running the architecture on the meta device: shapes, no numbers, no weights.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from growth.core.device import Compute
+from growth.core.options import VARLEN
+from growth.packing.forward import accepts
+
+_TRAINED_BYTES = 16  # a parameter: fp32 weight, gradient, two moments of AdamW
+_TOKENS_ENOUGH = {"cuda": 8192, "cpu": 1024}  # more at once is no faster
+_TOKENS_WANTED = {"cuda": 2048, "cpu": 256}  # fewer at once are slower than checkpointing
+_USABLE = 0.85  # of the free memory; the rest is for the allocator's gaps and the libraries
+_HALF_SHARE = 2 / 3  # of the fp32 activations' bytes that 16-bit autocast keeps, measured
+_LOGITS_BYTES = 12  # a logit: in 16 bits, in fp32, its gradient
+# Short samples: where attention's weights are kept, on the meta device alone, they are small.
+_PROBE_SAMPLES, _PROBE_LENGTH = 16, 16
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Tokens that a process computes at once, and whether activations are computed twice."""
+
+    tokens_per_micro_batch: int
+    gradient_checkpointing: bool
+    reason: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        state = "on" if self.gradient_checkpointing else "off"
+        return (
+            f"{self.tokens_per_micro_batch:,} tokens a micro-batch, "
+            f"gradient checkpointing {state}: {self.reason}"
+        )
+
+
+def plan_memory(
+    model: PreTrainedModel,
+    compute: Compute,
+    longest: int,
+    *,
+    tokens_per_micro_batch: int | None = None,
+    gradient_checkpointing: str = "auto",
+    shards: int = 1,
+) -> MemoryPlan:
+    """What fits into the memory that is free now, before `model` is moved to the device.
+
+    Args:
+        model: its parameters that take no gradient are frozen (LoRA).
+        compute: what it will be trained on.
+        longest: tokens of the longest sample, which can't be cut.
+        tokens_per_micro_batch: as asked for; None to choose.
+        gradient_checkpointing: one of `growth.core.options.CHECKPOINTING`.
+        shards: processes that split weights, gradients and moments between them.
+    """
+    device = compute.device.type
+    room = _USABLE * free_bytes(compute.device) - _static_bytes(model, compute) / shards
+    kept = activation_bytes(model, compute)
+    layers = max(1, getattr(model.config.get_text_config(), "num_hidden_layers", 1))
+    logits = _LOGITS_BYTES * model.config.get_text_config().vocab_size
+    width = 4 * model.config.get_text_config().hidden_size
+    # Checkpointing keeps the input of each layer, and one layer at a time.
+    bytes_of = {False: kept + logits, True: layers * width + kept / layers + logits}
+    fits = {on: max(0, int(room / each)) for on, each in bytes_of.items()}
+    wanted = tokens_per_micro_batch or _TOKENS_WANTED[device]
+    if gradient_checkpointing == "auto":
+        checkpointing = fits[False] < max(longest, wanted)
+    else:
+        checkpointing = gradient_checkpointing == "on"
+    if tokens_per_micro_batch is not None:
+        tokens = tokens_per_micro_batch
+    else:
+        tokens = max(1, min(_TOKENS_ENOUGH[device], fits[checkpointing]))
+    reason = (
+        f"about {room / 2**30:.1f} GiB free for activations, {bytes_of[checkpointing] / 2**20:.2f} "
+        "MiB a token"
+    )
+    if fits[checkpointing] < longest:
+        reason += (
+            f"; the longest sample has {longest:,} tokens and may not fit (--lora_rank, "
+            "--max_length, or more GPUs with --fsdp_config or --deepspeed need less)"
+        )
+    return MemoryPlan(tokens, checkpointing, reason)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process may still take on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _static_bytes(model: PreTrainedModel, compute: Compute) -> int:
+    """Bytes of weights, gradients and moments that are yet to be taken."""
+    half = compute.precision != "fp32"
+    total = 0
+    for parameter in model.parameters():
+        size = parameter.numel()
+        if parameter.requires_grad:
+            # Autocast keeps a 16-bit copy beside the fp32 weight.
+            total += size * (_TRAINED_BYTES + (2 if half else 0))
+            # What is on the CPU already will not be taken again there.
+            total -= size * 4 if compute.device.type == "cpu" else 0
+        elif compute.device.type != "cpu":
+            total += size * parameter.element_size()
+    return total
+
+
+def activation_bytes(model: PreTrainedModel, compute: Compute) -> float:
+    """Bytes a token that a training step of `model` keeps for its backward pass, logits aside."""
+    samples, length = _PROBE_SAMPLES, _PROBE_LENGTH
+    try:
+        with torch.device("meta"):
+            shapes = AutoModelForCausalLM.from_config(copy.deepcopy(model.config))
+        shapes.set_attn_implementation(VARLEN)
+        seen = _saved_bytes(shapes, samples, length)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError):
+        # An architecture that can't be packed or has no meta kernels: a LLaMA layer keeps about
+        # 90 bytes for each of its columns in fp32.
+        config = model.config.get_text_config()
+        seen = 90 * config.hidden_size * config.num_hidden_layers * samples * length
+    share = 1.0 if compute.precision == "fp32" else _HALF_SHARE
+    return share * seen / (samples * length)
+
+
+def _saved_bytes(model: PreTrainedModel, samples: int, length: int) -> int:
+    """Bytes of the tensors, parameters aside, that autograd keeps of one packed row."""
+    own = {p.untyped_storage()._cdata for p in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept[storage] = tensor
+        return tensor
+
+    ids = torch.zeros(1, samples * length, dtype=torch.long, device="meta")
+    options = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(
+            input_ids=ids,
+            # A mask keeps transformers from reading the positions, which hold no numbers.
+            attention_mask=torch.ones_like(ids),
+            sample_lengths=[length] * samples,
+            cu_seq_lens_q=torch.arange(samples + 1, dtype=torch.int32) * length,
+            use_cache=False,
+            **options,
+        )
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -1,0 +1,51 @@
+"""The progress bar of a training run."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class ProgressBar(TrainerCallback):
+    """One bar over the whole run: step, time left, loss, tokens/s; a line for each epoch."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar on the first process."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                dynamic_ncols=True,
+                # In a log file a bar is a line; few of them.
+                mininterval=0.2 if sys.stderr.isatty() else 30,
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
+        """Move the bar; print the validation result."""
+        if self.bar is None:
+            return
+        if "loss" in logs:
+            self.bar.set_postfix(
+                loss=f"{logs['loss']:.4f}",
+                tokens_per_s=f"{logs['tokens_per_second']:,.0f}",
+                useful=f"{logs['useful_tokens']:.0%}",
+                refresh=False,
+            )
+            self.bar.update(state.global_step - self.bar.n)
+        elif "eval_loss" in logs:
+            self.bar.write(
+                f"epoch {state.epoch:g}: step {state.global_step}, validation loss "
+                f"{logs['eval_loss']:.4f}, perplexity {logs['eval_perplexity']:.2f}",
+                file=sys.stderr,
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

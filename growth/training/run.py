@@ -1,0 +1,277 @@
+"""A training run from its first check to its last checkpoint; or only its tokenised examples."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import PreTrainedModel, set_seed
+from transformers.utils import logging as transformers_logging
+
+from growth.core.device import Compute, choose_compute
+from growth.core.distributed import distributed_state
+from growth.core.errors import InputError
+from growth.core.files import check_writable, write_json_lines
+from growth.core.options import (
+    LEARNING_RATE_FALL,
+    LORA_LEARNING_RATE,
+    EngineOptions,
+    Hyperparameters,
+    LoraOptions,
+    ModelOptions,
+)
+from growth.data.records import read_training_files
+from growth.data.settings import default_epochs
+from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.loading import bounded_length, load_model, load_tokenizer
+from growth.model.lora import add_lora
+from growth.model.source import Source, find_model
+from growth.packing.batches import Example, tokenised, tokenised_files
+from growth.runs.checkpoints import check_resumable, checkpoint_step, checkpoints
+from growth.runs.record import (
+    Run,
+    check_same_run,
+    data_record,
+    forget_metrics_after,
+    new_record,
+    now,
+    read_run,
+    write_run,
+)
+from growth.training.memory import plan_memory
+from growth.training.trainer import InstructionTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is to be trained.
+
+    Attributes:
+        model_name_or_path: the foundation model, loaded as `model` says.
+        train_dir: of the lines to learn; `valid_dir`: of those to measure the loss on.
+        output_dir: gets run.json, metrics.jsonl and the checkpoints.
+        data_type: the setting, for the record; None for the name of `train_dir`.
+        model_size: for the record and the curves; None to count.
+        resume: whether a run that is there already may be resumed.
+        hyperparameters: those that were asked for, by name; the rest is chosen.
+        lora: None for full fine-tuning.
+        engine: how it is carried out.
+    """
+
+    model_name_or_path: str
+    model: ModelOptions
+    train_dir: Path
+    valid_dir: Path
+    output_dir: Path
+    data_type: str | None
+    model_size: str | None
+    resume: bool
+    hyperparameters: Mapping[str, Any]
+    lora: LoraOptions | None
+    engine: EngineOptions
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a sample, as asked for or by default."""
+        return self.hyperparameters.get("max_length", Hyperparameters.max_length)
+
+
+def dump_examples(
+    model_name_or_path: str, model: ModelOptions, train_dir: Path, max_length: int, output: Path
+) -> int:
+    """Write messages, input_ids and labels of each training line; no weights are needed.
+
+    Returns:
+        How many lines there are.
+    """
+    files = read_training_files(train_dir, "--train_dir")
+    source = find_model(model_name_or_path, model)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, max_length)
+    lines = []
+    for record in (record for records in files.values() for record in records):
+        example = tokenised(record["messages"], chat, max_length)
+        lines.append(
+            {"messages": record["messages"]}
+            | {name: tensor.tolist() for name, tensor in example.items()}
+        )
+    write_json_lines(output, lines)
+    return len(lines)
+
+
+def train(job: TrainingRun) -> None:
+    """Check everything, write run.json, train, close run.json."""
+    folders = {"train": job.train_dir, "valid": job.valid_dir}
+    files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
+    check_writable(job.output_dir, "--output_dir")
+    _log_to_stderr()
+    source = find_model(job.model_name_or_path, job.model)
+    chat = load_tokenizer(source)
+    max_length = bounded_length(source, job.max_length)
+    examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
+    data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
+    compute = _choose_compute(job)
+    set_seed(job.hyperparameters.get("seed", Hyperparameters.seed))
+    model = _load_for_training(job, source, chat, compute)
+    transformers_logging.disable_progress_bar()  # from here on our own bar speaks
+    earlier = read_run(job.output_dir)
+    hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
+    run = new_record(
+        job.output_dir,
+        job.model_name_or_path,
+        model.num_parameters(),
+        data,
+        hyperparameters,
+        model_size=job.model_size,
+        data_type=job.data_type,
+        device=compute.describe(),
+    )
+    last, finished = _open_run(job, earlier, run, compute)
+    if finished:
+        return
+    trainer = InstructionTrainer(
+        model,
+        chat,
+        examples["train"],
+        examples["valid"],
+        hyperparameters,
+        compute,
+        job.output_dir,
+        **_trainer_options(job),
+    )
+    trainer.train(resume_from_checkpoint=last)
+    if distributed_state().is_main_process:
+        write_run(job.output_dir, run | {"ended": now()})
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
+
+
+def _log_to_stderr() -> None:
+    transformers_logging.set_verbosity_error()
+    level = logging.INFO if distributed_state().is_main_process else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+
+
+def _choose_compute(job: TrainingRun) -> Compute:
+    compute = choose_compute(job.hyperparameters.get("precision", Hyperparameters.precision))
+    logger.info(compute.describe())
+    if job.engine.deepspeed and compute.device.type == "cpu":
+        # accelerate would leave it out without a word.
+        raise InputError(
+            f"--deepspeed {job.engine.deepspeed}: needs GPUs; on CPUs take --fsdp_config"
+        )
+    return compute
+
+
+def _load_for_training(
+    job: TrainingRun, source: Source, chat: ChatTokenizer, compute: Compute
+) -> PreTrainedModel | PeftModel:
+    """The model, its weights in fp32 to train; for LoRA frozen in the precision of computing."""
+    if job.lora is None:
+        return load_model(source, torch.float32, chat)
+    model = load_model(source, compute.dtype, chat)
+    return add_lora(model, job.lora, chat, job.model_name_or_path)
+
+
+def _resolved(
+    job: TrainingRun,
+    earlier: Run | None,
+    model: PreTrainedModel | PeftModel,
+    compute: Compute,
+    examples: Mapping[str, Sequence[Example]],
+    max_length: int,
+) -> Hyperparameters:
+    """The hyper-parameters with what was left open filled in, partly as in the `earlier` run."""
+    asked, engine = job.hyperparameters, job.engine
+    world_size = distributed_state().world_size
+    total = asked.get("total_batch_size", Hyperparameters.total_batch_size)
+    if engine.gradient_accumulation:
+        per_process = asked.get("batch_size", total) * engine.gradient_accumulation
+        if per_process * world_size != total:
+            logger.info(
+                "--batch_size x --gradient_accumulation x processes is %s samples per step; the "
+                "study's %s are taken (--total_batch_size changes that)",
+                *(per_process * world_size, total),
+            )
+    # Another micro-batch would round other sums, and resuming is exact.
+    before = earlier["hyperparameters"] if earlier else {}
+    tokens = asked.get("tokens_per_micro_batch") or before.get("tokens_per_micro_batch")
+    plan = plan_memory(
+        model,
+        compute,
+        max(len(example["input_ids"]) for part in examples.values() for example in part),
+        tokens_per_micro_batch=tokens,
+        gradient_checkpointing=engine.gradient_checkpointing,
+        shards=world_size if engine.fsdp_config or engine.deepspeed else 1,
+    )
+    logger.info(plan.describe())
+    rate = LORA_LEARNING_RATE if job.lora else Hyperparameters.learning_rate
+    rate = asked.get("learning_rate", rate)
+    chosen = {
+        "epochs": default_epochs(len(examples["train"])),
+        "end_learning_rate": rate / LEARNING_RATE_FALL,
+    }
+    fixed = {
+        "learning_rate": rate,
+        "max_length": max_length,
+        "precision": compute.precision,
+        "tokens_per_micro_batch": plan.tokens_per_micro_batch,
+        "gradient_checkpointing": plan.gradient_checkpointing,
+        "lora": job.lora,
+    }
+    return Hyperparameters(**(chosen | dict(asked) | fixed))
+
+
+def _open_run(
+    job: TrainingRun, earlier: Run | None, run: Run, compute: Compute
+) -> tuple[str | None, bool]:
+    """Begin the run, or resume `earlier`: its last complete checkpoint, and whether it is done.
+
+    Every process looks at the folder before the first one writes to it.
+    """
+    last = checkpoints(job.output_dir)[-1:] if earlier else []
+    PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
+    if earlier:
+        check_same_run(earlier, run, job.output_dir, job.resume)
+        run |= {"started": earlier["started"], "resumed": now()}
+    logger.info(
+        "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
+        *(run["hyperparameters"]["total_batch_size"], run["steps_per_epoch"]),
+        run["hyperparameters"]["epochs"],
+        *(f"{run['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
+    )
+    step = checkpoint_step(last[0]) if last else 0
+    if last and step >= run["steps"]:
+        logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
+        return None, True
+    if last:
+        check_resumable(last[0])
+    if distributed_state().is_main_process:
+        write_run(job.output_dir, run)
+        forget_metrics_after(job.output_dir, step)
+    return (str(last[0]) if last else None), False
+
+
+def _trainer_options(job: TrainingRun) -> dict[str, Any]:
+    """More of the Trainer's arguments than the hyper-parameters."""
+    engine = job.engine
+    options: dict[str, Any] = {
+        "save_total_limit": engine.save_total_limit,
+        "report_to": engine.report_to,
+    }
+    if engine.fsdp_config is not None:
+        options |= {"fsdp": True, "fsdp_config": str(engine.fsdp_config)}
+    if engine.deepspeed is not None:
+        options["deepspeed"] = str(engine.deepspeed)
+    if engine.report_to == "tensorboard":
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.output_dir / "tensorboard"))
+    return options

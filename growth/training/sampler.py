@@ -1,0 +1,42 @@
+"""Which samples an optimizer step holds, and which of them are this process's."""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import DataLoader, Sampler
+
+
+class StepSampler(Sampler[list[int]]):
+    """A rank's share of the samples of each optimizer step.
+
+    Which samples a step holds depends on seed and epoch alone, so that they are the same for any
+    number of processes and after an interruption. The last step of an epoch holds what is left.
+    Within a step the samples are dealt by length, so that the processes have about equal work.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], step_size: int, seed: int, rank: int, world_size: int
+    ) -> None:
+        self.lengths, self.step_size, self.seed = lengths, step_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.step_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(len(self.lengths)))
+        random.Random(f"{self.seed}/epoch {self.epoch}").shuffle(order)
+        for start in range(0, len(order), self.step_size):
+            step = order[start : start + self.step_size]
+            step.sort(key=lambda sample: self.lengths[sample], reverse=True)
+            yield step[self.rank :: self.world_size]
+
+
+class StepLoader(DataLoader):
+    """Batches that are whole optimizer steps; the Trainer tells it the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the samples (called by the Trainer as an epoch begins)."""
+        self.batch_sampler.epoch = epoch
