@@ -19,7 +19,7 @@ from growth.core.files import json_line, read_json, write_json, write_json_lines
 from growth.data.records import Record, read_records
 from growth.inference.predictor import PREDICTED_FIELDS, Predictor, predicted_record
 from growth.inference.progress import Progress
-from growth.model.source import FLAG, find_model
+from growth.model.source import DEFAULT_OPTIONS, find_model
 from growth.runs.checkpoints import candidates, epoch_of, trainer_state
 from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import read_run
@@ -51,8 +51,8 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     if run is None:
         if model_size is None or tag is None:
             raise InputError(
-                f"{FLAG} {name}: not a checkpoint of one of our runs (there is no {RUN_RECORD} "
-                "beside it); say what to call it with --model_size and --tag"
+                f"{DEFAULT_OPTIONS.origin} {name}: not a checkpoint of one of our runs (there is "
+                f"no {RUN_RECORD} beside it); say what to call it with --model_size and --tag"
             )
         known = {"model_size": model_size, "data_type": UNTUNED, "timestamp": tag}
         return [(name, known | {"checkpoint": "checkpoint-0", "step": 0, "epoch": 0, "epochs": 0})]
