@@ -37,12 +37,12 @@ def processor_of(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_tokenizer_json_cuts_as_sentencepiece_does(name):
+def test_tokenizer_json_tokenises_as_sentencepiece_does(name):
     processor = processor_of(name)
     tokenizer = Tokenizer.from_str(fast_tokenizer(processor).to_str())
     texts = [*random_texts(processor, 5000), *random_strings(5000, seed=3)]
     assert disagreements(tokenizer, processor, texts) == []
-    if name not in ("user-defined", "no bytes"):  # what the one can't, the other need not write
+    if name not in ("user-defined", "no bytes"):  # these lose characters in encoding
         for ids in processor.encode(random_strings(100, seed=4)):
             assert tokenizer.decode(ids).strip() == processor.decode(ids).strip()
 
@@ -78,7 +78,7 @@ def test_recorded_conversations_through_the_template(golden, tmp_path):
         assert ids == recorded["input_ids"]
 
 
-def test_a_gguf_file_is_cut_as_the_model_in_it(tmp_path):
+def test_a_gguf_file_is_tokenised_as_the_model_in_it(tmp_path):
     path = make_gguf(tmp_path / "x")
     processor = SentencePieceProcessor(str(tmp_path / "x/tokenizer.model"))
     chat = load_tokenizer(path)
