@@ -3,6 +3,7 @@
 import pytest
 from conftest import read_lines
 from families import (
+    FAMILIES,
     make_gguf,
     random_strings,
     sentencepiece_model,
@@ -13,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from growth.export.checkpoint_files import save_tokenizer
+from growth.export.checkpoint_files import TokenizerFiles, save_tokenizer
 from growth.export.fast_tokenizer import disagreements, fast_tokenizer, random_texts
 from growth.model.loading import load_tokenizer
 
@@ -68,6 +69,19 @@ def test_ten_thousand_strings_with_the_chinese_llama_vocabulary(golden, tmp_path
     assert others(texts, add_special_tokens=False, split_special_tokens=True).input_ids == expected
     for text in texts:
         assert ours.encode_content(text) == processor.encode(text.strip())
+
+
+@pytest.mark.parametrize("name", ["llama2", "qwen2", "gemma3"])
+def test_files_written_again_are_the_same(name, tmp_path):
+    """Those of a second checkpoint, written by one object, are those of a fresh one."""
+    FAMILIES[name](tmp_path / "model")
+    save_tokenizer(load_tokenizer(tmp_path / "model").tokenizer, tmp_path / "fresh")
+    files = TokenizerFiles(load_tokenizer(tmp_path / "model").tokenizer)
+    for _ in range(2):
+        files.write(tmp_path / "again")
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "fresh").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == expected
+    assert "tokenizer.json" in expected
 
 
 def test_recorded_conversations_through_the_template(golden, tmp_path):

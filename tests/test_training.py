@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
+from growth.export import checkpoint_files
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
 from growth.packing.forward import supports_packing
@@ -122,7 +123,7 @@ def test_micro_batches_change_no_result(study, tiny_model, alone):
 
 
 # The last of an epoch's four steps has one sample: a process without any computes a dummy.
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engine, request):
     if engine == "ddp":
         together = finetune_in_two(study, tiny_model, "ddp")
@@ -162,6 +163,22 @@ def test_a_killed_launch_resumes(study, tiny_model, sharded):
     assert state.exists()
     resumed = finetune_in_two(study, tiny_model, "killed", *FSDP2, "--resume")
     assert curve(resumed) == pytest.approx(curve(sharded), rel=1e-6)
+
+
+def test_the_tokenizer_is_converted_once_for_all_checkpoints(study, tiny_model, monkeypatch):
+    converted = []
+    convert = checkpoint_files.portable_form
+
+    def counting(tokenizer):
+        converted.append(tokenizer)
+        return convert(tokenizer)
+
+    monkeypatch.setattr(checkpoint_files, "portable_form", counting)
+    run_dir = finetune(study, tiny_model, "once")
+    first, last = checkpoints(run_dir)
+    assert len(converted) == 1
+    for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
+        assert (first / name).read_bytes() == (last / name).read_bytes()
 
 
 def test_steps_hold_the_same_samples_for_any_number_of_processes():
@@ -233,7 +250,8 @@ def test_merged_predicts_what_the_adapters_predict(study, adapted):
     for one, other in zip(*lines, strict=True):
         assert one["generated_response"] == other["generated_response"]
         assert one["choice_logits"] == pytest.approx(other["choice_logits"], rel=1e-4)
-    again = run("scripts/merge_lora.sh", checkpoint, "merged", cwd=study, check=False)
+    export = ("evaluate/export.py", "--model_name_or_path", checkpoint, "--output_dir", "merged")
+    again = run(*export, cwd=study, check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
