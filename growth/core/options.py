@@ -155,7 +155,7 @@ class Hyperparameters:
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    max_length: int = option(MAX_LENGTH, "longer lines are cut", unit="tokens")
+    max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
     seed: int = option(0, "of the data order and of new weights", minimum=0)
     precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False

@@ -1,7 +1,7 @@
 """Load and save tokenizer and model, of any family that the Auto classes know, and Baichuan.
 
-Safe by default: weights are safetensors (or GGUF), and code in a model folder is not run unless
-that is asked for.
+Safe by default: weights are safetensors (or GGUF), and code in a model folder is only run with
+`trust_remote_code`.
 """
 
 import json

@@ -45,10 +45,10 @@ class Source:
         """Where config and weights are loaded from: an adapter's base, any other model itself."""
         if not self.is_adapter:
             return self
-        adapter, asked = Path(self.name), self.options.base_model
-        origin = "--base_model" if asked is not None else f"{adapter / lora.CONFIG}:"
+        adapter, base_model = Path(self.name), self.options.base_model
+        origin = "--base_model" if base_model is not None else f"{adapter / lora.CONFIG}:"
         return find_model(
-            lora.base_model_of(adapter, asked),
+            lora.base_model_of(adapter, base_model),
             ModelOptions(origin=origin, trust_remote_code=self.options.trust_remote_code),
         )
 

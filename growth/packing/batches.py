@@ -13,7 +13,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:
-    """One example, cut at `max_length` tokens as published (paper section 4.1)."""
+    """One example, truncated to `max_length` tokens as published (paper section 4.1)."""
     input_ids, labels = chat.encode_conversation(messages)
     return {
         "input_ids": torch.tensor(input_ids[:max_length]),

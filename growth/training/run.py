@@ -90,7 +90,10 @@ def dump_examples(
     """Write messages, input_ids and labels of each training line; no weights are needed.
 
     Returns:
-        How many lines there are.
+        The number of lines.
+
+    Raises:
+        InputError: the data or the tokenizer can't be read.
     """
     files = read_training_files(train_dir, "--train_dir")
     source = find_model(model_name_or_path, model)
@@ -108,7 +111,11 @@ def dump_examples(
 
 
 def train(job: TrainingRun) -> None:
-    """Check everything, write run.json, train, close run.json."""
+    """Check everything, write run.json, train, and record the end in run.json.
+
+    Raises:
+        InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
+    """
     asked = job.hyperparameters
     folders = {"train": job.train_dir, "valid": job.valid_dir}
     files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
