@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from growth.core.options import VARLEN
@@ -120,46 +119,6 @@ def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[l
         model.set_output_embeddings(whole)
 
 
-@contextlib.contextmanager
-def _last_feed_forward_at(
-    model: torch.nn.Module, places: torch.Tensor, tokens: int
-) -> Iterator[None]:
-    """Within a block, run the last layer's feed-forward part only at `places` of a row of `tokens`.
-
-    What it gives elsewhere nobody reads: no attention comes after it. Families that don't name it
-    as most do compute it everywhere.
-    """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    layers = getattr(decoder, "layers", None)
-    # Checkpointing would run the layer again after the block.
-    if torch.is_grad_enabled() and getattr(decoder, "gradient_checkpointing", False):
-        layers = None
-    part = getattr(layers[-1], "mlp", None) if layers else None
-    if part is None or not hasattr(part, "down_proj"):  # a mixture of experts has none of its own
-        yield
-        return
-
-    def narrow(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (arguments[0][:, places],)
-
-    def widen(
-        _: torch.nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
-    ) -> torch.Tensor:
-        return output.new_zeros(1, tokens, output.shape[2]).index_copy(1, places, output)
-
-    handles = [
-        part.register_forward_pre_hook(narrow),
-        part.register_forward_hook(widen),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _moved(batch: Batch, model: torch.nn.Module) -> Batch:
     device = next(model.parameters()).device
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -199,15 +158,14 @@ def supervised_logits(
             offsets = torch.tensor(known).repeat_interleave(lengths)
             positions = positions + offsets.to(positions.device)
             options |= {"prefixes": prefixes, "prefix_ids": prefix_ids}
-        with _last_feed_forward_at(model, batch["logit_positions"], positions.shape[1]):
-            logits = model(
-                input_ids=batch["input_ids"],
-                position_ids=positions,
-                cu_seq_lens_q=batch["boundaries"],
-                logits_to_keep=batch["logit_positions"],
-                use_cache=False,
-                **options,
-            ).logits[0]
+        logits = model(
+            input_ids=batch["input_ids"],
+            position_ids=positions,
+            cu_seq_lens_q=batch["boundaries"],
+            logits_to_keep=batch["logit_positions"],
+            use_cache=False,
+            **options,
+        ).logits[0]
         owners = (batch["position_ids"][0] == 0).cumsum(0) - 1
         return Supervised(logits, batch["targets"], owners[batch["logit_positions"]])
     batch = _moved(pad_rows(examples, pad_id), model)
