@@ -1,5 +1,6 @@
 """What the tests share: recorded facts, a clean copy of the repository, a tiny model."""
 
+import gc
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from in_process import run_in_process, script_of_the_repository
 ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported: one thread gives one order of sums, in whatever order tests run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+gc.set_threshold(10_000)  # as in `run_script`: importing torch makes a million objects, no garbage
 SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
 
 

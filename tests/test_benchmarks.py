@@ -140,7 +140,13 @@ def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path, 
             csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
     shutil.copytree(source / "dev", tmp_path / "data/dev")
     ask(
-        *("cmmlu", "--model_name_or_path", shared_golden / "tiny-llama", "--data_dir", tmp_path / "data"),
+        *(
+            "cmmlu",
+            "--model_name_or_path",
+            shared_golden / "tiny-llama",
+            "--data_dir",
+            tmp_path / "data",
+        ),
         *("--output_dir", tmp_path / "out", "--precision", "fp32"),
         *("--letter_tokens", letter_tokens),
     )
