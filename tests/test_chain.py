@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -166,6 +167,36 @@ def evaluated(root):
     found = {p.relative_to(pred_data): p.read_bytes() for p in pred_data.rglob("pred_*.json")}
     (choice,) = (root / "evaluate/results/valid").rglob("selected-checkpoint.json")
     return found, json.loads(choice.read_text())
+
+
+def test_the_stages_one_by_one_give_the_same_bytes(study, tmp_path):
+    """What evaluate/run.py does in one go, by the scripts that it stands for."""
+    root, run_dir = study
+    copy = copy_scripts(tmp_path)
+    shutil.copytree(root / "data/curated", copy / "data/curated")
+    place = run_dir.relative_to(root)
+    shutil.copytree(run_dir, copy / place)
+
+    def predict_and_score(model, split):
+        predict = ("evaluate/predict.py", "--model_name_or_path", model, "--max_new_tokens", "8")
+        run(*predict, "--eval_data_path", f"data/curated/{split}", cwd=copy)
+        pred_data = ("--pred_data_path", f"evaluate/pred-data/{split}")
+        run("evaluate/score.py", *pred_data, "--details", cwd=copy)
+
+    predict_and_score(place, "valid")
+    select = ("evaluate/select_checkpoint.py", "--results_path", "evaluate/results/valid")
+    run(*select, cwd=copy)
+    predict_and_score(place / evaluated(copy)[1]["checkpoint"], "test")
+    assert evaluated(copy) == evaluated(root)
+    results = files_below(root / "evaluate/results")
+    assert files_below(copy / "evaluate/results") == results
+    for name in results:
+        ours, expected = ((at / "evaluate/results" / name).read_text() for at in (copy, root))
+        assert without_times(ours) == without_times(expected), name
+
+
+def without_times(text):
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+", "", text)
 
 
 def test_the_wrappers_give_the_same_bytes_in_processes_of_their_own(
