@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import run_in_process, script_of_the_repository
 
 ROOT = Path(__file__).resolve().parents[1]
+# Before torch is imported: one thread gives one order of sums, in whatever order tests run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
 
 
@@ -57,21 +60,25 @@ def checkout(tmp_path):
     return copy_scripts(tmp_path)
 
 
-def run(*command, cwd, check=True):
-    """Run a script as a user would; returns the finished process with its output."""
+def run(*command, cwd, check=True, process=False):
+    """Run a script as a user would; returns the finished process with its output.
+
+    A Python script of the repository, or a copy of one, runs in this process (see `in_process`)
+    unless `process` is true; shell scripts and all others run in a process of their own.
+    """
     command = [str(part) for part in command]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "VIRTUAL_ENV": sys.prefix}
+    script = None
     if command[0].endswith(".py"):
+        script = None if process else script_of_the_repository(command[0], Path(cwd))
         command.insert(0, sys.executable)
     elif command[0].endswith(".sh"):
         command.insert(0, "bash")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "VIRTUAL_ENV": sys.prefix},
-    )
+    if script is not None:
+        done = run_in_process(script, command[2:], Path(cwd), environment)
+    else:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     if check and done.returncode:
         raise AssertionError(f"{command} ended in {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
