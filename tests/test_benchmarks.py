@@ -98,13 +98,13 @@ def contents(folder):
 # ---------------------------------------------------------------- recorded facts
 
 
-def test_recorded_cmmlu_prompts(golden, public_benchmarks, tmp_path):
-    facts = read_lines(golden / "cmmlu_prompts.jsonl")
+def test_recorded_cmmlu_prompts(shared_golden, public_benchmarks, tmp_path):
+    facts = read_lines(shared_golden / "cmmlu_prompts.jsonl")
     found = {}
     for max_length, shots in ((2048, (0, 5)), (400, (5,))):
         flags = ("--data_dir", public_benchmarks / "cmmlu", "--dump_prompts", tmp_path / "dumped")
         length = ("--max_length", max_length, "--num_fewshot", *shots)
-        ask("cmmlu", "--model_name_or_path", golden / "tiny-llama", *flags, *length)
+        ask("cmmlu", "--model_name_or_path", shared_golden / "tiny-llama", *flags, *length)
         for dumped in read_lines(tmp_path / "dumped"):
             place = (dumped["subject"], dumped["row"], dumped["shots"], dumped["max_length"])
             found[place] = dumped
@@ -114,10 +114,10 @@ def test_recorded_cmmlu_prompts(golden, public_benchmarks, tmp_path):
         assert found[fact["subject"], fact["row"], fact["shots"], fact["max_length"]] == fact
 
 
-def test_recorded_agieval_prompts(golden, public_benchmarks, tmp_path):
-    facts = read_lines(golden / "agieval_prompts.jsonl")
+def test_recorded_agieval_prompts(shared_golden, public_benchmarks, tmp_path):
+    facts = read_lines(shared_golden / "agieval_prompts.jsonl")
     flags = ("--data_dir", public_benchmarks / "agieval", "--dump_prompts", tmp_path / "dumped")
-    ask("agieval", "--model_name_or_path", golden / "tiny-llama", *flags)
+    ask("agieval", "--model_name_or_path", shared_golden / "tiny-llama", *flags)
     found = {(d["dataset"], d["setting"], d["line"]): d for d in read_lines(tmp_path / "dumped")}
     assert len(found) == 2 * 3_269
     assert len(facts) == 60
@@ -126,9 +126,9 @@ def test_recorded_agieval_prompts(golden, public_benchmarks, tmp_path):
 
 
 @pytest.mark.parametrize("letter_tokens", ["answer", "bare"])
-def test_recorded_cmmlu_predictions(golden, public_benchmarks, tmp_path, letter_tokens):
+def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path, letter_tokens):
     """Only the recorded questions are asked; the other rows of each file are left out."""
-    facts = read_lines(golden / "cmmlu_predictions.jsonl")
+    facts = read_lines(shared_golden / "cmmlu_predictions.jsonl")
     rows = {}
     for fact in facts:
         rows.setdefault(fact["subject"], set()).add(fact["row"])
@@ -140,7 +140,7 @@ def test_recorded_cmmlu_predictions(golden, public_benchmarks, tmp_path, letter_
             csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
     shutil.copytree(source / "dev", tmp_path / "data/dev")
     ask(
-        *("cmmlu", "--model_name_or_path", golden / "tiny-llama", "--data_dir", tmp_path / "data"),
+        *("cmmlu", "--model_name_or_path", shared_golden / "tiny-llama", "--data_dir", tmp_path / "data"),
         *("--output_dir", tmp_path / "out", "--precision", "fp32"),
         *("--letter_tokens", letter_tokens),
     )
