@@ -149,7 +149,8 @@ def read_lines(path):
 
 def greedy_answers(model, prompts, stop_ids=frozenset(), pad_id=0):
     """The answers to `prompts`, computed together, in order."""
-    from growth.inference.generation import Generator, Limits
+    from growth.inference.generation import Generator
+    from growth.inference.limits import Limits
     from growth.packing.forward import supports_packing
 
     generator = Generator(model, stop_ids, [1], pad_id, supports_packing(model))

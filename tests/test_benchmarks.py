@@ -15,8 +15,8 @@ from conftest import ROOT, read_lines, run, write_lines
 from growth.core.errors import InputError
 from growth.data.hub import read_table
 from growth.tasks.agieval import AGIEval
+from growth.tasks.benchmark import read_exam, score
 from growth.tasks.cmmlu import CATEGORIES, CHINA, SUBJECTS
-from growth.tasks.task import read_exam, score
 
 LETTERS = "ABCD"
 
@@ -365,7 +365,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("run", {script!r})
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-import growth.inference.prompting, growth.inference.prediction_store
+import growth.tasks.benchmark_run
 import transformers.models.llama.modeling_llama
 
 def begin(flags, **environment):
@@ -479,7 +479,7 @@ def test_bad_sets_are_refused(tmp_path, line, message):
 def test_a_spoilt_sheet_is_named(flags, tmp_path):
     ask("cmmlu", *flags, "--num_fewshot", "0")
     (tmp_path / "out/0-shot/arts.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match=r"arts.jsonl: not an answer sheet"):
+    with pytest.raises(InputError, match=r"arts.jsonl: not per-sample results"):
         ask("cmmlu", *flags, "--num_fewshot", "0")
 
 

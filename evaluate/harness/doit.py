@@ -3,10 +3,11 @@
     PYTHONPATH=. lm_eval --model hf --model_args pretrained=MODEL --apply_chat_template \\
         --include_path evaluate/harness --tasks doit --metadata '{"data_dir": "data/curated/test"}'
 
-The rules are those of `growth.scoring`, on the same lines: a letter is the response if it is one
-character, else the likeliest of A-D; of three choices the gold one must have the lowest perplexity,
-its end of turn included. Two things differ from evaluate/predict.py: of a letter's answer only the
-first 8 tokens are generated, and a prompt that is too long is cut as the harness does it.
+The rules are those of `growth.scoring.verdicts`, on the same lines: a letter is the response if it
+is one character, else the likeliest of A-D; of three choices the gold one must have the lowest
+perplexity, its end of turn included. Two things differ from evaluate/predict.py: of a letter's
+answer only the first 8 tokens are generated, and a prompt that is too long is cut as the harness
+does it.
 """
 
 import json
@@ -22,7 +23,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from growth.data.abilities import LETTERS, ability_of
 from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
+from growth.tasks.doit import predicted_record
 
 DATA_DIR = "data/curated/valid"
 LETTER_TOKENS = 8  # of an answer that is read as one letter if it is one, else by the logits
@@ -95,22 +98,21 @@ class DoIT(ConfigurableTask):
         return asked
 
     def process_results(self, doc: dict[str, str], results: Sequence[Any]) -> dict[str, float]:
-        """The verdict of `growth.scoring` on one line, and what guessing scores there."""
+        """The verdict of `growth.scoring.verdicts` on one line, and what guessing scores there."""
         record = record_of(doc)
         if record["question_format"] == 1:
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]
-            record["generated_ppl"] = [
-                math.exp(min(-likelihood / self.length(text), 700.0))
-                for (likelihood, _), text in zip(results, texts, strict=True)
-            ]
+            pairs = zip(results, texts, strict=True)
+            response = Response(
+                perplexities=[
+                    math.exp(min(-likelihood / self.length(text), 700.0))
+                    for (likelihood, _), text in pairs
+                ]
+            )
         else:
-            response, *likelihoods = results
-            record["generated_response"] = response.strip()
-            if likelihoods:
-                record["choice_logits"] = dict(
-                    zip(LETTERS, (value for value, _ in likelihoods), strict=True)
-                )
-        verdict = judge(record)
+            text, *likelihoods = results
+            response = Response(text=text.strip(), logits=[value for value, _ in likelihoods])
+        verdict = judge(predicted_record(record, response))
         return {"acc": float(verdict.score), "expected": float(verdict.expected)}
 
     def end_of_turn(self) -> str:

@@ -70,6 +70,19 @@ def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
     return {path.name: read_records(path) for path in data_files(folder, flag)}
 
 
+def read_evaluation_files(
+    folder: Path, flag: str, limit: int | None = None
+) -> dict[str, list[Record]]:
+    """The lines of every `*.json` of `folder` by the file's stem, the first `limit` of each.
+
+    Raises:
+        InputError: as `data_files` and `read_records`; `flag` says where the folder came from.
+    """
+    return {
+        path.stem: read_records(path, check_evaluation)[:limit] for path in data_files(folder, flag)
+    }
+
+
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, numbered from 1. Only line feeds end a line (not U+2028)."""
     try:
