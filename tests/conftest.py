@@ -47,27 +47,9 @@ def shared_golden():
 
 
 @pytest.fixture(scope="session")
-def proxy(tmp_path_factory):
-    """A full-sized data set in DoIT's format; a made-up one where ../shared is missing."""
-    if (SHARED / "data/doit-proxy").is_dir() or os.environ.get("GROWTH_REQUIRE_SHARED"):
-        return _shared("data/doit-proxy")
-    return _made_up_data(tmp_path_factory.mktemp("made-up"))
-
-
-def _made_up_data(data):
-    """As many lines as the largest settings take, each of them different."""
-    from growth.data.abilities import ABILITY_NAMES
-
-    def lines(name, count):
-        for i in range(count):
-            yield line(name, f"答案{i}" * (1 + i % 3), idx=i)
-
-    for name in ABILITY_NAMES:
-        full = list(lines(name, 1320))
-        write_lines(data / f"curated/full/{name}_full.json", full)
-        write_lines(data / f"curated/1000/{name}_1000.json", full[:1000])
-    write_lines(data / "synthetic/40960/synthetic_40960.json", lines("synthetic", 40_960))
-    return data
+def proxy():
+    """A real data set in DoIT's format."""
+    return _shared("data/doit-proxy")
 
 
 @pytest.fixture(scope="session")
