@@ -125,41 +125,31 @@ def test_recorded_agieval_prompts(shared_golden, public_benchmarks, tmp_path):
         assert found[fact["dataset"], fact["setting"], fact["line"]] == fact
 
 
-@pytest.mark.parametrize("letter_tokens", ["answer", "bare"])
-def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path, letter_tokens):
+def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path):
     """Only the recorded questions are asked; the other rows of each file are left out."""
     facts = read_lines(shared_golden / "cmmlu_predictions.jsonl")
     rows = {}
     for fact in facts:
         rows.setdefault(fact["subject"], set()).add(fact["row"])
-    source = public_benchmarks / "cmmlu"
+    source, data = public_benchmarks / "cmmlu", tmp_path / "data"
+    shutil.copytree(source / "dev", data / "dev")
+    (data / "test").mkdir()
     for subject, wanted in rows.items():
         header, *table = read_table(source / "test" / f"{subject}.csv")
-        (tmp_path / "data/test").mkdir(parents=True, exist_ok=True)
-        with open(tmp_path / f"data/test/{subject}.csv", "w", newline="") as file:
+        with open(data / f"test/{subject}.csv", "w", newline="") as file:
             csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
-    shutil.copytree(source / "dev", tmp_path / "data/dev")
-    ask(
-        *(
-            "cmmlu",
-            "--model_name_or_path",
-            shared_golden / "tiny-llama",
-            "--data_dir",
-            tmp_path / "data",
-        ),
-        *("--output_dir", tmp_path / "out", "--precision", "fp32"),
-        *("--letter_tokens", letter_tokens),
-    )
-    logits, prediction = {
-        "answer": ("choice_logits", "prediction"),
-        "bare": ("bare_logits", "bare_prediction"),
-    }[letter_tokens]
     assert len(facts) == 268
-    for fact in facts:
-        sheet = read_lines(tmp_path / f"out/{fact['shots']}-shot/{fact['subject']}.jsonl")
-        answer = sheet[sorted(rows[fact["subject"]]).index(fact["row"])]
-        assert list(answer["choice_logits"].values()) == pytest.approx(fact[logits], abs=1e-3)
-        assert answer["prediction"] == fact[prediction]
+    model = ("--model_name_or_path", shared_golden / "tiny-llama", "--precision", "fp32")
+    for letter_tokens, prefix in (("answer", ""), ("bare", "bare_")):
+        output = tmp_path / letter_tokens
+        flags = ("--data_dir", data, "--output_dir", output, "--letter_tokens", letter_tokens)
+        ask("cmmlu", *model, *flags)
+        for fact in facts:
+            sheet = read_lines(output / f"{fact['shots']}-shot/{fact['subject']}.jsonl")
+            answer = sheet[sorted(rows[fact["subject"]]).index(fact["row"])]
+            logits = fact["bare_logits" if prefix else "choice_logits"]
+            assert list(answer["choice_logits"].values()) == pytest.approx(logits, abs=1e-3)
+            assert answer["prediction"] == fact[f"{prefix}prediction"]
 
 
 # ---------------------------------------------------------------- what comes out
@@ -409,6 +399,7 @@ print(seconds, file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_killed_runs_and_two_processes_leave_the_files_of_one_quiet_run(tmp_path, tiny_model, data):
     questions = dict.fromkeys(("agronomy", "arts", "virology", "genetics", "management"), 30)
     data = write_cmmlu(tmp_path / "data", questions)

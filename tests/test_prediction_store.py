@@ -128,6 +128,7 @@ print(kills, left_something)
 """
 
 
+@pytest.mark.slow
 def test_killed_ten_times_the_files_are_those_of_a_quiet_run(place, quiet, tiny_model, tmp_path):
     output = tmp_path / "killed"
     (place / "killed.py").write_text(KILLED_TEN_TIMES)

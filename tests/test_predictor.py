@@ -261,6 +261,7 @@ def test_a_model_without_numbers_ends_in_a_message(tiny_model):
             broken.predict([record])
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tiny_model, tiny_data):
     """In its smallest form: the speed depends on the machine, the agreement does not."""
     flags = ("--data_dir", tiny_data / "curated/valid", "--tokenizer", tiny_model)
