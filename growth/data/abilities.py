@@ -40,7 +40,7 @@ ABILITIES = (
     Ability("biology", "Biology", Kind.LETTER),
     Ability("history", "History", Kind.LETTER_OR_TRUTH),
     Ability("chinese", "Chinese", Kind.LETTER_OR_BLANK),
-    Ability("understanding", "ChatSession Understanding", Kind.LETTER),
+    Ability("understanding", "Dialogue Understanding", Kind.LETTER),
     Ability("reasoning", "Logical Reasoning", Kind.LETTER),
     Ability("math", "Math (chain of thought)", Kind.MATH),
     Ability("ethics", "Ethics", Kind.LETTER_SET),
