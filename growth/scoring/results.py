@@ -5,7 +5,7 @@ from typing import Any
 
 from growth.data.abilities import ability_of
 from growth.data.records import Record, common_type
-from growth.scoring.intervals import _rounded, mean_score, percentages
+from growth.scoring.intervals import mean_score, percentages, rounded
 from growth.scoring.verdicts import Verdict
 
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
@@ -18,7 +18,7 @@ def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[s
         "type": common_type(records) or MIXED,
         "n": n,
         **percentages(sum(verdict.score for verdict in verdicts), n),
-        "expected": _rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
+        "expected": rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
     }
     second = [verdict.math_verify for verdict in verdicts if verdict.math_verify is not None]
     if second:
