@@ -12,8 +12,10 @@ import pytest
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
-from growth.report.curves import growth_points, read_results, size_key, smooth, source_of
-from growth.report.plots import CURVE_ORDER, drawings, size_styles, sizes_of, title_of
+from growth.report.axes import CURVE_ORDER, size_styles
+from growth.report.curves import growth_points, size_key, sizes_of, smooth
+from growth.report.plots import drawings, title_of
+from growth.report.results_table import read_results, source_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"
@@ -283,7 +285,7 @@ def test_an_only_checkpoint_that_was_not_selected_is_drawn_with_a_note(results, 
     assert "checkpoint-9 was selected" in capsys.readouterr().err
 
 
-def test_limits_are_told_in_title_and_name(results, tmp_path):
+def test_limits_are_stated_in_title_and_name(results, tmp_path):
     write(results, "curated-160", 50.0, limit=5)
     plots = run(results, tmp_path, "ood")
     assert files(plots) == pairs("ood", "ceval_physician_fshot-limit5", "ood_average-limit5")
@@ -448,7 +450,7 @@ def bad_selection(results):
         (bad_selection, "all", ["selected-checkpoint.json", "model_size"]),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):
+def test_bad_input_is_reported_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):
     folder = arrange(results)
     with pytest.raises(InputError) as caught:
         run(folder, tmp_path, plot_type)
@@ -457,7 +459,7 @@ def test_bad_input_is_told_and_nothing_is_written(results, tmp_path, arrange, pl
     assert not (tmp_path / "plots").exists()
 
 
-def test_a_plots_path_that_is_a_file_is_told(results, tmp_path):
+def test_a_plots_path_that_is_a_file_is_reported(results, tmp_path):
     (tmp_path / "plots").write_text("mine")
     with pytest.raises(InputError, match="--plots_path"):
         run(results, tmp_path, "all")

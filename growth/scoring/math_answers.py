@@ -1,4 +1,4 @@
-r"""How a worked solution in math is scored: the published rule, and math-verify beside it.
+r"""How a worked solution in math is scored: the published rule, and math-verify's opinion.
 
     >>> published_verdict(r"所以 $x = -\frac{1}{2}$", "-1/2")
     (True, '-\\frac{1}{2}')
@@ -7,7 +7,7 @@ r"""How a worked solution in math is scored: the published rule, and math-verify
 
 The published math rule compares strings. It is kept with its oddities,
 so that scores compare with the paper's; each is marked "published quirk". `math_verify_verdict`
-compares values and is reported beside it, never instead of it.
+compares values and is reported in addition, never instead.
 """
 
 import functools
