@@ -255,7 +255,7 @@ def test_whole_download_then_nothing_more_to_fetch(hub, download, work):
     expected |= {f"evaluate/agieval/data/{name}": content for name, content in agieval.items()}
     assert files_below(work) == expected
     assert len(result.stdout.splitlines()) == 3
-    assert hub.served().keys().isdisjoint(CODE), "only data is fetched, never code"
+    assert hub.served().keys().isdisjoint(CODE), "only data is downloaded, never code"
 
     hub.seen.clear()
     again = download()

@@ -2,17 +2,17 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run as run_script
+from matplotlib.image import imread
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
-from growth.report.axes import CURVE_ORDER, size_styles
+from growth.report.axes import COLOURS, CURVE_ORDER, size_styles
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
 from growth.report.plots import drawings, title_of
 from growth.report.results_table import read_results, source_of
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"
 TYPES = ("biology", "code")
 CEVAL = "ceval_physician"
+SEVEN_B = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]  # red, green, blue
 
 
 def _load_script():
@@ -129,7 +130,8 @@ def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_ty
     assert {str(Path(line).relative_to(plots)) for line in printed} == expected
     assert printed[-1].endswith("all/overview.png" if plot_type == "all" else "average.png")
     for path in plots.rglob("*.png"):
-        assert path.read_bytes().startswith(b"\x89PNG")
+        pixels = (255 * imread(path)[..., :3]).round().astype(int)
+        assert (pixels == SEVEN_B).all(axis=-1).any(), f"{path}: the curve of 7b is not seen"
 
 
 def test_csv_holds_the_numbers_of_the_results(results, tmp_path):
@@ -466,8 +468,7 @@ def test_a_plots_path_that_is_a_file_is_reported(results, tmp_path):
 
 
 def test_the_script_ends_with_2_and_one_message(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--plot_type", "all"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_script(SCRIPT, "--plot_type", "all", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: --results_path evaluate/results/test: nothing to plot")
