@@ -101,12 +101,12 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     """`value` if it is a text that says something and that UTF-8 can hold."""
     if not isinstance(value, str):
         raise _Fault(f"{name} must be a string, found {_shown(value)}")
@@ -170,7 +170,7 @@ def check_evaluation(record: Record) -> None:
         _check_gold(record, ability.kind)
 
 
-def _check_choices(choices: Any) -> None:
+def _check_choices(choices: object) -> None:
     if not isinstance(choices, list) or len(choices) != NUMBER_OF_CHOICES:
         found = len(choices) if isinstance(choices, list) else _shown(choices)
         raise _Fault(
@@ -263,5 +263,5 @@ def check_prediction(record: Record) -> None:
         )
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
+def _are_numbers(values: Sequence[object]) -> bool:
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

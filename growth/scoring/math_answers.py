@@ -15,7 +15,6 @@ import logging
 import re
 import threading
 from types import ModuleType
-from typing import Any
 
 ANSWER_WORD = "答案"
 # Each line's widest $...$: "." stops at the line end, "*" takes all it can.
@@ -300,13 +299,13 @@ def _math_verify_seconds() -> int | None:
     return MATH_VERIFY_SECONDS if in_main_thread else None
 
 
-def _math_verify_parse(text: str, extraction: list[Any]) -> list[Any]:
+def _math_verify_parse(text: str, extraction: list[object]) -> list[object]:
     """Sympy expressions found in `text`, and the text of each."""
     library = _quiet_math_verify()
     return library.parse(text, extraction, parsing_timeout=_math_verify_seconds())
 
 
-def _math_verify_read(response: str) -> list[Any]:
+def _math_verify_read(response: str) -> list[object]:
     library = _quiet_math_verify()
     extraction = [library.LatexExtractionConfig(), library.ExprExtractionConfig()]
     if ANSWER_WORD in response:

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from growth.data.abilities import LETTERS, Kind, checked_ability
 from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
@@ -30,8 +29,8 @@ class Verdict:
 
     score: int
     expected: float
-    parsed: Any
-    gold: Any
+    parsed: str | bool | int | None
+    gold: str | bool | int | None
     math_verify: int | None = None
 
 
