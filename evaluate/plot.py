@@ -20,8 +20,9 @@ from pathlib import Path
 from growth.core.cli import argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.report.curves import SIGMA, growth_points, read_results, sizes_of
+from growth.report.curves import SIGMA, growth_points, sizes_of
 from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
+from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--selection_path",
         type=Path,
-        help="folder of the choices of select_checkpoint.py; default: valid beside --results_path",
+        help="folder of the choices of select_checkpoint.py; default: valid next to --results_path",
     )
     parser.add_argument(
         "--smooth",
