@@ -8,8 +8,8 @@ turns (A B C A B C), each in a process of its own, so that time and memory are i
 whose speed wanders slows all of them, so ratios are taken pair by pair. A first small step warms up
 and compares the losses from equal weights; it is not timed.
 
-Prints, for each precision and number of threads: non-padding tokens a CPU second (a second on a
-GPU), how many times faster ours is (median, range), peak memory, the losses, and the arithmetic
+Prints, for each precision and number of threads: non-padding tokens per CPU second (per second on
+a GPU), how many times faster ours is (median, range), peak memory, the losses, and the arithmetic
 that the samples need as a share of the fastest matrix product of the model's layers, which is
 measured in the same process just before each step.
 """
@@ -31,10 +31,17 @@ from typing import Any
 from growth.core.cli import argument_parser, positive_int, run_script
 from growth.core.errors import InputError
 from growth.core.files import write_json
+from growth.core.options import (
+    MAX_LENGTH,
+    MICRO_BATCH_TOKENS,
+    WEIGHT_PRECISIONS,
+    Hyperparameters,
+)
 from growth.data.records import read_training_files
 from growth.runs.record import now
 
 LOOPS = ("ours", "published", "trl")
+SAMPLES = Hyperparameters.total_batch_size
 WARM_UP_SAMPLES = 8
 
 Step = dict[str, Any]  # what a worker answers
@@ -66,14 +73,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group = parser.add_argument_group("what to measure")
     group.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS), help="in turns")
     group.add_argument("--steps", type=positive_int, default=3, help="timed steps of each loop")
-    group.add_argument("--samples", type=positive_int, default=64, help="of an optimizer step")
+    group.add_argument("--samples", type=positive_int, default=SAMPLES, help="of an optimizer step")
     group.add_argument(
         "--data_dir",
         type=Path,
         default=Path("../shared/data/doit-proxy/curated/1000"),
         help="folder of *.json training lines",
     )
-    group.add_argument("--max_length", type=positive_int, default=2048, help="tokens of a sample")
+    group.add_argument(
+        "--max_length", type=positive_int, default=MAX_LENGTH, help="tokens of a sample"
+    )
     group.add_argument("--seed", type=int, default=0, help="of batches and weights")
     group.add_argument("--output", type=Path, help="write every step's numbers here, as JSON")
     group = parser.add_argument_group("the model, a LLaMA with random weights")
@@ -91,14 +100,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--precision",
         nargs="+",
-        choices=("fp32", "bf16", "fp16"),
+        choices=WEIGHT_PRECISIONS,
         default=["fp32"],
         help="of all loops; 16 bits are autocast over weights in fp32",
     )
     group.add_argument(
         "--tokens_per_micro_batch",
         type=positive_int,
-        help="ours; default: 8192 on a GPU, 1024 else",
+        help="ours; default: {cuda} on a GPU, {cpu} on a CPU".format(**MICRO_BATCH_TOKENS),
     )
     group.add_argument(
         "--trl_checkpointing",
@@ -106,9 +115,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="gradient checkpointing in TRL's loop, its own default; less memory, more time",
     )
     args = parser.parse_args(argv)
-    args.tokens_per_micro_batch = args.tokens_per_micro_batch or (
-        8192 if args.device == "cuda" else 1024
-    )
+    args.tokens_per_micro_batch = args.tokens_per_micro_batch or MICRO_BATCH_TOKENS[args.device]
     return args
 
 
@@ -166,7 +173,7 @@ def measure(
 def workers(
     args: argparse.Namespace, precision: str, threads: int
 ) -> Iterator[tuple[dict[str, Connection], int]]:
-    """A process a loop, model built; yields their pipes and the number of parameters."""
+    """A process per loop, model built; yields their pipes and the number of parameters."""
     spawn = multiprocessing.get_context("spawn")
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -198,7 +205,7 @@ def workers(
 
 
 def work(loop: str, args: dict[str, Any], precision: str, threads: int, pipe: Connection) -> None:
-    """A worker's life."""
+    """Run a worker."""
     # Imported here: the parent needs no torch.
     from training_loops import Options
     from training_loops import work as run
@@ -210,26 +217,26 @@ def work(loop: str, args: dict[str, Any], precision: str, threads: int, pipe: Co
         "num_attention_heads": args["heads"],
         "num_key_value_heads": args["kv_heads"] or args["heads"],
     }
-    names = ("data_dir", "tokenizer", "max_length", "samples", "seed")
-    names += ("tokens_per_micro_batch", "trl_checkpointing")
+    names = [*("data_dir", "tokenizer", "max_length", "samples", "seed")]
+    names += ["tokens_per_micro_batch", "trl_checkpointing"]
     given = {name: args[name] for name in names}
     run(loop, Options(shape=shape, threads=threads, precision=precision, **given), pipe)
 
 
 def answer(loop: str, pipe: Connection) -> Step:
-    """What a worker says.
+    """What a worker answers.
 
     Raises:
-        InputError: it has died; its own words are on stderr.
+        InputError: it has died; its own message is on stderr.
     """
     try:
         return pipe.recv()
     except EOFError:
-        raise InputError(f"the loop {loop} has ended early; the reason stands above") from None
+        raise InputError(f"the loop {loop} has ended early; the reason is above") from None
 
 
 def progress(number: int, loop: str, step: Step) -> str:
-    """One line for people who wait."""
+    """One line for the terminal."""
     name = f"step {number}" if number else "warm-up"
     return (
         f"{name} {loop}: {step['tokens']:,} tokens, {step['cpu_s']:.1f} CPU s, "
@@ -249,7 +256,7 @@ def report(table: dict[str, Any], device: str) -> str:
         f"samples, {sum(s['tokens'] for s in first):,} tokens, "
         f"{sum(s['supervised_tokens'] for s in first):,} of them supervised",
         "",
-        f"| loop | tokens a {unit} | {next(iter(timed))} is faster by | peak memory, GiB "
+        f"| loop | tokens per {unit} | {next(iter(timed))} is faster by | peak memory, GiB "
         f"| useful share of GEMM peak | GEMM peak, GFLOP/s |",
         "|---|---|---|---|---|---|",
     ]

@@ -3,7 +3,7 @@
 All run through the same `Trainer.train()`: its callbacks, gradient clip, fused AdamW and schedule.
 They differ in how the samples of an optimizer step become tensors, and losses:
 
-- ours: `InstructionTrainer`, a packed row a micro-batch, logits of supervised tokens only.
+- ours: `InstructionTrainer`, a packed row per micro-batch, logits of supervised tokens only.
 - published: rows padded on the right to the longest of a batch of 8, activations computed again in
   the backward pass, logits and loss of every token inside the model.
 - trl: SFTTrainer with packing (best fit, decreasing), packs of `--max_length` tokens.
@@ -23,16 +23,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import choose_compute
-from growth.core.options import Hyperparameters
+from growth.core.device import DTYPES, choose_compute
+from growth.core.options import LEARNING_RATE, Hyperparameters
 from growth.data.records import read_training_files
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import load_tokenizer
 from growth.packing.batches import Example, pad_rows, supervised_tokens, tokenised_files
 from growth.training.trainer import InstructionTrainer
 
-PUBLISHED_BATCH = 8  # samples a GPU and step, as published; padded to the longest of these
-LEARNING_RATE = 1e-5
+PUBLISHED_BATCH = 8  # samples per GPU and step, as published; padded to the longest of these
 GEMM_SECONDS = 0.15  # of measuring, for each shape
 
 
@@ -42,7 +41,7 @@ class Options:
 
     data_dir: Path
     tokenizer: str
-    shape: dict[str, int]  # of LlamaConfig
+    shape: dict[str, int]  # fields of LlamaConfig
     max_length: int
     samples: int
     seed: int
@@ -152,7 +151,7 @@ class Accumulating(Commanded):
 
 
 def work(loop: str, options: Options, connection: multiprocessing.connection.Connection) -> None:
-    """Build the model and the loop called `loop`; then one optimizer step a command."""
+    """Build the model and the loop called `loop`; then one optimizer step per command."""
     torch.set_num_threads(options.threads)
     transformers_logging.set_verbosity_error()
     chat = load_tokenizer(options.tokenizer)
@@ -179,22 +178,22 @@ def work(loop: str, options: Options, connection: multiprocessing.connection.Con
 
 def new_model(options: Options, chat: ChatTokenizer) -> PreTrainedModel:
     """A LLaMA with random weights in float32, the same for every loop."""
-    config = LlamaConfig(
+    fields: dict[str, Any] = {
         **options.shape,
-        vocab_size=chat.vocabulary_size,
-        max_position_embeddings=options.max_length,
-        tie_word_embeddings=False,
-        pad_token_id=chat.pad_id,
-        bos_token_id=None,
-        eos_token_id=chat.eot_id,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config).float()
+        "vocab_size": chat.vocabulary_size,
+        "max_position_embeddings": options.max_length,
+        "tie_word_embeddings": False,
+        "pad_token_id": chat.pad_id,
+        "bos_token_id": None,
+        "eos_token_id": chat.eot_id,
+        "attn_implementation": "sdpa",
+    }
+    return LlamaForCausalLM(LlamaConfig(**fields)).float()
 
 
 def our_loop(
     model: PreTrainedModel, chat: ChatTokenizer, steps: CommandedSteps, folder: str
-) -> Trainer:
+) -> Commanded:
     """This repository's."""
     options = steps.options
 
@@ -224,11 +223,11 @@ def common_arguments(steps: CommandedSteps, folder: str) -> dict[str, Any]:
         "max_steps": len(steps),
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",
-        "weight_decay": 0.1,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.95,
-        "adam_epsilon": 1e-8,
-        "max_grad_norm": 1.0,
+        "weight_decay": Hyperparameters.weight_decay,
+        "adam_beta1": Hyperparameters.adam_beta1,
+        "adam_beta2": Hyperparameters.adam_beta2,
+        "adam_epsilon": Hyperparameters.adam_epsilon,
+        "max_grad_norm": Hyperparameters.max_grad_norm,
         "optim": "adamw_torch_fused",
         "seed": options.seed,
         "bf16": options.precision == "bf16",
@@ -243,7 +242,7 @@ def common_arguments(steps: CommandedSteps, folder: str) -> dict[str, Any]:
 
 def published_loop(
     model: PreTrainedModel, chat: ChatTokenizer, steps: CommandedSteps, folder: str
-) -> Trainer:
+) -> Commanded:
     """The published one, on the current Trainer; its 8 GPUs of 8 samples one after another."""
 
     def batch_of(step: list[Example]) -> dict[str, Any]:
@@ -264,7 +263,7 @@ def published_loop(
 
 def trl_loop(
     model: PreTrainedModel, chat: ChatTokenizer, steps: CommandedSteps, folder: str
-) -> Trainer:
+) -> Commanded:
     """TRL's SFTTrainer with packing, a pack a micro-batch.
 
     Packs are made beforehand, as TRL does, but of each step's samples, to keep the step's work the
@@ -308,10 +307,10 @@ def trl_loop(
 def useful_flop(model: PreTrainedModel, step: Sequence[Example]) -> float:
     """Floating-point operations that the samples of an optimizer step need, padding left out.
 
-    Forward and backward, two operations a multiply-add: 6 a weight of the layers and token; of the
-    output layer and the last feed-forward part, which nothing else reads, 6 a weight and supervised
-    token; for each layer, causal scores and their use, 6 x width x n(n+1) for a sample of n tokens.
-    Optimizer, norms and activations aren't counted.
+    Forward and backward, two operations per multiply-add: 6 per weight of the layers and token; of
+    the output layer and the last feed-forward part, whose output nothing else reads, 6 per weight
+    and supervised token; for each layer, causal scores and their use, 6 x width x n(n+1) for a
+    sample of n tokens. Optimizer, norms and activations aren't counted.
     """
     config = model.config
     last = sum(p.numel() for p in model.model.layers[-1].mlp.parameters())
@@ -324,11 +323,11 @@ def useful_flop(model: PreTrainedModel, step: Sequence[Example]) -> float:
 
 
 def gemm_peak(precision: str, shape: dict[str, int], device: torch.device) -> float:
-    """The fastest matrix product of the model's layers, floating-point operations a second.
+    """The fastest matrix product of the model's layers, in floating-point operations per second.
 
     Seconds are CPU seconds on a CPU, elapsed ones on a GPU.
     """
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = DTYPES[precision]
     cuda = device.type == "cuda"
     tokens = 8192 if cuda else 1024
     width, inner = shape["hidden_size"], shape["intermediate_size"]

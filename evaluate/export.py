@@ -3,23 +3,30 @@
     python evaluate/export.py --model_name_or_path RUN/checkpoint-33 --output_dir exported
     python evaluate/export.py --model_name_or_path RUN/checkpoint-33 --gguf model.gguf
 
-A checkpoint of ours is such a folder already. This is for what is not: LoRA patches (merged into
-their base), Baichuan's folders (converted), GGUF; and for a card that tells the scores, which are
-known only later: --results_path evaluate/results adds those of this checkpoint.
+A checkpoint of ours is such a folder already. This is for LoRA adapters (merged into their base),
+Baichuan's folders (converted) and GGUF; and for a card with the scores, which are known only later:
+--results_path evaluate/results adds those of this checkpoint.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, replacing
-from growth.core.options import ModelOptions
-from growth.runs.checkpoints import is_complete, trainer_state
-from growth.runs.layout import RESULTS, RESULTS_SUFFIX, run_folder
+from growth.core.files import check_writable
+from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions
+from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
+from growth.runs.layout import RESULTS
 from growth.runs.record import read_run
 
 
@@ -32,103 +39,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output_dir is not None and args.output_dir.exists():
         raise InputError(f"--output_dir {args.output_dir}: is there already; choose another folder")
     folder = Path(args.model_name_or_path)
-    results = results_of(folder, args.results_path) if args.results_path else {}
-    if args.output_dir is not None or args.gguf is not None:
-        export(args, results)
-    elif read_run(folder.resolve().parent) is None:
-        raise InputError(
-            f"--model_name_or_path {folder}: not a checkpoint of one of our runs, so there is no "
-            "card to write; give --output_dir or --gguf"
-        )
-    else:
-        write_card_of(folder, folder, results)
-        print(f"{folder}/README.md: {len(results)} results files")
+    results = checkpoint_results(folder, args.results_path) if args.results_path else {}
+    if args.output_dir is None and args.gguf is None:
+        if read_run(folder.resolve().parent) is None:
+            raise InputError(
+                f"--model_name_or_path {folder}: not a checkpoint of one of our runs, so there is "
+                "no card to write; give --output_dir or --gguf"
+            )
+        write_checkpoint_card(folder, folder, results)
+        print(f"{folder / CARD}: {len(results)} results files")
+        return
+    # Imported here: flags are checked before transformers takes its seconds.
+    from growth.export.whole_model import WholeModel
+    from growth.model.source import find_model
+
+    options = options_from(args, ModelOptions)
+    model = WholeModel(find_model(args.model_name_or_path, options), args.precision)
+    if args.output_dir is not None:
+        model.write_folder(args.output_dir, results)
+        parameters = model.model.num_parameters()
+        print(f"{args.output_dir}: {parameters:,} parameters, {args.precision}")
+    if args.gguf is not None:
+        model.write_gguf(args.gguf, args.gguf_type)
+        print(f"{args.gguf}: {args.gguf.stat().st_size:,} bytes")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--model_name_or_path", required=True, help="checkpoint, folder, LoRA patch or hub id"
+        "--model_name_or_path", required=True, help="checkpoint, folder, LoRA adapter or hub id"
     )
     add_options(parser, ModelOptions)
     parser.add_argument("--output_dir", type=Path, help="a new folder for weights and all else")
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="a file for llama.cpp")
     parser.add_argument(
-        "--gguf_type", choices=("f32", "f16"), default="f16", help="of the matrices in it"
+        "--gguf_type", choices=GGUF_TYPES, default="f16", help="of the matrices in it"
     )
     parser.add_argument(
         "--results_path",
         type=Path,
         nargs="?",
         const=RESULTS,
-        help="folder of results, whose scores the card tells",
+        help="folder of results, whose scores go into the card",
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16", "fp16"),
+        choices=WEIGHT_PRECISIONS,
         default="fp32",
         help="of the weights written",
     )
     return parser.parse_args(argv)
-
-
-def results_of(checkpoint: Path, results_path: Path) -> dict[str, Any]:
-    """The results files of a checkpoint of ours, by split.
-
-    Raises:
-        InputError: it is none of ours, or there are none.
-    """
-    run = read_run(checkpoint.resolve().parent)
-    if run is None or not is_complete(checkpoint):
-        raise InputError(f"--results_path: {checkpoint} is not a checkpoint of one of our runs")
-    name = f"{run_folder(run)}/{checkpoint.resolve().name}{RESULTS_SUFFIX}"
-    found = {
-        read_json(path)["run"]["split"]: read_json(path) for path in results_path.glob(f"*/{name}")
-    }
-    if not found:
-        raise InputError(f"--results_path {results_path}: no */{name} below it")
-    return dict(sorted(found.items()))
-
-
-def export(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Load the model, write the folder and the file asked for."""
-    from transformers.utils import logging as transformers_logging
-
-    from growth.core.device import DTYPES
-    from growth.export.chat_template import fitting_template
-    from growth.export.checkpoint_files import portable_form, save_tokenizer
-    from growth.export.gguf import write_gguf
-    from growth.model.loading import load_model, load_tokenizer
-    from growth.model.source import find_model
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    source = find_model(args.model_name_or_path, options_from(args, ModelOptions))
-    chat = load_tokenizer(source)
-    model = load_model(source, DTYPES[args.precision], chat)
-    if args.output_dir is not None:
-        with replacing(args.output_dir) as folder:
-            model.save_pretrained(folder)
-            save_tokenizer(chat.tokenizer, folder)
-            if (path := Path(args.model_name_or_path)).is_dir():
-                write_card_of(path, folder, results)
-        print(f"{args.output_dir}: {model.num_parameters():,} parameters, {args.precision}")
-    if args.gguf is not None:
-        template = fitting_template(chat, portable_form(chat.tokenizer))
-        write_gguf(model, chat, template, args.gguf, args.gguf_type)
-        print(f"{args.gguf}: {args.gguf.stat().st_size:,} bytes", file=sys.stdout)
-
-
-def write_card_of(checkpoint: Path, folder: Path, results: dict[str, Any]) -> None:
-    """The card of a checkpoint of ours, to `folder`; nothing for any other model."""
-    from growth.export.checkpoint_files import last_evaluation
-    from growth.export.model_card import write_card
-
-    run = read_run(checkpoint.resolve().parent)
-    if run is not None and is_complete(checkpoint):
-        step = trainer_state(checkpoint)["global_step"]
-        write_card(folder, run, step, last_evaluation(checkpoint.resolve().parent, step), results)
 
 
 if __name__ == "__main__":

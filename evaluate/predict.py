@@ -11,7 +11,16 @@ several GPUs, `torchrun --nproc_per_node N evaluate/predict.py ...` spreads the 
 processes and writes the same files.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state

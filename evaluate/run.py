@@ -8,12 +8,18 @@ evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; resum
 interrupted. `bash scripts/run_evaluate.sh` starts it, on several GPUs if asked to.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import score
-import select_checkpoint
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
@@ -22,6 +28,8 @@ from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
 from growth.data.records import read_evaluation_files
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
 from growth.runs.record import read_run
+from growth.scoring.checkpoint_selection import choose_checkpoints, description
+from growth.scoring.results import results_table, score_predictions
 
 # What the run's folder and --data_dir say.
 _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "model_size", "tag")
@@ -59,15 +67,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         predict(files[split], what, *how)
         if state.is_main_process:
-            predictions, results = (str(base / split / folder) for base in (PREDICTIONS, RESULTS))
-            score.main(["--pred_data_path", predictions, "--results_path", results, "--details"])
+            predictions, results = (base / split / folder for base in (PREDICTIONS, RESULTS))
+            scored = score_predictions(predictions, results, details=True)
+            if len(scored) == 1:
+                print(results_table(scored[0].results))
 
     predict_and_score(args.run_dir, "valid")
     checkpoint = None
     if state.is_main_process:
-        choices = select_checkpoint.choose(RESULTS / "valid" / folder)
+        choices = choose_checkpoints(RESULTS / "valid" / folder)
         (choice,) = (choice for choice in choices if choice["limit"] == args.limit)
-        print("chosen:", select_checkpoint.description(choice), flush=True)
+        print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
     predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")
     state.leave()

@@ -7,8 +7,17 @@ Scores are per cent, each with the score of chance and a 95 % Wilson interval; m
 math-verify library, in a column of its own. --details writes the verdict on each line.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.scoring.results import results_table, score_predictions

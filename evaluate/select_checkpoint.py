@@ -7,8 +7,17 @@ a run is shorter), ties to the earlier. Prints `<model_size>/<data_type>/<timest
 a tab and the reason, a line a run.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.runs.layout import RESULTS

@@ -285,7 +285,7 @@ def make_baichuan_13b(folder):
 
 
 def make_chinese_llama_plus(folder):
-    """A LoRA patch on a LLaMA, with a bigger tokenizer and whole embedding and output layers.
+    """A LoRA adapter of a LLaMA, with a bigger tokenizer and whole embedding and output layers.
 
     Returns the model as PEFT has it before it is saved.
     """
@@ -305,18 +305,18 @@ def make_chinese_llama_plus(folder):
         modules_to_save=["embed_tokens", "lm_head"],
         task_type="CAUSAL_LM",
     )
-    patched = get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
     torch.manual_seed(1)
-    for name, parameter in patched.named_parameters():
+    for name, parameter in adapted.named_parameters():
         if "lora_B" in name or "modules_to_save" in name:
             parameter.data.normal_(std=0.3)
-    patched.save_pretrained(folder)
+    adapted.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     # fields of the peft of that time
     path = folder / "adapter_config.json"
     old = {"enable_lora": None, "merge_weights": False, "base_model_name_or_path": "../llama1"}
     path.write_text(json.dumps(json.loads(path.read_text()) | old))
-    return patched
+    return adapted
 
 
 def make_gguf(folder, make=make_chinese_llama):

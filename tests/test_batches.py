@@ -1,4 +1,4 @@
-"""Flattened rows against the padded loop, the published way: same loss, same gradients."""
+"""Packed rows against the padded loop, the published way: same loss, same gradients."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def loss_and_gradients(model, loss):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_flattened_equals_padded(name):
+def test_packed_equals_padded(name):
     model = small_model(name)
     expected, gradients = loss_and_gradients(model, padded_loss(model, pad_rows(examples(), 0)))
     assert supports_packing(model)
@@ -102,7 +102,7 @@ def test_without_boundaries_samples_see_each_other(name, monkeypatch):
         batch = pack_row(group)
         return batch | {"boundaries": batch["boundaries"][[0, -1]]}
 
-    monkeypatch.setattr("growth.packing.forward.packed", without_boundaries)
+    monkeypatch.setattr("growth.packing.forward.pack_row", without_boundaries)
     assert not supports_packing(model)
     model.set_attn_implementation(VARLEN)
     assert summed_loss(model, examples(), packed=True).item() != pytest.approx(expected, rel=1e-4)
@@ -125,7 +125,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_any_other_architecture_trains_and_answers_all_the_same(name):
-    """Flattened where samples stay apart, padded otherwise; the loss is that of the padded loop."""
+    """Packed where samples stay apart, padded otherwise; the loss is that of the padded loop."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(OTHERS[name]).float().eval()
     expected = padded_loss(model, pad_rows(examples(), 0)).item()

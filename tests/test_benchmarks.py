@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
 from growth.core.errors import InputError
-from growth.data.hub import read_table
+from growth.data.published import read_table
 from growth.tasks.agieval import AGIEval
 from growth.tasks.benchmark import read_exam, score
 from growth.tasks.cmmlu import CATEGORIES, CHINA, SUBJECTS

@@ -66,14 +66,14 @@ def test_a_checkpoint_has_a_card_and_scores_join_it_later(trained):
     assert record["model_name_or_path"] not in text
 
 
-def test_a_patch_leaves_as_a_whole_model(tmp_path, checkout):
-    patched = make_chinese_llama_plus(tmp_path / "plus").eval()
+def test_an_adapter_is_exported_as_a_whole_model(tmp_path, checkout):
+    adapted = make_chinese_llama_plus(tmp_path / "plus").eval()
     export = ("evaluate/export.py", "--model_name_or_path", tmp_path / "plus")
     run(*export, "--output_dir", "whole", "--gguf", "whole.gguf", cwd=checkout)
     chat = load_tokenizer(checkout / "whole")
     ids = torch.tensor([chat.encode_content("春风又绿江南岸")])
     with torch.no_grad():
-        expected = patched(ids).logits
+        expected = adapted(ids).logits
         for path in ("whole", "whole.gguf"):
             model = load_model(checkout / path, torch.float32, chat).eval()
             logits = model(ids).logits[..., : expected.shape[-1]]

@@ -72,16 +72,16 @@ def test_trains_packed_as_padded(loaded):
     name, chat, model = loaded
     samples = [tokenised(CONVERSATION[:n], chat, 60) for n in (2, 4, 2)]
     samples[2]["input_ids"] = samples[2]["input_ids"].flip(0)
-    flattens = supports_packing(model)
-    assert flattens == (name != "baichuan2-13b")  # ALiBi: padded rows, here and in training
+    packs = supports_packing(model)
+    assert packs == (name != "baichuan2-13b")  # ALiBi: padded rows, here and in training
     padded = summed_loss(model, samples, packed=False, pad_id=chat.pad_id)
     padded.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    if flattens:
+    if packs:
         model.set_attn_implementation(VARLEN)
     groups = micro_batches(samples, 100)
-    packed = sum(summed_loss(model, group, flattens, chat.pad_id) for group in groups)
+    packed = sum(summed_loss(model, group, packs, chat.pad_id) for group in groups)
     packed.backward()
     assert packed.item() == pytest.approx(padded.item(), rel=1e-5)
     for parameter, tensor in model.named_parameters():

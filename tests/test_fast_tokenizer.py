@@ -3,6 +3,7 @@
 import pytest
 from conftest import read_lines
 from families import (
+    FAMILIES,
     make_gguf,
     random_strings,
     sentencepiece_model,
@@ -13,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from growth.export.checkpoint_files import save_tokenizer
+from growth.export.checkpoint_files import TokenizerFiles, save_tokenizer
 from growth.export.fast_tokenizer import disagreements, fast_tokenizer, random_texts
 from growth.model.loading import load_tokenizer
 
@@ -37,12 +38,12 @@ def processor_of(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_tokenizer_json_cuts_as_sentencepiece_does(name):
+def test_tokenizer_json_tokenises_as_sentencepiece_does(name):
     processor = processor_of(name)
     tokenizer = Tokenizer.from_str(fast_tokenizer(processor).to_str())
     texts = [*random_texts(processor, 5000), *random_strings(5000, seed=3)]
     assert disagreements(tokenizer, processor, texts) == []
-    if name not in ("user-defined", "no bytes"):  # what the one can't, the other need not write
+    if name not in ("user-defined", "no bytes"):  # these lose characters in encoding
         for ids in processor.encode(random_strings(100, seed=4)):
             assert tokenizer.decode(ids).strip() == processor.decode(ids).strip()
 
@@ -70,6 +71,19 @@ def test_ten_thousand_strings_with_the_chinese_llama_vocabulary(golden, tmp_path
         assert ours.encode_content(text) == processor.encode(text.strip())
 
 
+@pytest.mark.parametrize("name", ["llama2", "qwen2", "gemma3"])
+def test_files_written_again_are_the_same(name, tmp_path):
+    """Those of a second checkpoint, written by one object, are those of a fresh one."""
+    FAMILIES[name](tmp_path / "model")
+    save_tokenizer(load_tokenizer(tmp_path / "model").tokenizer, tmp_path / "fresh")
+    files = TokenizerFiles(load_tokenizer(tmp_path / "model").tokenizer)
+    for _ in range(2):
+        files.write(tmp_path / "again")
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "fresh").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == expected
+    assert "tokenizer.json" in expected
+
+
 def test_recorded_conversations_through_the_template(golden, tmp_path):
     save_tokenizer(load_tokenizer(golden / "tiny-llama").tokenizer, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -78,7 +92,7 @@ def test_recorded_conversations_through_the_template(golden, tmp_path):
         assert ids == recorded["input_ids"]
 
 
-def test_a_gguf_file_is_cut_as_the_model_in_it(tmp_path):
+def test_a_gguf_file_is_tokenised_as_the_model_in_it(tmp_path):
     path = make_gguf(tmp_path / "x")
     processor = SentencePieceProcessor(str(tmp_path / "x/tokenizer.model"))
     chat = load_tokenizer(path)

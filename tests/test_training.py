@@ -1,6 +1,5 @@
 """Ways to train that change no result: micro-batches, processes, engines; LoRA; memory."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -17,6 +16,10 @@ from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth.core.device import Compute
+from growth.core.errors import InputError
+from growth.export import checkpoint_files
+from growth.model.loading import load_model, load_tokenizer
+from growth.model.source import find_model
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import check_resumable, checkpoints
 from growth.training import memory
@@ -47,17 +50,26 @@ def study(tmp_path_factory, tiny_model):
     return root
 
 
-def start(study, model, name, *flags, processes=1):
-    """Begin to train in a folder of that name, in one process or several."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        command += ["--standalone"]
-    command += ["train/finetune.py", "--model_name_or_path", str(model)]
-    command += ["--train_dir", "train_lines", "--valid_dir", "valid_lines"]
-    command += ["--output_dir", f"runs/{name}", "--model_size", "tiny", *HYPERPARAMETERS, *flags]
+def command(model, name, *flags):
+    """The script and its flags, to train in a folder of that name."""
+    script = ["train/finetune.py", "--model_name_or_path", str(model)]
+    script += ["--train_dir", "train_lines", "--valid_dir", "valid_lines"]
+    return [
+        *script,
+        "--output_dir",
+        f"runs/{name}",
+        "--model_size",
+        "tiny",
+        *HYPERPARAMETERS,
+        *flags,
+    ]
+
+
+def launch(study, model, name, *flags):
+    """Begin to train in two processes."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     return subprocess.Popen(
-        command,
+        [sys.executable, *torchrun, *command(model, name, *flags)],
         cwd=study,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -67,11 +79,17 @@ def start(study, model, name, *flags, processes=1):
     )
 
 
-def finetune(study, model, name, *flags, processes=1):
+def finetune(study, model, name, *flags):
     """Train to the end; returns the folder."""
-    process = start(study, model, name, *flags, processes=processes)
-    _, told = process.communicate(timeout=240)
-    assert process.returncode == 0, told[-3000:]
+    run(*command(model, name, *flags), cwd=study)
+    return study / "runs" / name
+
+
+def finetune_in_two(study, model, name, *flags):
+    """As `finetune`, in two processes."""
+    process = launch(study, model, name, *flags)
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr[-3000:]
     return study / "runs" / name
 
 
@@ -79,6 +97,12 @@ def finetune(study, model, name, *flags, processes=1):
 def alone(study, tiny_model):
     """The run in one process."""
     return finetune(study, tiny_model, "alone")
+
+
+@pytest.fixture(scope="module")
+def sharded(study, tiny_model):
+    """The run in two processes that split the model."""
+    return finetune_in_two(study, tiny_model, "fsdp2", *FSDP2)
 
 
 def curve(run_dir):
@@ -98,11 +122,13 @@ def test_micro_batches_change_no_result(study, tiny_model, alone):
     assert curve(one) == pytest.approx(curve(alone), rel=1e-5)
 
 
-# The last of an epoch's four steps has one sample: a process without any computes along.
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
-def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engine):
-    flags = {"ddp": (), "fsdp2": FSDP2}[engine]
-    together = finetune(study, tiny_model, engine, *flags, processes=2)
+# The last of an epoch's four steps has one sample: a process without any computes a dummy.
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engine, request):
+    if engine == "ddp":
+        together = finetune_in_two(study, tiny_model, "ddp")
+    else:
+        together = request.getfixturevalue("sharded")
     assert curve(together) == pytest.approx(curve(alone), rel=1e-4)
     lines = {d: read_lines(d / "metrics.jsonl") for d in (alone, together)}
     for field in ("tokens", "supervised_tokens", "useful_tokens"):
@@ -123,11 +149,11 @@ def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engi
     assert len(read_lines(predicted)) == 3
 
 
-def test_a_killed_launch_goes_on(study, tiny_model):
+@pytest.mark.slow
+def test_a_killed_launch_resumes(study, tiny_model, sharded):
     """Two processes, shards: what the sharding engine alone writes is read again."""
-    whole = study / "runs/fsdp2"
-    assert (checkpoints(whole)[-1] / "pytorch_model_fsdp.bin").is_file()
-    killed = start(study, tiny_model, "killed", *FSDP2, processes=2)
+    assert (checkpoints(sharded)[-1] / "pytorch_model_fsdp.bin").is_file()
+    killed = launch(study, tiny_model, "killed", *FSDP2)
     state = study / "runs/killed/checkpoint-4/trainer_state.json"
     deadline = time.monotonic() + 200
     while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
@@ -135,8 +161,24 @@ def test_a_killed_launch_goes_on(study, tiny_model):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert state.exists()
-    resumed = finetune(study, tiny_model, "killed", *FSDP2, "--resume", processes=2)
-    assert curve(resumed) == pytest.approx(curve(whole), rel=1e-6)
+    resumed = finetune_in_two(study, tiny_model, "killed", *FSDP2, "--resume")
+    assert curve(resumed) == pytest.approx(curve(sharded), rel=1e-6)
+
+
+def test_the_tokenizer_is_converted_once_for_all_checkpoints(study, tiny_model, monkeypatch):
+    converted = []
+    convert = checkpoint_files.portable_form
+
+    def counting(tokenizer):
+        converted.append(tokenizer)
+        return convert(tokenizer)
+
+    monkeypatch.setattr(checkpoint_files, "portable_form", counting)
+    run_dir = finetune(study, tiny_model, "once")
+    first, last = checkpoints(run_dir)
+    assert len(converted) == 1
+    for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
+        assert (first / name).read_bytes() == (last / name).read_bytes()
 
 
 def test_steps_hold_the_same_samples_for_any_number_of_processes():
@@ -154,7 +196,7 @@ def test_steps_hold_the_same_samples_for_any_number_of_processes():
     assert [sorted(step) for step in other_epoch] != steps(1)
 
 
-def test_a_step_is_dealt_by_length():
+def test_the_samples_of_a_step_are_dealt_out_by_length():
     lengths = [100, 1, 90, 2, 80, 3, 70, 4]
     shares = [next(iter(StepSampler(lengths, 8, 0, rank, 2))) for rank in (0, 1)]
     work = [sum(lengths[sample] for sample in share) for share in shares]
@@ -186,9 +228,7 @@ def test_adapters_train_and_leave_the_base_alone(study, adapted, tiny_model):
     assert record["learning_rate"] == 1e-2
 
 
-def test_the_control_tokens_rows_learn(adapted, tiny_model):
-    from growth.model.loading import load_model, load_tokenizer
-
+def test_the_control_tokens_rows_are_trained(adapted, tiny_model):
     checkpoint = str(checkpoints(adapted)[-1])
     chat = load_tokenizer(checkpoint)
     tuned = load_model(checkpoint, torch.float32, chat).get_input_embeddings().weight
@@ -210,7 +250,8 @@ def test_merged_predicts_what_the_adapters_predict(study, adapted):
     for one, other in zip(*lines, strict=True):
         assert one["generated_response"] == other["generated_response"]
         assert one["choice_logits"] == pytest.approx(other["choice_logits"], rel=1e-4)
-    again = run("scripts/merge_lora.sh", checkpoint, "merged", cwd=study, check=False)
+    export = ("evaluate/export.py", "--model_name_or_path", checkpoint, "--output_dir", "merged")
+    again = run(*export, cwd=study, check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
@@ -226,10 +267,7 @@ def test_the_benchmark_runners_load_adapters(study, adapted):
     assert results["settings"]["0-shot"]["over_examples"]["n"] > 0
 
 
-def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
-    from growth.core.errors import InputError
-    from growth.model.source import find_model
-
+def test_adapters_without_their_base_are_reported(adapted, tmp_path):
     lost = tmp_path / "lost"
     shutil.copytree(checkpoints(adapted)[-1], lost)
     config = json.loads((lost / "adapter_config.json").read_text())
@@ -238,15 +276,15 @@ def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
     with pytest.raises(InputError, match="say where the base model is with --base_model"):
         find_model(str(lost)).base()
     (lost / "adapter_model.safetensors").unlink()
-    with pytest.raises(InputError, match="a LoRA patch without adapter_model"):
+    with pytest.raises(InputError, match="a LoRA adapter without adapter_model"):
         find_model(str(lost))
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--lora_alpha", "4"), "--lora_alpha needs --lora_rank"),
-        (("--lora_rank", "4", "--lora_dropout", "1"), "expected a number from 0, below 1"),
+        (("--lora_rank", "4", "--lora_dropout", "1"), "not a number of at least 0 and below 1"),
         (("--lora_rank", "4", "--lora_target_modules", "nowhere"), "linear layers of this model"),
         (("--lora_rank", "4", "--deepspeed", "x.json"), "goes without"),
         (("--fsdp_config", "x.json"), "needs several processes"),
@@ -254,17 +292,14 @@ def test_adapters_without_their_base_are_told(study, adapted, tmp_path):
         (("--report_to", "wandb"), "wandb is not installed: pip install wandb"),
     ],
 )
-def test_bad_flags_are_told(study, tiny_model, flags, told):
-    process = start(study, tiny_model, "never", *flags)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert told in stderr
+def test_bad_flags_are_reported(study, tiny_model, flags, message):
+    done = run(*command(tiny_model, "never", *flags), cwd=study, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (study / "runs/never").exists()
 
 
-def test_a_checkpoint_without_the_optimizer_is_no_place_to_go_on_from(adapted):
-    from growth.core.errors import InputError
-
+def test_a_checkpoint_without_the_optimizer_cannot_be_resumed(adapted):
     first, last = checkpoints(adapted)
     check_resumable(last)
     with pytest.raises(InputError, match="no optimizer state"):
@@ -325,14 +360,13 @@ def test_less_memory_means_checkpointing_then_smaller_micro_batches(monkeypatch)
 
 def test_frozen_weights_need_no_moments():
     model = AutoModelForCausalLM.from_config(SHAPE)
-    full = memory._static_bytes(model, CPU)
+    full = memory.static_bytes(model, CPU)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    assert memory._static_bytes(model, CPU) == 0
+    assert memory.static_bytes(model, CPU) == 0
     assert full == 12 * model.num_parameters()
 
 
-def test_a_plan_is_one_line():
+def test_a_plan_is_described_in_one_line():
     plan = memory.MemoryPlan(512, True, "why")
-    assert plan.describe() == "512 tokens a micro-batch, gradient checkpointing on: why"
-    assert dataclasses.is_dataclass(plan)
+    assert plan.describe() == "512 tokens per micro-batch, gradient checkpointing on: why"

@@ -9,6 +9,7 @@ from conftest import ROOT, run
 TRAINING = ROOT / "benchmarks/training.py"
 
 
+@pytest.mark.slow
 def test_the_loops_compared_have_one_loss(tiny_model, tiny_data, tmp_path):
     done = run(
         TRAINING,
@@ -17,6 +18,7 @@ def test_the_loops_compared_have_one_loss(tiny_model, tiny_data, tmp_path):
         *("--layers", 2, "--hidden", 32, "--heads", 4, "--kv_heads", 2, "--intermediate", 48),
         *("--output", "results.json"),
         cwd=tmp_path,
+        process=True,  # its workers import it
     )
     assert "| ours |" in done.stdout
     assert "| published |" in done.stdout

@@ -4,17 +4,25 @@
         --valid_dir data/curated/valid --output_dir runs/runs-7b/curated-160/my-run
 
 `bash scripts/run_train.sh` sets the folders. Full fine-tuning as in the paper (section 4.1): AdamW,
-64 samples an optimizer step, the learning rate falling linearly, an evaluation and a checkpoint
-after each epoch. --lora_rank trains adapters instead. Precision and what is computed at once are
-chosen for the machine; one line says how. Started by torchrun, the processes share each step's
-samples. --dump_examples writes what the model would be trained on and stops.
+64 samples per optimizer step, the learning rate falling linearly, an evaluation and a checkpoint
+after each epoch. --lora_rank trains adapters instead. Precision and the size of micro-batches are
+selected automatically; one line says how. Started by torchrun, the processes share each step's
+samples. --dump_examples writes what the model would be trained on and exits.
 """
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, given_options, options_from, run_script
 from growth.core.distributed import distributed_state
@@ -22,7 +30,7 @@ from growth.core.files import read_json
 from growth.core.options import EngineOptions, Hyperparameters, LoraOptions, ModelOptions
 from growth.data.settings import recipe_of
 
-# Flags that say how micro-batches are cut or what the machine does, shown in a group of their own.
+# Hyper-parameters that depend on the machine; their flags are shown in its group.
 _MACHINE = ("precision", "attn_implementation")
 
 
@@ -44,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(f"{args.dump_examples}: {count:,} examples")
         return
+    lora = options_from(args, LoraOptions, prefix="lora_") if args.lora_rank else None
     train(
         TrainingRun(
             model_name_or_path=args.model_name_or_path,
@@ -54,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             data_type=args.data_type,
             model_size=args.model_size,
             resume=args.resume,
-            hyperparameters=given_options(args, Hyperparameters),
-            lora=lora_options(args),
+            given=given_options(args, Hyperparameters),
+            lora=lora,
             engine=options_from(args, EngineOptions),
         )
     )
@@ -89,14 +98,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_options(group, Hyperparameters, only=_MACHINE)
     add_options(group, EngineOptions)
     return parser
-
-
-def lora_options(args: argparse.Namespace) -> LoraOptions | None:
-    """The adapters that the flags ask for, if any."""
-    if args.lora_rank is None:
-        return None
-    lora = options_from(args, LoraOptions, prefix="lora_")
-    return lora if args.lora_alpha else replace(lora, alpha=2.0 * lora.rank)
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -98,7 +98,7 @@ class DoIT(ConfigurableTask):
         return asked
 
     def process_results(self, doc: dict[str, str], results: Sequence[Any]) -> dict[str, float]:
-        """The verdict of `growth.scoring.verdicts` on one line, and what guessing scores there."""
+        """The verdict of `growth.scoring.verdicts` on one line, and the score of chance there."""
         record = record_of(doc)
         if record["question_format"] == 1:
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]

@@ -169,5 +169,5 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on", file=sys.stderr)
+        print("interrupted: what was finished is kept; the same command resumes", file=sys.stderr)
         sys.exit(130)

@@ -1,10 +1,11 @@
-"""What to compute on, and in which precision, chosen by itself."""
+"""The device and precision to compute with, selected automatically."""
 
 from dataclasses import dataclass
 
 import torch
 
 from growth.core.distributed import distributed_state
+from growth.core.options import AUTO, Hyperparameters
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,17 +24,17 @@ class Compute:
         return DTYPES[self.precision]
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line for the log."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = "" if self.device.type == "cuda" else f", {torch.get_num_threads()} threads"
         return f"computing on {name}{threads} in {self.precision}: {self.reason}"
 
 
-def choose_compute(precision: str = "auto") -> Compute:
+def choose_compute(precision: str = Hyperparameters.precision) -> Compute:
     """The GPU where there is one, else the CPU; bf16 where its matrix products are the fast ones.
 
     Args:
-        precision: one of `growth.core.options.PRECISIONS`; "auto" chooses.
+        precision: one of `growth.core.options.PRECISIONS`; AUTO chooses.
     """
     cuda = torch.cuda.is_available()
     if cuda:
@@ -42,7 +43,7 @@ def choose_compute(precision: str = "auto") -> Compute:
         # Lets CPUs with bf16 units use them on fp32 products; the error measured stays fp32's.
         torch.set_float32_matmul_precision("medium")
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    if precision != "auto":
+    if precision != AUTO:
         return Compute(device, precision, "as asked for")
     if cuda:
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -54,6 +55,6 @@ def choose_compute(precision: str = "auto") -> Compute:
 
 
 def _cpu_has_fast_bf16() -> bool:
-    # torch has no public question for these; where a release lacks the private one, say no.
+    # torch has no public function for these; a release without the private one counts as no.
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

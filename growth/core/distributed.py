@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 # A rank may wait for another's longest answers, hours on a slow machine.
-_PATIENCE = datetime.timedelta(days=7)
+_TIMEOUT = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class DistributedState:
-    """`rank` of `world_size` processes; `local_rank` is the place on this machine, its GPU."""
+    """`rank` of `world_size` processes; `local_rank` counts on this machine: its GPU."""
 
     rank: int = 0
     world_size: int = 1
@@ -24,7 +24,7 @@ class DistributedState:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process is the one that speaks and writes what is shared."""
+        """Whether this process is the one that logs and writes what is shared."""
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
@@ -43,11 +43,11 @@ class DistributedState:
         return values
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         self.gather(None)
 
     def leave(self) -> None:
-        """End what `gather` began; the last thing that a script does, for it can't begin again."""
+        """End the process group, last of all that a script does: it can't be started again."""
         if self.world_size > 1:
             from torch import distributed
 
@@ -59,7 +59,7 @@ class DistributedState:
 
         if not distributed.is_initialized():
             # Objects are small and on the CPU: gloo, whatever the model computes on.
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            distributed.init_process_group("gloo", timeout=_TIMEOUT)
 
 
 def distributed_state() -> DistributedState:

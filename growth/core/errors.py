@@ -2,7 +2,7 @@
 
 
 class InputError(Exception):
-    """Bad input, told to the user in one message.
+    """Bad input, reported to the user in one message.
 
     The message names the value, where it came from (flag, or file:line), what was expected and the
     remedy. Scripts print it and exit with 2.

@@ -14,11 +14,11 @@ from growth.core.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write a file or a folder to; it takes the place at the end.
+    """A temporary path next to `path` to write a file or folder to; it replaces `path` at the end.
 
     Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
     that already stands at `path` is removed only once the new one is complete. What a kill leaves
-    behind has a fixed name, and goes the next time.
+    behind has a fixed name, and is removed the next time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, outgoing = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
@@ -42,7 +42,7 @@ def _remove(path: Path) -> None:
 
 
 def check_writable(folder: Path, flag: str) -> None:
-    """Find out before any work whether `folder`, there or not yet, can be written to.
+    """Find out before any work whether `folder`, existing or not, can be written to.
 
     Raises:
         InputError: it can't; `flag` says where the folder came from.
@@ -78,7 +78,7 @@ def json_line(value: Any) -> str:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line."""
+    """Write one JSON value per line."""
     write_text(path, "".join(map(json_line, values)))
 
 

@@ -12,8 +12,10 @@ MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper
 MAX_NEW_TOKENS = 1024  # of an answer (paper section 4.2)
 TOKENS_PER_BATCH = 2048  # of prompts, computed at once in inference
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-CHECKPOINTING = ("auto", "on", "off")
+AUTO = "auto"  # selected by what the machine has
+WEIGHT_PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = (AUTO, *WEIGHT_PRECISIONS)
+CHECKPOINTING = (AUTO, "on", "off")
 VARLEN, PER_SAMPLE = "varlen", "per_sample"
 ATTN_IMPLEMENTATIONS = (VARLEN, PER_SAMPLE)
 REPORT_TO = ("none", "tensorboard", "wandb")
@@ -21,10 +23,14 @@ BATCHED, CONTINUOUS, VLLM = "batched", "continuous", "vllm"
 BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
+GGUF_TYPES = ("f32", "f16")
 
 ALL_LINEAR = "all-linear"
+LORA_DROPOUT = 0.05
+LEARNING_RATE = 1e-5  # at the first step (paper section 4.1)
 LORA_LEARNING_RATE = 1e-4  # full fine-tuning's is too small for matrices that start at zero
 LEARNING_RATE_FALL = 10  # times, from the first step to the last (paper section 4.1)
+MICRO_BATCH_TOKENS = {"cuda": 8192, "cpu": 1024}  # by device: more at once is no faster
 
 
 def option(
@@ -47,7 +53,7 @@ def option(
         default: of the field, and of the flag unless `unset` is given.
         help: what the flag does.
         unit: of the value, such as tokens.
-        unset: in words, what is taken where the flag is not given; it has the value None then.
+        unset: in words, what is used where the flag is not given; its value is None then.
         choices: the values that it may have.
         minimum: of a number, itself allowed; by default a number must be above 0.
         below: a bound on a number, itself not allowed.
@@ -69,7 +75,12 @@ def option(
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How --model_name_or_path may be loaded."""
+    """How --model_name_or_path may be loaded.
+
+    `origin` is where the model's name was given, such as a flag, for error messages.
+    """
+
+    origin: str = "--model_name_or_path"
 
     base_model: str | None = option(
         None,
@@ -84,7 +95,10 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """Low-rank adapters (arXiv 2106.09685): their product counts `alpha / rank`."""
+    """Low-rank adapters (arXiv 2106.09685): their product counts `alpha / rank`.
+
+    An `alpha` of 0 becomes twice the rank.
+    """
 
     rank: int = option(
         0,
@@ -93,13 +107,19 @@ class LoraOptions:
         metavar="N",
     )
     alpha: float = option(0.0, "adapters count alpha / rank", unset="2 x rank")
-    dropout: float = option(0.05, "on the adapters' input", minimum=0, below=1, unset="0.05")
+    dropout: float = option(
+        LORA_DROPOUT, "on the adapters' input", minimum=0, below=1, unset=f"{LORA_DROPOUT}"
+    )
     target_modules: str | tuple[str, ...] = option(
         ALL_LINEAR,
         "linear layers to adapt, such as q_proj v_proj",
         unset="all but the output layer",
         metavar="NAME",
     )
+
+    def __post_init__(self) -> None:
+        if not self.alpha:
+            object.__setattr__(self, "alpha", 2.0 * self.rank)  # as dataclasses set frozen fields
 
 
 @dataclass(frozen=True)
@@ -124,23 +144,30 @@ class Hyperparameters:
         unset="bounded by --tokens_per_micro_batch only",
     )
     tokens_per_micro_batch: int = option(
-        1024,
+        MICRO_BATCH_TOKENS["cpu"],
         "computed at once in a process, the bound on memory",
         unit="tokens",
-        unset="what fits, at most 8192 on a GPU and 1024 on a CPU, which gain nothing from more",
+        unset=f"what fits, at most {MICRO_BATCH_TOKENS['cuda']} on a GPU and "
+        f"{MICRO_BATCH_TOKENS['cpu']} on a CPU, which gain nothing from more",
     )
-    learning_rate: float = option(1e-5, "at the first step", unset="1e-5, for LoRA 1e-4")
+    learning_rate: float = option(
+        LEARNING_RATE,
+        "at the first step",
+        unset=f"{LEARNING_RATE:g}, for LoRA {LORA_LEARNING_RATE:g}",
+    )
     end_learning_rate: float = option(
-        1e-6, "at the last step, reached linearly", unset="a tenth of --learning_rate"
+        LEARNING_RATE / LEARNING_RATE_FALL,
+        "at the last step, reached linearly",
+        unset=f"--learning_rate / {LEARNING_RATE_FALL}",
     )
     weight_decay: float = option(0.1, "of AdamW", minimum=0)
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    max_length: int = option(MAX_LENGTH, "longer lines are cut", unit="tokens")
+    max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
     seed: int = option(0, "of the data order and of new weights", minimum=0)
-    precision: str = option("auto", "of matrix products", choices=PRECISIONS)
+    precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False
     attn_implementation: str = option(
         VARLEN,
@@ -155,7 +182,7 @@ class EngineOptions:
     """How a run is carried out; none of it changes what is learnt."""
 
     gradient_checkpointing: str = option(
-        "auto",
+        AUTO,
         "less memory for a third more time; auto: where it doesn't fit otherwise",
         choices=CHECKPOINTING,
         bare="on",

@@ -31,7 +31,7 @@ _TEMPLATE = """\
 {{- '<assistant>' -}}
 {%- endif -%}
 """
-# What a template is tried on: beginnings that tokenizers treat in ways of their own.
+# What a template is tested on: beginnings that tokenizers treat in ways of their own.
 _PROBES = ("你好", "hello  world\n\n  x", "A", "1. 甲", "\u3000乙", "<b>", "(x)", "")
 
 

@@ -1,15 +1,15 @@
-"""A sentencepiece BPE model as a tokenizer.json that cuts every text alike.
+"""A sentencepiece BPE model as a tokenizer.json that tokenises every text alike.
 
 Other tools read tokenizer.json. The usual conversion turns each score into a merge's rank, and that
 loses one rule: where pieces tie, sentencepiece merges the leftmost pair first, and ranks can't say
-so. Chinese-LLaMA gave all of its 17,953 new pieces the same, best score, so that conversion cuts a
-third of its texts differently.
+so. Chinese-LLaMA gave all of its 17,953 new pieces the same, best score, so that conversion
+tokenises a third of its texts differently.
 
 What is used here: while only pieces of the best score merge, leftmost first is a shift-reduce pass
 from left to right, and its result is the leftmost-longest match over the words which that pass
 builds from their characters. (The first symbol of the stack ends as the longest beginning of the
-text that the pass reduces to one symbol; what stands behind it is a text of its own.) So these
-words are cut out by a regular expression, and ranks do the rest.
+text that the pass reduces to one symbol; what follows it is a text of its own.) So these words are
+split off by a regular expression, and ranks do the rest.
 """
 
 import itertools
@@ -17,6 +17,7 @@ import random
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from google.protobuf.message import Message
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -30,9 +31,11 @@ Merge = tuple[str, str]
 def fast_tokenizer(processor: SentencePieceProcessor) -> Tokenizer:
     """The tokenizer that gives the ids of `processor`, a BPE model, without BOS or EOS.
 
-    `disagreements` says how well it does; nothing here is taken on trust.
+    `disagreements` measures how well it does.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(processor.serialized_model_proto())
+    proto = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]  # generated
+        processor.serialized_model_proto()
+    )
     scores = {p.piece: p.score for p in proto.pieces if p.type == _NORMAL}
     symbols = [p.piece for p in proto.pieces if p.type == _USER_DEFINED]
     words = _words_first(scores)
@@ -63,7 +66,7 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> Tokenizer:
     return tokenizer
 
 
-def _normalizers(spec: sentencepiece_model_pb2.NormalizerSpec) -> list[normalizers.Normalizer]:
+def _normalizers(spec: Message) -> list[normalizers.Normalizer]:
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
@@ -135,24 +138,26 @@ def _merges(scores: Scores, words: Collection[str]) -> list[Merge]:
             # Runs of one character, as LLaMA's spaces: by doubling they get as long as they may.
             pairs.sort(key=lambda pair: pair[0] != pair[1])
         merges += pairs
-    mended = [merge for word in _cut(words, merges) for merge in _shift_reduce(word, words)[1]]
-    return [*mended, *merges]
+    repaired = [
+        merge for word in _broken_words(words, merges) for merge in _shift_reduce(word, words)[1]
+    ]
+    return [*repaired, *merges]
 
 
-def _cut(words: Collection[str], merges: Sequence[Merge]) -> list[str]:
+def _broken_words(words: Collection[str], merges: Sequence[Merge]) -> list[str]:
     """Those of `words` that the ranks of `merges` do not build, each in a segment of its own."""
     ranks = {merge: rank for rank, merge in reversed(list(enumerate(merges)))}
-    cut = []
+    broken = []
     for word in sorted(words):
         symbols = list(word)
         while len(symbols) > 1:
             pairs = list(itertools.pairwise(symbols))
             place = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], len(ranks)))
             if pairs[place] not in ranks:
-                cut.append(word)
+                broken.append(word)
                 break
             symbols[place : place + 2] = ["".join(pairs[place])]
-    return cut
+    return broken
 
 
 def _any_of(words: Iterable[str]) -> str:
@@ -182,8 +187,8 @@ def _branches(node: dict) -> str:
 
 
 def random_texts(processor: SentencePieceProcessor, count: int, seed: int = 0) -> list[str]:
-    """`count` strings to try a tokenizer on: pieces and halves of pieces side by side, runs of
-    spaces and code, any characters at all.
+    """`count` strings to test a tokenizer on: pieces and parts of pieces in a row, runs of spaces,
+    code, any characters at all.
     """
     draw = random.Random(seed)
     pieces = [
@@ -227,9 +232,9 @@ def random_texts(processor: SentencePieceProcessor, count: int, seed: int = 0) -
 def disagreements(
     tokenizer: Tokenizer, processor: SentencePieceProcessor, texts: Sequence[str]
 ) -> list[str]:
-    """Those of `texts` that the two cut differently.
+    """Those of `texts` that the two tokenise differently.
 
-    A text that spells a control token is cut as text on both sides.
+    A text that spells a control token is plain text to both.
     """
     before = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = True

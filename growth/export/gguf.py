@@ -1,7 +1,7 @@
 """A model as one GGUF file, for llama.cpp and what is built on it.
 
 The architectures are LLaMA, Mistral, Qwen 2 and Qwen 3; llama.cpp's own converter knows all others.
-llama.cpp cuts texts by sentencepiece's own algorithm, or by byte-level merges: the tokens are those
+llama.cpp tokenises by sentencepiece's own algorithm, or by byte-level merges: the tokens are those
 of training. (But for Qwen's where a text is not in Unicode's form NFC: llama.cpp leaves it so.)
 """
 
@@ -26,7 +26,7 @@ _ARCHITECTURES = {
     "qwen2": (gguf.MODEL_ARCH.QWEN2, False, "qwen2"),
     "qwen3": (gguf.MODEL_ARCH.QWEN3, False, "qwen2"),
 }
-TYPES = {
+_TYPES = {
     "f32": (torch.float32, gguf.LlamaFileType.ALL_F32),
     "f16": (torch.float16, gguf.LlamaFileType.MOSTLY_F16),
 }
@@ -43,7 +43,7 @@ def write_gguf(
         chat: its tokenizer.
         template: the chat template.
         path: of the file.
-        type_: of the matrices, one of `TYPES`; vectors are float32.
+        type_: of the matrices, one of `growth.core.options.GGUF_TYPES`; vectors are float32.
 
     Raises:
         InputError: another architecture, or a sliding window that llama.cpp would leave out.
@@ -61,11 +61,11 @@ def write_gguf(
     architecture, _, _ = _ARCHITECTURES[config.model_type]
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[architecture])
-        _write_shape(writer, config, TYPES[type_][1])
+        _write_shape(writer, config, _TYPES[type_][1])
         _write_tokenizer(writer, config, chat)
         if template is not None:
             writer.add_chat_template(template)
-        for name, tensor in _tensors(model, TYPES[type_][0]):
+        for name, tensor in _tensors(model, _TYPES[type_][0]):
             writer.add_tensor(name, tensor.contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -121,10 +121,10 @@ def _write_tokenizer(
         writer.add_tokenizer_pre(_ARCHITECTURES[config.model_type][2])
         merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
         writer.add_token_merges([" ".join(merge) for merge in merges])
-    for i, token in tokenizer.added_tokens_decoder.items():
-        tokens[i] = token.content
+    for i, added in tokenizer.added_tokens_decoder.items():
+        tokens[i] = added.content
         if types[i] in (gguf.TokenType.UNUSED, gguf.TokenType.NORMAL):
-            special = gguf.TokenType.CONTROL if token.special else gguf.TokenType.USER_DEFINED
+            special = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
             types[i] = special
     writer.add_token_list(tokens)
     writer.add_token_types(types)
@@ -158,4 +158,6 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[tuple[str, 
             tensor = tensor.reshape(heads[part], 2, rows // heads[part] // 2, -1)
             tensor = tensor.swapaxes(1, 2).reshape(rows, -1)
         translated = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if translated is None:
+            raise InputError(f"--gguf: llama.cpp has no name for {name} of {config.model_type}")
         yield translated, tensor.to(dtype) if tensor.ndim > 1 else tensor

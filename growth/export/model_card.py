@@ -1,11 +1,15 @@
-"""The model card (README.md) of a checkpoint, out of its run record."""
+"""The model card (README.md) of a checkpoint, from its run record and its results."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from growth.core.files import write_text
-from growth.runs.layout import Run
+from growth.core.errors import InputError
+from growth.core.files import read_json, write_text
+from growth.runs.checkpoints import is_complete, trainer_state
+from growth.runs.layout import METRICS, RESULTS_SUFFIX, Run, run_folder
+from growth.runs.record import read_run
 
 CARD = "README.md"
 ARXIV = "2310.19651"
@@ -91,7 +95,7 @@ def write_card(
         model_size=run["model_size"],
         step=step,
         steps=run["steps"],
-        # the name, not the place on somebody's disk
+        # the name, not the path on somebody's disk
         base=Path(run["model_name_or_path"]).name,
         parameters=run["parameters"],
         samples=run["train"]["samples"],
@@ -103,11 +107,61 @@ def write_card(
     write_text(folder / CARD, text)
 
 
+def write_new_checkpoint_card(checkpoint: Path) -> None:
+    """The card of a checkpoint that its run has just saved; nothing for other folders."""
+    run = read_run(checkpoint.parent)
+    if run is not None:
+        metrics = last_evaluation(checkpoint.parent)
+        write_card(checkpoint, run, metrics["step"] if metrics else 0, metrics)
+
+
+def write_checkpoint_card(
+    checkpoint: Path, folder: Path, results: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """The card of a checkpoint of ours, with its results, to `folder`; nothing for other models."""
+    run = read_run(checkpoint.resolve().parent)
+    if run is not None and is_complete(checkpoint):
+        step = trainer_state(checkpoint)["global_step"]
+        write_card(folder, run, step, last_evaluation(checkpoint.resolve().parent, step), results)
+
+
+def last_evaluation(run_dir: Path, step: int | None = None) -> dict[str, Any] | None:
+    """The line of metrics.jsonl of the evaluation at `step`, or of the last one."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [
+        line for line in lines if "eval_loss" in line and (step is None or line["step"] == step)
+    ]
+    return found[-1] if found else None
+
+
+def checkpoint_results(checkpoint: Path, results_path: Path) -> dict[str, dict[str, Any]]:
+    """The results files of a checkpoint of ours below `results_path`, by the name of their split.
+
+    Raises:
+        InputError: it is none of ours, or there are none.
+    """
+    run = read_run(checkpoint.resolve().parent)
+    if run is None or not is_complete(checkpoint):
+        raise InputError(f"--results_path: {checkpoint} is not a checkpoint of one of our runs")
+    name = f"{run_folder(run)}/{checkpoint.resolve().name}{RESULTS_SUFFIX}"
+    results = [read_json(path) for path in results_path.glob(f"*/{name}")]
+    if not results:
+        raise InputError(f"--results_path {results_path}: no */{name} below it")
+    return {result["run"]["split"]: result for result in sorted(results, key=_split)}
+
+
+def _split(result: Mapping[str, Any]) -> str:
+    return result["run"]["split"]
+
+
 def _scores(results: Mapping[str, Mapping[str, Any]]) -> str:
     if not results:
         return _NO_SCORES
     rows = [
-        "| split | file | questions | score, % | 95 % interval | guessing |",
+        "| split | file | questions | score, % | 95 % interval | chance |",
         "|---|---|---|---|---|---|",
     ]
     for split, result in results.items():

@@ -36,7 +36,8 @@ from growth.core.files import read_json
 
 MODEL_TYPE = "baichuan"
 TOKENIZER_CLASS = "BaichuanTokenizer"
-# The vocabulary tells the generations apart: config.json says nothing else about the output layer.
+# Only the vocabulary distinguishes the generations: nothing else in config.json differs that the
+# output layer depends on.
 PLAIN_HEAD_ROWS, UNIT_HEAD_ROWS = 64_000, 125_696
 _SHARED_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
@@ -52,7 +53,7 @@ class BaichuanAlibiConfig(LlamaConfig):
 
 
 class _NoRotation(torch.nn.Module):
-    """Stands in for rotary positions: the rotation by nothing, cosine 1 and sine 0."""
+    """Takes the place of rotary positions: the identity, cosine 1 and sine 0."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,7 +73,8 @@ class BaichuanAlibiModel(LlamaModel):
 
     def __init__(self, config: BaichuanAlibiConfig) -> None:
         super().__init__(config)
-        self.rotary_emb = _NoRotation(config.head_dim)
+        width = config.hidden_size // config.num_attention_heads
+        self.rotary_emb = _NoRotation(width)  # type: ignore[assignment]  # in its place
 
     def forward(
         self,
@@ -153,10 +155,10 @@ def alibi_mask(
     return torch.where(seen, penalty, torch.finfo(hidden.dtype).min)
 
 
-def is_baichuan(folder: Path | None) -> bool:
+def is_baichuan(folder: Path) -> bool:
     """Whether a model's folder is Baichuan's as published."""
-    config = folder / "config.json" if folder else None
-    return bool(config and config.is_file()) and read_json(config).get("model_type") == MODEL_TYPE
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
 
 
 def converted_config(folder: Path) -> LlamaConfig:
@@ -207,13 +209,14 @@ def load_baichuan(folder: Path, **arguments: Any) -> tuple[PreTrainedModel, dict
         weights |= load_file(path)
     alibi = isinstance(config, BaichuanAlibiConfig)
     architecture = BaichuanAlibiForCausalLM if alibi else LlamaForCausalLM
-    return architecture.from_pretrained(
+    loaded: Any = architecture.from_pretrained(
         None,
         config=config,
         state_dict=converted_weights(weights),
         output_loading_info=True,
         **arguments,
     )
+    return loaded
 
 
 AutoConfig.register(BaichuanAlibiConfig.model_type, BaichuanAlibiConfig)

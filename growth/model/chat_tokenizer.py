@@ -27,8 +27,8 @@ class ChatTokenizer:
 
     Attributes:
         tokenizer: the Hugging Face tokenizer; control tokens were added to it where missing.
-        letter_ids: the token that tells the answer "A" from "B" ..., by letter. It is the token
-            that the content "A" gives, which is what training teaches.
+        letter_ids: the token that distinguishes the answer "A" from "B" ..., by letter. It is the
+            token that the content "A" gives, which is what training teaches.
         letter_prefix: tokens before it in every letter answer; empty for most tokenizers.
     """
 
@@ -47,9 +47,9 @@ class ChatTokenizer:
         self.tokenizer = tokenizer
         # sentencepiece itself, past the added-token machinery: text never meets a control token.
         self._sentencepiece = getattr(tokenizer, "sp_model", None)
-        self.user_id, self.assistant_id, self.eot_id = tokenizer.convert_tokens_to_ids(
-            [USER, ASSISTANT, EOT]
-        )
+        ids = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, EOT])
+        assert isinstance(ids, list)  # as the argument is
+        self.user_id, self.assistant_id, self.eot_id = ids
         self.pad_id: int = tokenizer.pad_token_id
         controls = {self.user_id, self.assistant_id, self.eot_id}
         special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
@@ -89,7 +89,7 @@ class ChatTokenizer:
         ]
 
     def encode_conversation(self, messages: Messages) -> tuple[list[int], list[int]]:
-        """Input ids and labels, both `(tokens,)` and uncut; labels stand at their token's place."""
+        """Input ids and labels, both `(tokens,)`, not truncated and not shifted."""
         input_ids: list[int] = []
         labels: list[int] = []
         for message in messages:
@@ -112,4 +112,4 @@ class ChatTokenizer:
             # vocabulary have no piece.
             size = self._sentencepiece.get_piece_size()
             return self._sentencepiece.decode([token for token in plain if token < size]).strip()
-        return self.tokenizer.decode(plain, clean_up_tokenization_spaces=False).strip()
+        return str(self.tokenizer.decode(plain, clean_up_tokenization_spaces=False)).strip()

@@ -1,7 +1,7 @@
-"""The sentencepiece model inside a GGUF file, so that its texts are cut by sentencepiece itself.
+"""The sentencepiece model inside a GGUF file, so that sentencepiece itself tokenises texts.
 
-transformers rebuilds merges from such a file's scores, and cuts 185 of 1,184 of our recorded and
-random texts otherwise with Chinese-LLaMA's vocabulary.
+transformers rebuilds merges from such a file's scores, and tokenises 185 of 1,184 of our recorded
+and random texts differently with Chinese-LLaMA's vocabulary.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ def sentencepiece_tokenizer(path: Path) -> PreTrainedTokenizerBase | None:
     if value("model") != _SENTENCEPIECE:
         return None
     pieces = value("tokens")
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # generated
     # GGUF took its piece types over from sentencepiece, with their numbers
     for piece, score, kind in zip(pieces, value("scores"), value("token_type"), strict=True):
         proto.pieces.add(piece=piece, score=score, type=kind)

@@ -1,13 +1,13 @@
 """Load and save tokenizer and model, of any family that the Auto classes know, and Baichuan.
 
-Safe by default: weights are safetensors (or GGUF), and code in a model folder is not run unless
-that is asked for.
+Safe by default: weights are safetensors (or GGUF), and code in a model folder is only run with
+`trust_remote_code`.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,18 +23,20 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils.quantization_config import GgufConfig
 
 from growth.core.errors import InputError
-from growth.model import baichuan
-from growth.model import lora as patches
+from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.gguf_tokenizer import sentencepiece_tokenizer
-from growth.model.source import FLAG, Model, Source, find_model
+from growth.model.source import Model, Source, find_model
 
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
-# rebuilds merges from the vocabulary and cuts a third of Chinese-LLaMA's texts differently.
+# rebuilds merges from the vocabulary and tokenises a third of Chinese-LLaMA's texts differently.
 SENTENCEPIECE_CLASSES = (
     *("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend"),
     baichuan.TOKENIZER_CLASS,
 )
+# A field of tokenizer_config.json that names the sentencepiece model next to tokenizer.json, which
+# our own loader reads instead.
+SENTENCEPIECE_FIELD = "sentencepiece_model"
 NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
 # What the libraries raise on a broken or unknown model.
 _LIBRARY_ERRORS = (
@@ -50,7 +52,11 @@ T = TypeVar("T")
 
 
 def translate_load_errors(source: Source, what: str, load: Callable[[], T]) -> T:
-    """Run `load`; what the libraries complain of becomes one message about `source`."""
+    """Run `load`; errors of the libraries become one message about `source`.
+
+    Raises:
+        InputError: `load` failed; `what` names the part of the model that was loaded.
+    """
     try:
         return load()
     except _LIBRARY_ERRORS as error:
@@ -60,8 +66,9 @@ def translate_load_errors(source: Source, what: str, load: Callable[[], T]) -> T
             "runs it"
         )
         raise InputError(
-            f"{FLAG} {source.name}: its {what} can't be loaded ({type(error).__name__}: {reason}). "
-            "Expected a causal language model that transformers knows without code of its own"
+            f"{source.options.origin} {source.name}: its {what} can't be loaded "
+            f"({type(error).__name__}: {reason}). Expected a causal language model that "
+            "transformers knows without code of its own"
             + (code if "trust_remote_code" in str(error) else "")
         ) from error
 
@@ -73,7 +80,7 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
         InputError: it is missing or of no known kind.
     """
     source = find_model(name_or_path)
-    if source.is_adapter and not patches.has_tokenizer(Path(source.name)):
+    if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
         source = source.base()
     kind: Any = AutoTokenizer
     arguments = source.arguments()
@@ -101,7 +108,7 @@ def _is_sentencepiece(source: Source) -> bool:
     kind = config.get("tokenizer_class")
     return (
         kind in SENTENCEPIECE_CLASSES
-        or SENTENCEPIECE_MARK in config
+        or SENTENCEPIECE_FIELD in config
         or (kind is None and not (folder / "tokenizer.json").is_file())
     )
 
@@ -125,7 +132,7 @@ def load_config(source: Source) -> PreTrainedConfig:
 def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
     """The model, with an embedding row for each token of `chat`, in `dtype` on the CPU.
 
-    A LoRA patch is merged into its base. Rows are added for control tokens, never taken away: many
+    A LoRA adapter is merged into its base. Rows are added for control tokens, never removed: many
     vocabularies are padded.
 
     Raises:
@@ -140,14 +147,14 @@ def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> 
 
 
 def _load_with_adapter(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
-    """The weights of a model; of a patch those of its base, which may be patched too, changed."""
+    """The weights of a model; an adapter's are merged into its base, itself perhaps an adapter."""
     if not source.is_adapter:
         return _load_weights(source, dtype)
     base, folder = _load_with_adapter(source.base(), dtype, chat), Path(source.name)
-    if not patches.brings_rows(folder):
-        # Adapters of ours changed control tokens' rows, which come about the same way each time.
+    if not lora.replaces_vocabulary(folder):
+        # Adapters of ours changed control tokens' rows, which are initialised alike every time.
         resize_embeddings(base, chat.vocabulary_size)
-    return translate_load_errors(source, "LoRA patch", lambda: patches.merge_adapter(base, folder))
+    return translate_load_errors(source, "LoRA adapter", lambda: lora.merge_adapter(base, folder))
 
 
 def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
@@ -164,16 +171,17 @@ def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
             arguments["quantization_config"] = GgufConfig(dequantize=True)
         else:
             arguments["use_safetensors"] = True
-        model, loading = translate_load_errors(
-            source,
-            "model",
-            lambda: AutoModelForCausalLM.from_pretrained(
+
+        def load() -> tuple[PreTrainedModel, dict[str, Any]]:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.name, output_loading_info=True, **arguments
-            ),
-        )
+            )
+            return loaded
+
+        model, loading = translate_load_errors(source, "model", load)
     if loading["missing_keys"]:
         raise InputError(
-            f"{FLAG} {source.name}: incomplete, its weights lack "
+            f"{source.options.origin} {source.name}: incomplete, its weights lack "
             f"{', '.join(sorted(loading['missing_keys'])[:3])} and would be random; fetch it again"
         )
     return model
@@ -183,9 +191,9 @@ def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
     """Grow the vocabulary to `rows` if it is smaller; new rows lie close to the old ones' mean.
 
     Unlike random rows they get little probability before they are trained (Hewitt 2021). A little
-    noise tells them apart; it is the same in every process and for every seed.
+    noise makes them differ; it is the same in every process and for every seed.
     """
-    old = model.get_input_embeddings().num_embeddings
+    old = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
     if old >= rows:
         return
     model.resize_token_embeddings(rows, mean_resizing=False)
@@ -210,7 +218,3 @@ def bounded_length(name_or_path: Model, max_length: int) -> int:
 
 def _max_positions(config: PreTrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
-# In tokenizer_config.json: `PIECES` beside tokenizer.json are the ones that our own loader reads.
-SENTENCEPIECE_MARK = "sentencepiece_model"

@@ -2,14 +2,15 @@
 
     adapter/  adapter_config.json  adapter_model.safetensors  [tokenizer files]
 
-Of ours, besides the low-rank matrices, the rows of the control tokens learn in full: most
-vocabularies lack them, so that their rows start untrained. Chinese-LLaMA-Plus is given out as an
-adapter of LLaMA-1 with a tokenizer of its own, bigger than the base's, and the embedding and output
-rows of the grown vocabulary in whole.
+Of ours, besides the low-rank matrices, the rows of the control tokens are trained in full: most
+vocabularies lack them, so that their rows start untrained. Chinese-LLaMA-Plus is published as an
+adapter of LLaMA-1 with a tokenizer of its own, bigger than the base's, and the whole embedding and
+output layers of the grown vocabulary.
 """
 
 import warnings
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -23,13 +24,22 @@ from growth.core.files import read_json
 from growth.core.options import LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 
+AdaptedModel = PreTrainedModel | PeftModel
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
+_VOCABULARY_LAYERS = ("embed_tokens.weight", "lm_head.weight")
+
 
 def add_lora(
     model: PreTrainedModel, lora: LoraOptions, chat: ChatTokenizer, name_or_path: str
 ) -> PeftModel:
-    """`model` with adapters that train, in fp32, and everything else frozen.
+    """`model` with trainable adapters in fp32 and everything else frozen.
 
-    `name_or_path` is where the model was loaded from, for those who load the adapters.
+    Args:
+        model: to adapt; it is changed in place.
+        lora: rank, scale, dropout and layers of the adapters.
+        chat: its tokenizer, for the control tokens' rows.
+        name_or_path: where the model was loaded from, recorded for loading the adapters.
 
     Raises:
         InputError: no linear layer of `model` has one of the target names.
@@ -45,7 +55,7 @@ def add_lora(
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides it by r: any number
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         trainable_token_indices=rows,
@@ -70,13 +80,13 @@ def add_lora(
     return adapted
 
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
-_ROWS = ("embed_tokens.weight", "lm_head.weight")
+def without_adapters(model: AdaptedModel) -> PreTrainedModel:
+    """The architecture itself, whose layers adapters may have replaced."""
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds a patch and no model of its own."""
+    """Whether `folder` holds an adapter and no model of its own."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
@@ -89,7 +99,7 @@ def check_adapter(folder: Path) -> None:
     if not (folder / WEIGHTS).is_file():
         found = sorted(path.name for path in folder.glob("adapter_model.*"))
         raise InputError(
-            f"{folder}: a LoRA patch without {WEIGHTS}"
+            f"{folder}: a LoRA adapter without {WEIGHTS}"
             + (
                 f" ({', '.join(found)} is there, but a pickle can run code when it is loaded; "
                 "convert it to safetensors on a machine you can lose)"
@@ -99,13 +109,13 @@ def check_adapter(folder: Path) -> None:
         )
 
 
-def base_of(folder: Path, base_model: str | None) -> str:
-    """The base model of a patch: as asked for, or as the patch says if that is here.
+def base_model_of(folder: Path, base_model: str | None) -> str:
+    """The base model of an adapter: `base_model` if given, else the one that the adapter names.
 
-    Here is a folder, a .gguf file, or a model in the hub's cache.
+    The latter must be on this machine: a folder, a .gguf file, or a model in the hub's cache.
 
     Raises:
-        InputError: neither is there.
+        InputError: it is not.
     """
     if base_model is not None:
         return base_model
@@ -116,7 +126,7 @@ def base_of(folder: Path, base_model: str | None) -> str:
     if named and _is_cached(str(named)):
         return str(named)
     raise InputError(
-        f"{folder}: a LoRA patch on {named or 'a base model that it does not name'}, which is no "
+        f"{folder}: a LoRA adapter of {named or 'a base model that it does not name'}, which is no "
         "folder here; say where the base model is with --base_model"
     )
 
@@ -129,29 +139,29 @@ def _is_cached(name: str) -> bool:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the patch brings a tokenizer; otherwise the base's is meant."""
+    """Whether the adapter has a tokenizer of its own; otherwise the base's is meant."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """`base` with the patch merged into its weights, its vocabulary grown as the patch needs."""
-    rows = _rows(folder)
+    """`base` with the adapter merged into its weights and the vocabulary that the adapter needs."""
+    rows = _vocabulary_size(folder)
     if rows is not None and rows != base.get_input_embeddings().num_embeddings:
-        # all rows come from the patch: what new ones hold until then does not matter
+        # all rows come from the adapter: what new ones hold until then does not matter
         base.resize_token_embeddings(rows, mean_resizing=False)
     merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload(safe_merge=True)
     return merged.requires_grad_(True)  # PEFT froze the base
 
 
-def brings_rows(folder: Path) -> bool:
-    """Whether the patch has the rows of a whole vocabulary."""
-    return _rows(folder) is not None
+def replaces_vocabulary(folder: Path) -> bool:
+    """Whether the adapter holds the embedding or output layer of a vocabulary in whole."""
+    return _vocabulary_size(folder) is not None
 
 
-def _rows(folder: Path) -> int | None:
-    """The vocabulary of the embedding or output layer that the patch brings in whole, if any."""
+def _vocabulary_size(folder: Path) -> int | None:
+    """Rows of the embedding or output layer that the adapter holds in whole; None for no layer."""
     with safe_open(folder / WEIGHTS, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118, not a dict
-            if name.endswith(_ROWS):
+            if name.endswith(_VOCABULARY_LAYERS):
                 return weights.get_slice(name).get_shape()[0]
     return None

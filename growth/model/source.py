@@ -9,9 +9,8 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.core.options import ModelOptions
-from growth.model import lora as patches
+from growth.model import lora
 
-FLAG = "--model_name_or_path"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DEFAULT_OPTIONS = ModelOptions()
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -39,16 +38,18 @@ class Source:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is a LoRA patch, which needs a base."""
-        return self.folder is not None and patches.is_adapter(self.folder)
+        """Whether it is a LoRA adapter, which needs a base."""
+        return self.folder is not None and lora.is_adapter(self.folder)
 
     def base(self) -> "Source":
-        """Where config and weights are loaded from: a patch's base, any other model itself."""
+        """Where config and weights are loaded from: an adapter's base, any other model itself."""
         if not self.is_adapter:
             return self
+        adapter, base_model = Path(self.name), self.options.base_model
+        origin = "--base_model" if base_model is not None else f"{adapter / lora.CONFIG}:"
         return find_model(
-            patches.base_of(Path(self.name), self.options.base_model),
-            ModelOptions(trust_remote_code=self.options.trust_remote_code),
+            lora.base_model_of(adapter, base_model),
+            ModelOptions(origin=origin, trust_remote_code=self.options.trust_remote_code),
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -58,48 +59,49 @@ class Source:
         return arguments | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
 
-Model = str | Path | Source  # what the functions below take: --model_name_or_path, or what is known
+Model = str | Path | Source  # what loading functions take: a name, or what is known of it
 
 
-def find_model(name_or_path: Model, model_options: ModelOptions = DEFAULT_OPTIONS) -> Source:
+def find_model(name_or_path: Model, options: ModelOptions = DEFAULT_OPTIONS) -> Source:
     """Check, before anything heavy is loaded, that a model is there and whole.
 
     Args:
-        name_or_path: a folder (of a model or of a LoRA patch), a hub id, a .gguf file; a `Source`
-            is taken as it is.
-        model_options: how it may be loaded.
+        name_or_path: a folder (of a model or of a LoRA adapter), a hub id, a .gguf file; a
+            `Source` is returned as it is.
+        options: how it may be loaded, and where its name was given.
 
     Raises:
         InputError: no such folder, no config, shards missing, or pickled weights only.
     """
     if isinstance(name_or_path, Source):
         return name_or_path
-    options = {"options": model_options}
+    origin = options.origin
     path = Path(name_or_path)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise InputError(f"{FLAG} {name_or_path}: no such file")
-        return Source(str(path.parent), path.name, **options)
+            raise InputError(f"{origin} {name_or_path}: no such file")
+        return Source(str(path.parent), path.name, options)
     if path.is_dir():
-        if patches.is_adapter(path):
-            patches.check_adapter(path)
+        if lora.is_adapter(path):
+            lora.check_adapter(path)
         else:
-            _check_folder(path)
-        return Source(str(path), **options)
+            _check_folder(path, origin)
+        return Source(str(path), options=options)
     if path.exists():
         raise InputError(
-            f"{FLAG} {name_or_path}: a file; expected a model's folder, a hub id or a .gguf file"
+            f"{origin} {name_or_path}: a file; expected a model's folder, a hub id or a .gguf file"
         )
     name = str(name_or_path)
     if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise InputError(f"{FLAG} {name}: no such folder, and no hub id (name/name) either")
-    return Source(name, **options)
+        raise InputError(f"{origin} {name}: no such folder, and no hub id (name/name) either")
+    return Source(name, options=options)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, origin: str) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"{FLAG} {folder}: no config.json in it; expected a folder as save_pretrained writes it"
+            f"{origin} {folder}: no config.json in it; expected a folder as save_pretrained writes "
+            "it"
         )
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -114,7 +116,7 @@ def _check_folder(folder: Path) -> None:
         missing = sorted(name for name in shards if not (folder / str(name)).is_file())
         if missing:
             raise InputError(
-                f"{FLAG} {folder}: incomplete, {len(missing)} of {len(shards)} weight files are "
+                f"{origin} {folder}: incomplete, {len(missing)} of {len(shards)} weight files are "
                 f"missing ({', '.join(missing[:3])}); fetch the model again"
             )
         return
@@ -123,12 +125,13 @@ def _check_folder(folder: Path) -> None:
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
         raise InputError(
-            f"{FLAG} {folder}: pickled weights only ({', '.join(pickles[:3])}), which can run code "
-            "when they are loaded; convert them to safetensors on a machine you can lose "
+            f"{origin} {folder}: pickled weights only ({', '.join(pickles[:3])}), which can run "
+            "code when they are loaded; convert them to safetensors on a machine you can lose "
             "(save_pretrained(..., safe_serialization=True))"
         )
     raise InputError(
-        f"{FLAG} {folder}: incomplete, there is no model.safetensors (nor an index of shards) in it"
+        f"{origin} {folder}: incomplete, there is no model.safetensors (nor an index of shards) "
+        "in it"
     )
 
 
@@ -145,7 +148,7 @@ def fingerprint(name_or_path: Model) -> str:
     if source.is_adapter:
         digest.update(fingerprint(source.base()).encode())
     names = (
-        [source.gguf_file] if source.gguf_file else ["config.json", patches.CONFIG, "*.safetensors"]
+        [source.gguf_file] if source.gguf_file else ["config.json", lora.CONFIG, "*.safetensors"]
     )
     for path in sorted(path for name in names for path in source.folder.glob(name)):
         size = path.stat().st_size

@@ -28,7 +28,7 @@ _FLASH_WIDTH = 256
 _FLASH_CAPABILITY = (8, 0)
 # On a CPU, SDPA in 16 bits is several times slower than in fp32 up to about this many tokens.
 _FP32_LENGTH = 500
-# What some families add to attention and SDPA can't do; better refused than left out.
+# What some families add to attention and SDPA can't do: refused, not silently left out.
 _UNSUPPORTED = ("softcap", "s_aux")
 
 
@@ -74,13 +74,13 @@ def per_sample_attention(
         query: `(1, heads, tokens, width)`; `key` and `value` may have fewer heads.
         attention_mask: unused, none is built.
         scaling: of the scores.
-        sliding_window: tokens that a token sees, itself included; None for all before it.
-        sample_lengths: tokens of each sample, numbers of Python: to read them costs no
+        sliding_window: tokens that a token attends to, itself included; None for all before it.
+        sample_lengths: tokens of each sample, as Python numbers: reading them costs no
             synchronisation with the device.
-        prefixes: without `prefix_ids`, the row holds these prefixes and their keys and values are
-            kept in it.
-        prefix_ids: for each sample the prefix that it goes on from, or None. Samples of one prefix
-            stand together.
+        prefixes: without `prefix_ids`, the row holds these prefixes, and their keys and values are
+            stored in it.
+        prefix_ids: for each sample the prefix that it continues, or None. Samples of one prefix
+            are adjacent.
 
     Returns:
         `(1, tokens, heads, width)`, and None for the weights.
@@ -92,9 +92,9 @@ def per_sample_attention(
     lengths = list(sample_lengths)
     if prefixes is not None:
         if prefix_ids is not None:
-            kept = prefixes.layers[module] if prefixes.lengths else []
+            cached = prefixes.layers[module] if prefixes.lengths else []
             rows = shared_prefix_attention(
-                query, key, value, lengths, prefix_ids, kept, scaling, sliding_window
+                query, key, value, lengths, prefix_ids, cached, scaling, sliding_window
             )
             return rows.transpose(1, 2).contiguous(), None
         prefixes.layers[module] = list(
@@ -124,16 +124,19 @@ def _kernel_attention(
     _refuse_unsupported(module, options)
     longest = max(sample_lengths)
     output = varlen_attn(
-        *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         cu_seq_lens_q,
         cu_seq_lens_q,
         longest,
         longest,
         scale=scaling,
-        # Tokens to the left besides the token itself; none to the right.
+        # Tokens to the left, not counting the token itself; none to the right.
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    assert isinstance(output, torch.Tensor)  # a tuple only where `return_aux` is given
     return output[None]
 
 
@@ -180,7 +183,7 @@ def _one_sample(
 
 @contextlib.contextmanager
 def attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """Let `model` use another attention implementation within a block."""
+    """Let `model` use another attention implementation within the block."""
     before = model.config._attn_implementation
     if before == implementation:
         yield

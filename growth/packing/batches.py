@@ -13,7 +13,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:
-    """One example, cut at `max_length` tokens as published (paper section 4.1)."""
+    """One example, truncated to `max_length` tokens as published (paper section 4.1)."""
     input_ids, labels = chat.encode_conversation(messages)
     return {
         "input_ids": torch.tensor(input_ids[:max_length]),
@@ -24,7 +24,7 @@ def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Examp
 def tokenised_files(
     files: Mapping[str, Sequence[Record]], chat: ChatTokenizer, max_length: int
 ) -> list[Example]:
-    """The examples of all files, in order; a bar where it takes long."""
+    """The examples of all files, in order; shows a progress bar if it takes long."""
     records = [record for file in files.values() for record in file]
     return [
         tokenised(record["messages"], chat, max_length)
@@ -33,7 +33,7 @@ def tokenised_files(
 
 
 def supervised_tokens(examples: Sequence[Example]) -> int:
-    """Tokens that a loss is taken on: labels that have a token before them to predict them from."""
+    """Tokens that the loss is taken over: labels with a token before them to predict them from."""
     return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
 
 
@@ -61,7 +61,7 @@ def micro_batches(
 
 
 def computed_tokens(group: Sequence[Example], packed: bool) -> int:
-    """Tokens that a micro-batch costs: its own, or with padding to its longest."""
+    """Tokens that a micro-batch costs: its own, or padded each to the longest."""
     lengths = [len(example["input_ids"]) for example in group]
     return sum(lengths) if packed else len(lengths) * max(lengths)
 
@@ -69,12 +69,13 @@ def computed_tokens(group: Sequence[Example], packed: bool) -> int:
 def pack_row(examples: Sequence[Example]) -> Batch:
     """All examples in one row without padding; positions restart at each.
 
-    input_ids, position_ids: `(1, tokens)`. boundaries: `(examples + 1,)`. keep: `(supervised,)`,
-    the places whose output predicts a supervised token. targets: `(supervised,)`, those tokens.
+    input_ids, position_ids: `(1, tokens)`. boundaries: `(examples + 1,)`.
+    logit_positions: `(supervised,)`, the positions whose output predicts a supervised token.
+    targets: `(supervised,)`, those tokens.
 
-        input_ids     a b c d | e f g        boundaries  0 4 7
-        position_ids  0 1 2 3 | 0 1 2        labels of c, d, g count:
-        keep            1 2       5          targets     c d g
+        input_ids        a b c d | e f g     boundaries  0 4 7
+        position_ids     0 1 2 3 | 0 1 2     supervised are c, d, g:
+        logit_positions    1 2       5       targets     c d g
     """
     lengths = [len(example["input_ids"]) for example in examples]
     labels = torch.cat([example["labels"] for example in examples])
@@ -90,7 +91,7 @@ def pack_row(examples: Sequence[Example]) -> Batch:
 
 
 def pad_rows(examples: Sequence[Example], pad_id: int) -> Batch:
-    """One row an example, `(batch, tokens)`, padded on the right: the published way.
+    """One row per example, `(batch, tokens)`, padded on the right: the published way.
 
     For architectures that can't tell the samples of a packed row apart, and as a test's oracle.
     """

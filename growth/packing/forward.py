@@ -15,8 +15,8 @@ from growth.packing.attention import attending
 from growth.packing.batches import Batch, Example, pack_row, pad_rows
 from growth.packing.prefix_attention import PrefixCache
 
-# The check below: two samples that differ, and one that the second and another begin with; far
-# above float error and far below a leak's size.
+# For the check below: two samples, and a prefix of the second. The tolerance is far above float
+# error and far below the size of a leak.
 _PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
 _PROBE_PREFIX = (9, 10, 11)
 _PROBE_TOLERANCE = 1e-3
@@ -24,7 +24,7 @@ _PROBE_TOLERANCE = 1e-3
 
 class Supervised(NamedTuple):
     """`logits`: `(supervised, vocabulary)`. `targets`: `(supervised,)`. `owners`: `(supervised,)`,
-    the place in its group of the sample that each supervised token is of.
+    the index in its group of the sample that each supervised token belongs to.
     """
 
     logits: torch.Tensor
@@ -38,11 +38,11 @@ def accepts(model: torch.nn.Module, argument: str) -> bool:
 
 
 def supports_packing(model: PreTrainedModel) -> bool:
-    """Find out by trying whether samples in one row are to `model` what they are apart.
+    """Find out by trying whether `model` gives packed samples the logits that it gives each alone.
 
-    Also behind a prefix that was computed before. Most families read positions and attention where
-    transformers lets them be replaced; some don't (ALiBi, attention of their own, capped scores),
-    and get padded rows instead.
+    With a shared prefix, too. Most families read positions and attention where transformers lets
+    them be replaced; some don't (ALiBi, attention of their own, capped scores), and get padded rows
+    instead.
     """
     if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
         return False
@@ -54,21 +54,21 @@ def supports_packing(model: PreTrainedModel) -> bool:
             prefixes = compute_prefixes(model, [_PROBE_PREFIX])
             packed = supervised_logits(model, examples, True, 0, prefixes, (None, 0)).logits
         with torch.no_grad():
-            whole = [examples[0], _behind(_PROBE_PREFIX, examples[1])]
-            apart = [supervised_logits(model, [e], packed=False).logits for e in whole]
+            whole = [examples[0], _with_prefix(_PROBE_PREFIX, examples[1])]
+            alone = [supervised_logits(model, [e], packed=False).logits for e in whole]
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError):
         return False
     finally:
         model.train(training)
-    apart = torch.cat(apart).float()
-    scale = apart.abs().max().clamp(min=1e-6)
+    expected = torch.cat(alone).float()
+    scale = expected.abs().max().clamp(min=1e-6)
     tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.03  # 16 bits
-    return bool((packed.float() - apart).abs().max() <= tolerance * scale)
+    return bool((packed.float() - expected).abs().max() <= tolerance * scale)
 
 
-def _behind(prefix: Sequence[int], example: Example) -> Example:
+def _with_prefix(prefix: Sequence[int], example: Example) -> Example:
     ids, labels = example["input_ids"], example["labels"].clone()
-    labels[0] = IGNORED_LABEL  # the prefix's last token would predict it, and is not asked
+    labels[0] = IGNORED_LABEL  # the prefix's last token would predict it, and its output isn't read
     return {
         "input_ids": torch.cat([torch.tensor(prefix), ids]),
         "labels": torch.cat([torch.full((len(prefix),), IGNORED_LABEL), labels]),
@@ -100,20 +100,20 @@ def compute_prefixes(model: torch.nn.Module, sequences: Sequence[Sequence[int]])
 
 @contextlib.contextmanager
 def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[list[int]]:
-    """Within a block, let the output layer give the logits of `token_ids` only.
+    """Within the block, the output layer gives the logits of `token_ids` only.
 
-    Yields the columns where they stand: their own ids where the layer is not a plain one.
+    Yields their columns in the logits: their own ids where the layer is not a plain one.
     """
     whole = model.get_output_embeddings()
     if type(whole) is not torch.nn.Linear:
         yield list(token_ids)
         return
-    few = torch.nn.Linear(whole.in_features, len(token_ids), device="meta")
+    subset = torch.nn.Linear(whole.in_features, len(token_ids), device="meta")
     ids = torch.tensor(list(token_ids), device=whole.weight.device)
-    few.weight = torch.nn.Parameter(whole.weight[ids], requires_grad=False)
+    subset.weight = torch.nn.Parameter(whole.weight[ids], requires_grad=False)
     bias = None if whole.bias is None else whole.bias[ids]
-    few.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
-    model.set_output_embeddings(few)
+    subset.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+    model.set_output_embeddings(subset)
     try:
         yield list(range(len(token_ids)))
     finally:
@@ -173,18 +173,18 @@ def supervised_logits(
     prefixes: PrefixCache | None = None,
     prefix_ids: Sequence[int | None] | None = None,
 ) -> Supervised:
-    """Run `model` on a group of samples, on the device of its weights.
+    """The logits of the supervised tokens of a group of samples, on the device of the weights.
 
     Args:
         model: in varlen attention if `packed`.
         examples: at least one.
-        packed: as `supports_packing` says. Then the output layer runs on the places that predict a
-            supervised token, nowhere else.
+        packed: as `supports_packing` says. The output layer then runs only on the positions that
+            predict a supervised token.
         pad_id: a token to pad with if not `packed`.
-        prefixes: computed before; samples may go on from them if `packed`. The first token of each
+        prefixes: of `compute_prefixes`, for samples to continue if `packed`. The first token of a
             sample is not predicted then either.
-        prefix_ids: for each sample the prefix that it goes on from, or None. Samples of one prefix
-            stand together.
+        prefix_ids: for each sample the prefix that it continues, or None. Samples of one prefix
+            are adjacent.
     """
     if packed:
         batch = pack_row(examples)
@@ -196,8 +196,8 @@ def supervised_logits(
             known = [
                 0 if prefix_id is None else prefixes.lengths[prefix_id] for prefix_id in prefix_ids
             ]
-            behind = torch.tensor(known).repeat_interleave(lengths)
-            positions = positions + behind.to(positions.device)
+            offsets = torch.tensor(known).repeat_interleave(lengths)
+            positions = positions + offsets.to(positions.device)
             options |= {"prefixes": prefixes, "prefix_ids": prefix_ids}
         with _last_feed_forward_at(model, batch["logit_positions"], positions.shape[1]):
             logits = model(

@@ -1,8 +1,8 @@
-"""Attention of samples that go on from a prefix whose keys and values were computed before.
+"""Shared-prefix attention: samples that continue a prefix whose keys and values are cached.
 
-prefixes   p q r | s t           kept: keys and values of p q r, and of s t, in each layer
+prefixes   p q r | s t           cached: keys and values of p q r, and of s t, in each layer
 row        a b | c d | e f       prefix_ids 0 0 1
-b sees p q r a b; d sees p q r c d; f sees s t e f
+b attends to p q r a b; d to p q r c d; f to s t e f
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]  # each (1, heads, tokens, width)
 
 @dataclass
 class PrefixCache:
-    """Prefixes that were, or are to be, computed once for many samples.
+    """Prefixes that are computed once for many samples.
 
     Attributes:
         lengths: tokens of each prefix.
@@ -38,25 +38,25 @@ def shared_prefix_attention(
     scaling: float | None,
     sliding_window: int | None,
 ) -> torch.Tensor:
-    """Attention in a row of samples, each behind its prefix: `(1, heads, tokens, width)`."""
+    """Attention in a row of samples, each after its prefix: `(1, heads, tokens, width)`."""
     attend = _padded_branches if query.is_cuda else _looped_branches
-    parts, start, first = [], 0, 0
-    for prefix_id, samples in groupby(prefix_ids):
-        end = first + len(list(samples))
-        own = lengths[first:end]
-        place = slice(start, start + sum(own))
-        nothing = (key[:, :, :0], value[:, :, :0])
+    parts, token, sample = [], 0, 0
+    for prefix_id, group in groupby(prefix_ids):
+        end = sample + len(list(group))
+        own = lengths[sample:end]
+        columns = slice(token, token + sum(own))
+        empty = (key[:, :, :0], value[:, :, :0])
         parts.append(
             attend(
-                query[:, :, place],
-                (key[:, :, place], value[:, :, place]),
-                nothing if prefix_id is None else prefixes[prefix_id],
+                query[:, :, columns],
+                (key[:, :, columns], value[:, :, columns]),
+                empty if prefix_id is None else prefixes[prefix_id],
                 own,
                 scaling,
                 sliding_window,
             )
         )
-        start, first = place.stop, end
+        token, sample = columns.stop, end
     return torch.cat(parts, dim=2)
 
 
@@ -68,14 +68,14 @@ def _looped_branches(
     scaling: float | None,
     sliding_window: int | None,
 ) -> torch.Tensor:
-    """Samples behind one prefix, one after another: the cheapest on a CPU.
+    """Samples of one prefix, one after another: the cheapest on a CPU.
 
-    The prefix's keys are laid down once; each sample's own are written behind them in its turn.
+    The prefix's keys are copied once; each sample's own are written after them in turn.
     """
     known, longest = prefix[0].shape[2], max(lengths)
     keys, values = (
-        torch.cat([kept, kept.new_empty(*kept.shape[:2], longest, kept.shape[3])], dim=2)
-        for kept in prefix
+        torch.cat([cached, cached.new_empty(*cached.shape[:2], longest, cached.shape[3])], dim=2)
+        for cached in prefix
     )
     mask = _later_rows_mask(longest, known, sliding_window, query.device)
     parts = []
@@ -104,9 +104,9 @@ def _padded_branches(
     scaling: float | None,
     sliding_window: int | None,
 ) -> torch.Tensor:
-    """Samples behind one prefix, all at once: a GPU would wait for a loop.
+    """Samples of one prefix, all at once: a loop would keep a GPU waiting.
 
-    Behind the end of a shorter sample stand tokens of the next; its own never see what is later.
+    Shorter samples are filled up with tokens of the next; causality keeps these out of their own.
     """
     known, longest = prefix[0].shape[2], max(lengths)
     sizes = torch.tensor(lengths, device=query.device)
@@ -118,8 +118,8 @@ def _padded_branches(
         return x[0][:, places].transpose(0, 1)
 
     keys, values = (
-        torch.cat([kept.expand(len(lengths), -1, -1, -1), in_rows(x)], dim=2)
-        for kept, x in zip(prefix, own, strict=True)
+        torch.cat([cached.expand(len(lengths), -1, -1, -1), in_rows(x)], dim=2)
+        for cached, x in zip(prefix, own, strict=True)
     )
     rows = scaled_dot_product_attention(
         in_rows(query),
@@ -135,6 +135,6 @@ def _padded_branches(
 def _later_rows_mask(
     rows: int, known: int, sliding_window: int | None, device: torch.device
 ) -> torch.Tensor:
-    """What tokens behind `known` others see: `(rows, known + rows)`."""
+    """What `rows` tokens after `known` others attend to: `(rows, known + rows)`."""
     mask = torch.ones(rows, known + rows, dtype=torch.bool, device=device).tril(known)
     return mask if sliding_window is None else mask.triu(known + 1 - sliding_window)

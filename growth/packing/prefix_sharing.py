@@ -1,4 +1,4 @@
-"""Which sequences are computed behind a common prefix."""
+"""Which sequences share a prefix that is worth computing once."""
 
 import bisect
 import itertools
@@ -10,12 +10,12 @@ _LEVEL = 4  # tokens: a difference in what is shared that is looked for; it boun
 
 
 def shared_prefixes(sequences: Sequence[list[int]]) -> list[Group]:
-    """Which sequences to compute behind a common prefix, so that the fewest tokens are computed.
+    """Group sequences by the prefix that they share, so that the fewest tokens are computed.
 
     Returns:
         (tokens in common, indices of the sequences) of each group; every index once. A sequence
-        that shares nothing worth it is a group of its own, with 0 in common. At least one token
-        of a sequence is its own.
+        that shares too little is a group of its own, with 0 in common. At least one token of each
+        sequence is left out of the prefix.
     """
     order = sorted(range(len(sequences)), key=sequences.__getitem__)
     # how much each has in common with the one before it in the order
@@ -29,7 +29,7 @@ def shared_prefixes(sequences: Sequence[list[int]]) -> list[Group]:
             return 0, [(0, [order[first]])]
         depth = min(common[first + 1 : end])
         cuts = [first, *(i for i in range(first + 1, end) if common[i] < depth + _LEVEL), end]
-        saved, groups, together = 0, [], []
+        saved, groups, together = 0, list[Group](), list[int]()
         for start, stop in itertools.pairwise(cuts):
             below, parts = best(start, stop)
             if depth * (stop - start) >= below:

@@ -1,5 +1,6 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ from growth.core.files import read_json
 
 TRAINER_STATE = "trainer_state.json"
 CHECKPOINT = "checkpoint-"
+# Patterns of what the Trainer, FSDP and DeepSpeed keep of the optimizer.
+_OPTIMIZER_STATE = ("optimizer.pt", "optimizer.bin", "global_step*")
+_FSDP_WEIGHTS = ("pytorch_model_fsdp.bin",)  # the weights a second time
+FIRST_EPOCH = 5  # earlier checkpoints are no candidates (paper section 4.2)
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any]:
@@ -38,30 +43,31 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=checkpoint_step)
 
 
-# What a checkpoint holds for going on only; FSDP writes the latter three, the weights once more.
-RESUME_STATE = ("optimizer.pt", "optimizer.bin", "pytorch_model_fsdp.bin")
-_DEEPSPEED_STATE = ("global_step*",)
-
-
 def check_resumable(checkpoint: Path) -> None:
-    """Only the newest checkpoint of a run can be gone on from exactly.
+    """Only the newest checkpoint of a run can be resumed exactly.
 
     Raises:
         InputError: `checkpoint` holds no state of the optimizer.
     """
-    known = [*RESUME_STATE[:2], *_DEEPSPEED_STATE]
-    if not any(True for name in known for _ in checkpoint.glob(name)):
+    if not any(True for pattern in _OPTIMIZER_STATE for _ in checkpoint.glob(pattern)):
         raise InputError(
             f"--resume {checkpoint}: has no optimizer state, which only a run's newest checkpoint "
-            "keeps, so the run can't go on exactly; train it anew in another --output_dir"
+            "keeps, so the run can't be resumed exactly; train it anew in another --output_dir"
         )
 
 
-FIRST_EPOCH = 5  # earlier checkpoints are no candidates (paper section 4.2)
+def drop_resume_state(checkpoint: Path) -> None:
+    """Remove what a checkpoint holds only for resuming: twice the size of its weights, or more."""
+    for pattern in (*_OPTIMIZER_STATE, *_FSDP_WEIGHTS):
+        for path in checkpoint.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def first_candidate_epoch(epochs: int) -> int:
-    """The epoch whose checkpoint is the first candidate; the first one's when a run is shorter."""
+    """The epoch whose checkpoint is the first candidate; epoch 1 of a run that is shorter."""
     return FIRST_EPOCH if epochs >= FIRST_EPOCH else 1
 
 
@@ -80,6 +86,6 @@ def candidates(run_dir: Path, epochs: int) -> list[Path]:
     found = [path for path in checkpoints(run_dir) if epoch_of(path) >= first]
     if not found:
         raise InputError(
-            f"{run_dir}: no complete checkpoint from epoch {first} on; go on training with --resume"
+            f"{run_dir}: no complete checkpoint from epoch {first} on; resume it with --resume"
         )
     return found

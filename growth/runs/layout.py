@@ -1,10 +1,10 @@
-"""Where each stage reads and writes, and the run record (run.json) that goes along.
+"""Where each stage reads and writes, and the run record (run.json) that each folder holds.
 
     runs/runs-<model_size>/<data_type>/<timestamp>/checkpoint-<step>/
     evaluate/pred-data/<valid|test>/<model_size>/<data_type>/<timestamp>/<checkpoint>/pred_<file>.json
     evaluate/results/<valid|test>/<model_size>/<data_type>/<timestamp>/<checkpoint>-results.json
 
-No stage parses a path: what a folder is about stands in its run.json.
+No stage parses a path: run.json says what a folder is about.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ def run_folder(run: Run) -> Path:
 
 
 def limit_suffix(limit: int | None) -> str:
-    """What marks a name where only `limit` lines of each file were used: never a result."""
+    """The suffix of a name where only `limit` lines of each file were used: never a result."""
     return "" if limit is None else f"-limit{limit}"
 
 

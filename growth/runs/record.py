@@ -1,4 +1,4 @@
-"""The record of a training run (run.json): what was tuned, on what, how; one run a folder."""
+"""The record of a training run (run.json): what was tuned, on what, how; one run per folder."""
 
 import dataclasses
 import datetime
@@ -26,7 +26,7 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """What made a result besides its inputs: git commit, dirty or not, versions."""
+    """What a result depends on besides its inputs: git commit, dirty or not, versions."""
     return {
         "git": _git_state(),
         "versions": {"python": platform.python_version()}
@@ -60,7 +60,7 @@ def write_run(run_dir: Path, run: Run) -> None:
     write_json(run_dir / RUN_RECORD, run)
 
 
-# What makes two runs the same; hyper-parameters that only say how a step is computed do not.
+# What makes two runs the same, and hyper-parameters that only say how a step is computed.
 _IDENTITY = ("model_size", "data_type", "model_name_or_path")
 _FREE = (
     "batch_size",
@@ -137,7 +137,7 @@ def data_record(
 
 
 def shortened(parameters: int) -> str:
-    """A size as people say it: 6,885,486,592 parameters are 7b, 1,303,680 are 1.3m."""
+    """A model size in short: 6,885,486,592 parameters are 7b, 1,303,680 are 1.3m."""
     for unit, name in ((10**9, "b"), (10**6, "m"), (10**3, "k")):
         if parameters >= unit:
             digits = f"{parameters / unit:.{1 if parameters < 3 * unit else 0}f}"
@@ -149,24 +149,24 @@ def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
     """Two runs never share a folder.
 
     Raises:
-        InputError: `run_dir` holds a run of another setting, or going on was not asked for.
+        InputError: `run_dir` holds a run of another setting, or `resume` is not set.
     """
     before, after = _identity(earlier), _identity(run)
     different = {name: value for name, value in after.items() if before.get(name) != value}
     if different:
-        told = ", ".join(
+        changes = ", ".join(
             name
             if name.startswith("files")
             else f"{name} {before.get(name)!r}, now {after[name]!r}"
             for name in different
         )
         raise InputError(
-            f"--output_dir {run_dir}: holds a run of another setting ({told}); choose another "
+            f"--output_dir {run_dir}: holds a run of another setting ({changes}); choose another "
             "folder"
         )
     if not resume:
         raise InputError(
-            f"--output_dir {run_dir}: holds this run already; --resume goes on with it, or choose "
+            f"--output_dir {run_dir}: holds this run already; --resume resumes it, or choose "
             "another folder"
         )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.model.source import FLAG, find_model
+from growth.model.source import DEFAULT_OPTIONS, find_model
 from growth.runs.checkpoints import candidates, epoch_of, trainer_state
 from growth.runs.layout import RUN_RECORD, Run
 from growth.runs.record import read_run
@@ -33,7 +33,7 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     if run is None:
         if model_size is None or tag is None:
             raise InputError(
-                f"{FLAG} {name}: not a checkpoint of one of our runs (there is no {RUN_RECORD} "
+                f"{DEFAULT_OPTIONS.origin} {name}: not a checkpoint of one of our runs (there is no {RUN_RECORD} "
                 "beside it); say what to call it with --model_size and --tag"
             )
         known: Run = {"model_size": model_size, "data_type": UNTUNED, "timestamp": tag}

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,15 @@ from growth.core.errors import InputError
 from growth.core.files import json_line, replacing, write_text
 from growth.export.checkpoint_files import save_tokenizer
 from growth.export.model_card import CARD
-from growth.sample.corpus import documents, first_documents, parts, second_documents
+from growth.sample.corpus import (
+    documents,
+    first_documents,
+    lexicon,
+    parts,
+    second_documents,
+    tokenizer_texts,
+)
+from growth.sample.pocket import make_pocket
 
 _CARD = """\
 ---
@@ -324,6 +333,29 @@ class Pretraining:
                 _, index, key = name.split("/")
                 state.setdefault(int(index), {})[key] = tensor
         self._adam.load_state_dict(self._adam.state_dict() | {"state": state})
+
+
+def pretrain_from_scratch(plan: Plan, folder: Path, processes: int) -> None:
+    """Make a tokenizer and first weights, pretrain, save; or resume where an earlier call stopped.
+
+    Args:
+        plan: what to do.
+        folder: gets the model; `<folder>-pretraining` next to it the state.
+        processes: 1 or `SHARDS`, on a CPU; a GPU takes 1.
+    """
+    work = folder.with_name(f"{folder.name}-pretraining")
+    first = work / "first"
+    if not first.is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        texts = tokenizer_texts(plan.world_seed)
+        parameters = make_pocket(first, texts, plan.seed, lexicon=lexicon())
+        print(f"{first}: tokenizer and first weights, {parameters:,} parameters")
+    with tempfile.TemporaryDirectory() as meeting:
+        if processes == 1 or torch.cuda.is_available():
+            pretrain(0, 1, meeting, plan, work, folder)
+        else:
+            arguments = (processes, meeting, plan, work, folder)
+            torch.multiprocessing.spawn(pretrain, arguments, nprocs=processes)
 
 
 def pretrain(rank: int, processes: int, meeting: str, plan: Plan, work: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
-from growth.data.hub import CMMLU_SHOTS, read_table
+from growth.data.published import CMMLU_SHOTS, read_table
 from growth.tasks.benchmark import Benchmark, Item, Messages, Subject
 
 STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"

@@ -1,8 +1,8 @@
-"""How much to compute at once, chosen from the memory that is there.
+"""How much to compute at once, selected automatically by the memory that is free.
 
-Training holds, for each parameter that learns, its fp32 weight and gradient and AdamW's two
-moments, and for each token of a micro-batch what the backward pass reads again. The latter is
-counted by running the architecture on the meta device: shapes, no numbers, no weights.
+Training holds, for each trainable parameter, its fp32 weight and gradient and AdamW's two moments,
+and for each token of a micro-batch the activations that the backward pass reads. These are counted
+by running the architecture on the meta device: shapes without numbers or weights.
 """
 
 import copy
@@ -13,76 +13,78 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from growth.core.device import Compute
-from growth.core.options import VARLEN
+from growth.core.options import AUTO, MICRO_BATCH_TOKENS, VARLEN, EngineOptions
+from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.forward import accepts
 
-_TRAINED_BYTES = 16  # a parameter: fp32 weight, gradient, two moments of AdamW
-_TOKENS_ENOUGH = {"cuda": 8192, "cpu": 1024}  # more at once is no faster
+_TRAINED_BYTES = 16  # per parameter: fp32 weight, gradient, two moments of AdamW
 _TOKENS_WANTED = {"cuda": 2048, "cpu": 256}  # fewer at once are slower than checkpointing
 _USABLE = 0.85  # of the free memory; the rest is for the allocator's gaps and the libraries
 _HALF_SHARE = 2 / 3  # of the fp32 activations' bytes that 16-bit autocast keeps, measured
-_LOGITS_BYTES = 12  # a logit: in 16 bits, in fp32, its gradient
-# Short samples: where attention's weights are kept, on the meta device alone, they are small.
+_LOGITS_BYTES = 12  # per logit: in 16 bits, in fp32, its gradient
+# Short samples: the attention weights, which only the meta device keeps, are small then.
 _PROBE_SAMPLES, _PROBE_LENGTH = 16, 16
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tokens that a process computes at once, and whether activations are computed twice."""
+    """Tokens that a process computes at once, and whether activations are recomputed."""
 
     tokens_per_micro_batch: int
     gradient_checkpointing: bool
     reason: str
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line for the log."""
         state = "on" if self.gradient_checkpointing else "off"
         return (
-            f"{self.tokens_per_micro_batch:,} tokens a micro-batch, "
+            f"{self.tokens_per_micro_batch:,} tokens per micro-batch, "
             f"gradient checkpointing {state}: {self.reason}"
         )
 
 
 def plan_memory(
-    model: PreTrainedModel,
+    model: AdaptedModel,
     compute: Compute,
     longest: int,
     *,
     tokens_per_micro_batch: int | None = None,
-    gradient_checkpointing: str = "auto",
+    gradient_checkpointing: str = EngineOptions.gradient_checkpointing,
     shards: int = 1,
 ) -> MemoryPlan:
-    """What fits into the memory that is free now, before `model` is moved to the device.
+    """Choose what fits into the memory that is free now, before `model` is moved to the device.
 
     Args:
         model: its parameters that take no gradient are frozen (LoRA).
         compute: what it will be trained on.
-        longest: tokens of the longest sample, which can't be cut.
-        tokens_per_micro_batch: as asked for; None to choose.
+        longest: tokens of the longest sample, which is never split.
+        tokens_per_micro_batch: if it is given; None to choose.
         gradient_checkpointing: one of `growth.core.options.CHECKPOINTING`.
-        shards: processes that split weights, gradients and moments between them.
+        shards: processes that share out weights, gradients and moments.
     """
     device = compute.device.type
-    room = _USABLE * free_bytes(compute.device) - _static_bytes(model, compute) / shards
-    kept = activation_bytes(model, compute)
-    layers = max(1, getattr(model.config.get_text_config(), "num_hidden_layers", 1))
-    logits = _LOGITS_BYTES * model.config.get_text_config().vocab_size
-    width = 4 * model.config.get_text_config().hidden_size
-    # Checkpointing keeps the input of each layer, and one layer at a time.
-    bytes_of = {False: kept + logits, True: layers * width + kept / layers + logits}
-    fits = {on: max(0, int(room / each)) for on, each in bytes_of.items()}
+    budget = _USABLE * free_bytes(compute.device) - static_bytes(model, compute) / shards
+    base = without_adapters(model)
+    activations = activation_bytes(base, compute)
+    config = base.config.get_text_config()
+    layers = max(1, getattr(config, "num_hidden_layers", 1))
+    logits = _LOGITS_BYTES * config.vocab_size
+    width = 4 * config.hidden_size
+    # Checkpointing keeps the input of each layer, and one layer's activations at a time.
+    bytes_of = {False: activations + logits, True: layers * width + activations / layers + logits}
+    fits = {on: max(0, int(budget / each)) for on, each in bytes_of.items()}
     wanted = tokens_per_micro_batch or _TOKENS_WANTED[device]
-    if gradient_checkpointing == "auto":
+    if gradient_checkpointing == AUTO:
         checkpointing = fits[False] < max(longest, wanted)
     else:
         checkpointing = gradient_checkpointing == "on"
     if tokens_per_micro_batch is not None:
         tokens = tokens_per_micro_batch
     else:
-        tokens = max(1, min(_TOKENS_ENOUGH[device], fits[checkpointing]))
+        tokens = max(1, min(MICRO_BATCH_TOKENS[device], fits[checkpointing]))
     reason = (
-        f"about {room / 2**30:.1f} GiB free for activations, {bytes_of[checkpointing] / 2**20:.2f} "
-        "MiB a token"
+        f"about {budget / 2**30:.1f} GiB free for activations, "
+        f"{bytes_of[checkpointing] / 2**20:.2f} MiB per token"
     )
     if fits[checkpointing] < longest:
         reason += (
@@ -99,16 +101,16 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _static_bytes(model: PreTrainedModel, compute: Compute) -> int:
-    """Bytes of weights, gradients and moments that are yet to be taken."""
+def static_bytes(model: AdaptedModel, compute: Compute) -> int:
+    """Bytes of weights, gradients and moments that are not allocated yet."""
     half = compute.precision != "fp32"
     total = 0
     for parameter in model.parameters():
         size = parameter.numel()
         if parameter.requires_grad:
-            # Autocast keeps a 16-bit copy beside the fp32 weight.
+            # Autocast keeps a 16-bit copy of each fp32 weight.
             total += size * (_TRAINED_BYTES + (2 if half else 0))
-            # What is on the CPU already will not be taken again there.
+            # Weights on the CPU are not allocated again there.
             total -= size * 4 if compute.device.type == "cpu" else 0
         elif compute.device.type != "cpu":
             total += size * parameter.element_size()
@@ -116,24 +118,24 @@ def _static_bytes(model: PreTrainedModel, compute: Compute) -> int:
 
 
 def activation_bytes(model: PreTrainedModel, compute: Compute) -> float:
-    """Bytes a token that a training step of `model` keeps for its backward pass, logits aside."""
+    """Bytes per token that a training step keeps for its backward pass, not counting logits."""
     samples, length = _PROBE_SAMPLES, _PROBE_LENGTH
     try:
         with torch.device("meta"):
             shapes = AutoModelForCausalLM.from_config(copy.deepcopy(model.config))
         shapes.set_attn_implementation(VARLEN)
-        seen = _saved_bytes(shapes, samples, length)
+        saved = float(_saved_bytes(shapes, samples, length))
     except (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError):
         # An architecture that can't be packed or has no meta kernels: a LLaMA layer keeps about
-        # 90 bytes for each of its columns in fp32.
+        # 90 bytes per column in fp32.
         config = model.config.get_text_config()
-        seen = 90 * config.hidden_size * config.num_hidden_layers * samples * length
+        saved = 90.0 * config.hidden_size * config.num_hidden_layers * samples * length
     share = 1.0 if compute.precision == "fp32" else _HALF_SHARE
-    return share * seen / (samples * length)
+    return share * saved / (samples * length)
 
 
 def _saved_bytes(model: PreTrainedModel, samples: int, length: int) -> int:
-    """Bytes of the tensors, parameters aside, that autograd keeps of one packed row."""
+    """Bytes of the tensors, other than parameters, that autograd keeps of one packed row."""
     own = {p.untyped_storage()._cdata for p in [*model.parameters(), *model.buffers()]}
     kept: dict[int, torch.Tensor] = {}
 

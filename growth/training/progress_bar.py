@@ -4,17 +4,19 @@ import sys
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class ProgressBar(TrainerCallback):
-    """One bar over the whole run: step, time left, loss, tokens/s; a line for each epoch."""
+    """One bar over the whole run: step, time left, loss, tokens/s; a line per epoch."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar on the first process."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Open the bar, on the main process only."""
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps,
@@ -22,12 +24,15 @@ class ProgressBar(TrainerCallback):
                 desc="train",
                 unit="step",
                 dynamic_ncols=True,
-                # In a log file a bar is a line; few of them.
+                # In a log file every update is a line: few of them.
                 mininterval=0.2 if sys.stderr.isatty() else 30,
             )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
-        """Move the bar; print the validation result."""
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Advance the bar; print the validation result."""
+        logs = given["logs"]
         if self.bar is None:
             return
         if "loss" in logs:
@@ -45,7 +50,9 @@ class ProgressBar(TrainerCallback):
                 file=sys.stderr,
             )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from peft import PeftModel
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from growth.core.device import Compute, choose_compute
@@ -19,6 +18,7 @@ from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
 from growth.core.options import (
+    LEARNING_RATE,
     LEARNING_RATE_FALL,
     LORA_LEARNING_RATE,
     EngineOptions,
@@ -30,7 +30,7 @@ from growth.data.records import read_training_files
 from growth.data.settings import default_epochs
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
-from growth.model.lora import add_lora
+from growth.model.lora import AdaptedModel, add_lora
 from growth.model.source import Source, find_model
 from growth.packing.batches import Example, tokenised, tokenised_files
 from growth.runs.checkpoints import check_resumable, checkpoint_step, checkpoints
@@ -56,14 +56,14 @@ class TrainingRun:
 
     Attributes:
         model_name_or_path: the foundation model, loaded as `model` says.
-        train_dir: of the lines to learn; `valid_dir`: of those to measure the loss on.
+        train_dir: of the lines to train on; `valid_dir`: of those to measure the loss on.
         output_dir: gets run.json, metrics.jsonl and the checkpoints.
         data_type: the setting, for the record; None for the name of `train_dir`.
         model_size: for the record and the curves; None to count.
-        resume: whether a run that is there already may be resumed.
-        hyperparameters: those that were asked for, by name; the rest is chosen.
+        resume: whether to resume a run that `output_dir` holds.
+        given: hyper-parameters by name; those that are not given are chosen.
         lora: None for full fine-tuning.
-        engine: how it is carried out.
+        engine: how the run is carried out.
     """
 
     model_name_or_path: str
@@ -74,14 +74,14 @@ class TrainingRun:
     data_type: str | None
     model_size: str | None
     resume: bool
-    hyperparameters: Mapping[str, Any]
+    given: Mapping[str, Any]
     lora: LoraOptions | None
     engine: EngineOptions
 
     @property
-    def max_length(self) -> int:
-        """Tokens of a sample, as asked for or by default."""
-        return self.hyperparameters.get("max_length", Hyperparameters.max_length)
+    def hyperparameters(self) -> Hyperparameters:
+        """Those given, the others at their defaults."""
+        return Hyperparameters(**self.given)
 
 
 def dump_examples(
@@ -90,7 +90,10 @@ def dump_examples(
     """Write messages, input_ids and labels of each training line; no weights are needed.
 
     Returns:
-        How many lines there are.
+        The number of lines.
+
+    Raises:
+        InputError: the data or the tokenizer can't be read.
     """
     files = read_training_files(train_dir, "--train_dir")
     source = find_model(model_name_or_path, model)
@@ -108,20 +111,25 @@ def dump_examples(
 
 
 def train(job: TrainingRun) -> None:
-    """Check everything, write run.json, train, close run.json."""
+    """Check everything, write run.json, train, and record the end in run.json.
+
+    Raises:
+        InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
+    """
+    asked = job.hyperparameters
     folders = {"train": job.train_dir, "valid": job.valid_dir}
     files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
     check_writable(job.output_dir, "--output_dir")
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
-    max_length = bounded_length(source, job.max_length)
+    max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
     compute = _choose_compute(job)
-    set_seed(job.hyperparameters.get("seed", Hyperparameters.seed))
+    set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
-    transformers_logging.disable_progress_bar()  # from here on our own bar speaks
+    transformers_logging.disable_progress_bar()  # from here on there is our own
     earlier = read_run(job.output_dir)
     hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
     run = new_record(
@@ -162,10 +170,10 @@ def _log_to_stderr() -> None:
 
 
 def _choose_compute(job: TrainingRun) -> Compute:
-    compute = choose_compute(job.hyperparameters.get("precision", Hyperparameters.precision))
+    compute = choose_compute(job.hyperparameters.precision)
     logger.info(compute.describe())
     if job.engine.deepspeed and compute.device.type == "cpu":
-        # accelerate would leave it out without a word.
+        # accelerate would silently leave it out.
         raise InputError(
             f"--deepspeed {job.engine.deepspeed}: needs GPUs; on CPUs take --fsdp_config"
         )
@@ -174,8 +182,8 @@ def _choose_compute(job: TrainingRun) -> Compute:
 
 def _load_for_training(
     job: TrainingRun, source: Source, chat: ChatTokenizer, compute: Compute
-) -> PreTrainedModel | PeftModel:
-    """The model, its weights in fp32 to train; for LoRA frozen in the precision of computing."""
+) -> AdaptedModel:
+    """The model with fp32 weights to train; for LoRA frozen in the precision of computing."""
     if job.lora is None:
         return load_model(source, torch.float32, chat)
     model = load_model(source, compute.dtype, chat)
@@ -185,17 +193,17 @@ def _load_for_training(
 def _resolved(
     job: TrainingRun,
     earlier: Run | None,
-    model: PreTrainedModel | PeftModel,
+    model: AdaptedModel,
     compute: Compute,
     examples: Mapping[str, Sequence[Example]],
     max_length: int,
 ) -> Hyperparameters:
-    """The hyper-parameters with what was left open filled in, partly as in the `earlier` run."""
+    """The hyper-parameters with those not given chosen, partly as in the `earlier` run."""
     asked, engine = job.hyperparameters, job.engine
     world_size = distributed_state().world_size
-    total = asked.get("total_batch_size", Hyperparameters.total_batch_size)
+    total = asked.total_batch_size
     if engine.gradient_accumulation:
-        per_process = asked.get("batch_size", total) * engine.gradient_accumulation
+        per_process = (asked.batch_size or total) * engine.gradient_accumulation
         if per_process * world_size != total:
             logger.info(
                 "--batch_size x --gradient_accumulation x processes is %s samples per step; the "
@@ -204,7 +212,7 @@ def _resolved(
             )
     # Another micro-batch would round other sums, and resuming is exact.
     before = earlier["hyperparameters"] if earlier else {}
-    tokens = asked.get("tokens_per_micro_batch") or before.get("tokens_per_micro_batch")
+    tokens = job.given.get("tokens_per_micro_batch") or before.get("tokens_per_micro_batch")
     plan = plan_memory(
         model,
         compute,
@@ -214,8 +222,8 @@ def _resolved(
         shards=world_size if engine.fsdp_config or engine.deepspeed else 1,
     )
     logger.info(plan.describe())
-    rate = LORA_LEARNING_RATE if job.lora else Hyperparameters.learning_rate
-    rate = asked.get("learning_rate", rate)
+    rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
+    rate = job.given.get("learning_rate", rate)
     chosen = {
         "epochs": default_epochs(len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
@@ -228,7 +236,7 @@ def _resolved(
         "gradient_checkpointing": plan.gradient_checkpointing,
         "lora": job.lora,
     }
-    return Hyperparameters(**(chosen | dict(asked) | fixed))
+    return Hyperparameters(**(chosen | dict(job.given) | fixed))
 
 
 def _open_run(
@@ -236,7 +244,7 @@ def _open_run(
 ) -> tuple[str | None, bool]:
     """Begin the run, or resume `earlier`: its last complete checkpoint, and whether it is done.
 
-    Every process looks at the folder before the first one writes to it.
+    Every process reads the folder before the main process writes to it.
     """
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
@@ -262,7 +270,7 @@ def _open_run(
 
 
 def _trainer_options(job: TrainingRun) -> dict[str, Any]:
-    """More of the Trainer's arguments than the hyper-parameters."""
+    """The Trainer's arguments that are no hyper-parameters."""
     engine = job.engine
     options: dict[str, Any] = {
         "save_total_limit": engine.save_total_limit,

@@ -1,8 +1,9 @@
-"""Which samples an optimizer step holds, and which of them are this process's."""
+"""Which samples an optimizer step holds, and which of them this process computes."""
 
 import math
 import random
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from torch.utils.data import DataLoader, Sampler
 
@@ -12,7 +13,7 @@ class StepSampler(Sampler[list[int]]):
 
     Which samples a step holds depends on seed and epoch alone, so that they are the same for any
     number of processes and after an interruption. The last step of an epoch holds what is left.
-    Within a step the samples are dealt by length, so that the processes have about equal work.
+    Within a step the samples are dealt out by length, so that the work is about equal.
     """
 
     def __init__(
@@ -35,8 +36,8 @@ class StepSampler(Sampler[list[int]]):
 
 
 class StepLoader(DataLoader):
-    """Batches that are whole optimizer steps; the Trainer tells it the epoch."""
+    """Batches that are whole optimizer steps; the Trainer sets the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the samples (called by the Trainer as an epoch begins)."""
-        self.batch_sampler.epoch = epoch
+        cast(StepSampler, self.batch_sampler).epoch = epoch

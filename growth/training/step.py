@@ -1,18 +1,27 @@
-"""The loss of one optimizer step."""
+"""The loss and the gradients of one optimizer step, whatever engine computes it.
 
+Each process cuts its share of a step's samples into micro-batches. Engines that gather weights or
+gradients need every process in every forward and backward pass, so that all processes compute as
+many rounds as the one with the most micro-batches; those that have none left compute a dummy:
+
+    process 0    [a b] [c]   [d]        supervised tokens of a ... g, over both processes: n
+    process 1    [e]   [f g] dummy      loss = sum of their cross-entropies / n
+"""
+
+import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
-from growth.packing.batches import Example
+from growth.packing.batches import Example, computed_tokens, micro_batches, supervised_tokens
 from growth.packing.forward import supervised_logits
 
-# What a process computes, without effect, while others still have a micro-batch: engines that
-# gather weights or gradients need every process in every pass.
+# What a process without a micro-batch computes in a round; it counts 0 times.
 DUMMY_EXAMPLE: Example = {
     "input_ids": torch.tensor([0, 0]),
     "labels": torch.tensor([IGNORED_LABEL, 0]),
@@ -22,6 +31,11 @@ DUMMY_EXAMPLE: Example = {
 def linear_decay(step: int, steps: int, end_factor: float) -> float:
     """The factor on the learning rate: 1 at the first optimizer step, `end_factor` at the last."""
     return 1 - (1 - end_factor) * min(1.0, step / max(1, steps - 1))
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
+    return math.exp(min(loss, 700.0))
 
 
 def summed_loss(
@@ -44,6 +58,133 @@ class StepMeasures:
     seconds: float = 1.0
 
 
-def perplexity(loss: float) -> float:
-    """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
-    return math.exp(min(loss, 700.0))
+@dataclass(frozen=True)
+class StepShare:
+    """A process's share of an optimizer step.
+
+    Attributes:
+        micro_batches: of this process.
+        rounds: the most micro-batches that any process has.
+        measures: sums over all processes.
+    """
+
+    micro_batches: list[list[Example]]
+    rounds: int
+    measures: StepMeasures
+
+
+class Engine:
+    """How a step is carried out: here by plain torch, in one process, in the model's precision."""
+
+    world_size = 1
+    device = torch.device("cpu")
+
+    def gather(self, counts: torch.Tensor) -> torch.Tensor:
+        """The `counts`, `(1, n)`, of every process, by rank: `(world_size, n)`."""
+        return counts
+
+    def step_context(self) -> contextlib.AbstractContextManager:
+        """Entered around all micro-batches of a step."""
+        return contextlib.nullcontext()
+
+    def loss_context(self) -> contextlib.AbstractContextManager:
+        """Entered around the forward pass of a micro-batch."""
+        return contextlib.nullcontext()
+
+    def begin_round(self, last: bool) -> None:
+        """Called before each micro-batch; `last` if the optimizer steps after it."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of `loss`."""
+        loss.backward()
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of optimizer steps: the mean over the supervised tokens of all their samples.
+
+    Attributes:
+        packed: as `supports_packing` says of the model; it is in varlen attention then.
+        tokens_per_micro_batch: at most, but for a sample that alone is longer.
+        samples_per_micro_batch: at most; None for no bound.
+        pad_id: a token to pad with where not `packed`.
+        engine: that computes.
+    """
+
+    packed: bool
+    tokens_per_micro_batch: int
+    samples_per_micro_batch: int | None = None
+    pad_id: int = 0
+    engine: Engine = field(default_factory=Engine)
+
+    def share(self, examples: Sequence[Example]) -> StepShare:
+        """Cut this process's `examples` of a step into micro-batches, and count over processes."""
+        groups = list(
+            micro_batches(examples, self.tokens_per_micro_batch, self.samples_per_micro_batch)
+        )
+        counts = [
+            len(groups),
+            supervised_tokens(examples),
+            sum(len(example["input_ids"]) for example in examples),
+            sum(computed_tokens(group, self.packed) for group in groups),
+        ]
+        by_process = self.engine.gather(torch.tensor([counts], device=self.engine.device))
+        sums = by_process.sum(0).tolist()
+        return StepShare(groups, int(by_process[:, 0].max()), StepMeasures(*sums[1:]))
+
+    def backward(
+        self, model: torch.nn.Module, examples: Sequence[Example]
+    ) -> tuple[torch.Tensor, StepMeasures]:
+        """Add the gradients of an optimizer step to `model`, micro-batch by micro-batch.
+
+        Args:
+            model: in training mode.
+            examples: this process's samples of the step.
+
+        Returns:
+            This process's part of the step's loss, in nats per supervised token, times the number
+            of processes: engines average gradients over processes, and so must be this. And the
+            measures, without seconds.
+        """
+        share = self.share(examples)
+        # Data-parallel engines average gradients over processes; the loss is a mean over tokens.
+        scale = self.engine.world_size / max(1, share.measures.supervised)
+        step_loss = torch.zeros((), device=self.engine.device)
+        with self.engine.step_context():
+            for turn in range(share.rounds):
+                last = turn == share.rounds - 1
+                self.engine.begin_round(last)
+                with _exchange_gradients(model, last):
+                    loss = self.micro_batch(model, share, turn) * scale
+                    self.engine.backward(loss)
+                step_loss += loss.detach()
+        return step_loss, share.measures
+
+    @torch.no_grad()
+    def total(
+        self, model: torch.nn.Module, examples: Sequence[Example]
+    ) -> tuple[torch.Tensor, StepMeasures]:
+        """The sum of this process's losses of `examples`, in nats and float64, without gradients.
+
+        Returns:
+            The sum, and the measures over all processes.
+        """
+        share = self.share(examples)
+        total = torch.zeros((), dtype=torch.float64, device=self.engine.device)
+        for turn in range(share.rounds):
+            total += self.micro_batch(model, share, turn)
+        return total, share.measures
+
+    def micro_batch(self, model: torch.nn.Module, share: StepShare, turn: int) -> torch.Tensor:
+        """The summed loss of a round's micro-batch, in nats; 0 where this process has none."""
+        with self.engine.loss_context():
+            if turn < len(share.micro_batches):
+                return summed_loss(model, share.micro_batches[turn], self.packed, self.pad_id)
+            return 0 * summed_loss(model, [DUMMY_EXAMPLE], self.packed, self.pad_id)
+
+
+def _exchange_gradients(model: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """DDP need not exchange gradients before the last round; sharded engines free memory by it."""
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return contextlib.nullcontext()

@@ -6,18 +6,18 @@ import sys
 from growth.core.distributed import DistributedState
 
 
-def test_alone_nothing_is_needed():
+def test_one_process_needs_no_launcher():
     alone = DistributedState()
     assert alone.is_main_process
-    assert alone.share([1, 2, 3]) == [1, 2, 3]
+    assert alone.shard([1, 2, 3]) == [1, 2, 3]
     assert alone.gather("x") == ["x"]
 
 
-def test_shares_are_disjoint_and_cover_everything():
+def test_shards_are_disjoint_and_cover_everything():
     items = list(range(11))
-    shares = [DistributedState(rank, 3).shard(items) for rank in range(3)]
-    assert sorted(item for share in shares for item in share) == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [DistributedState(rank, 3).shard(items) for rank in range(3)]
+    assert sorted(item for shard in shards for item in shard) == items
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_each_process_gathers_what_all_have(tmp_path):

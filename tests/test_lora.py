@@ -1,4 +1,4 @@
-"""LoRA patches merged into their base on loading."""
+"""LoRA adapters of others, merged into their base on loading."""
 
 import json
 import shutil
@@ -17,22 +17,22 @@ from growth.model.source import find_model, fingerprint
 
 @pytest.fixture(scope="module")
 def plus(tmp_path_factory):
-    """A patch's folder, and the patched model as PEFT has it before it is saved."""
-    folder = tmp_path_factory.mktemp("patches") / "plus"
+    """An adapter's folder, and the adapted model as PEFT has it before it is saved."""
+    folder = tmp_path_factory.mktemp("adapters") / "plus"
     return folder, make_chinese_llama_plus(folder).eval()
 
 
 @torch.no_grad()
 def test_merged_on_loading(plus):
-    folder, patched = plus
+    folder, adapted = plus
     chat = load_tokenizer(folder)
     model = load_model(folder, torch.float32, chat).eval()
     ids = torch.tensor([chat.encode_content("春风又绿江南岸")])
-    expected = patched(ids).logits
+    expected = adapted(ids).logits
     logits = model(ids).logits[..., : expected.shape[-1]]
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
     assert type(model).__name__ == "LlamaForCausalLM"
-    # the patch does something, and so does its vocabulary
+    # the adapter changes something, and so does its vocabulary
     base = load_model(folder.parent / "llama1", torch.float32, load_tokenizer(folder)).eval()
     known = load_tokenizer(folder.parent / "llama1").encode_content("题目")
     assert (
@@ -43,29 +43,29 @@ def test_merged_on_loading(plus):
 
 def test_a_base_elsewhere(plus, checkout):
     folder, _ = plus
-    patch = checkout / "patch"
-    shutil.copytree(folder, patch)
-    config = json.loads((patch / "adapter_config.json").read_text())
+    adapter = checkout / "adapter"
+    shutil.copytree(folder, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
     named = {"base_model_name_or_path": "somebody/llama-7b"}
-    (patch / "adapter_config.json").write_text(json.dumps(config | named))
+    (adapter / "adapter_config.json").write_text(json.dumps(config | named))
     write_lines(checkout / "in/x.json", [line("biology", "A")])
-    predict = ("evaluate/predict.py", "--model_name_or_path", "patch", "--eval_data_path", "in")
+    predict = ("evaluate/predict.py", "--model_name_or_path", "adapter", "--eval_data_path", "in")
     predict += ("--model_size", "x", "--tag", "y", "--max_new_tokens", "2")
     refused(checkout, *predict, says=["somebody/llama-7b", "--base_model"])
     run(*predict, "--base_model", folder.parent / "llama1", cwd=checkout)
     assert list(checkout.glob("evaluate/pred-data/in/x/*/y/*/pred_x.json"))
 
 
-def test_a_pickled_patch_is_refused(plus, tmp_path):
+def test_a_pickled_adapter_is_refused(plus, tmp_path):
     folder, _ = plus
-    shutil.copytree(folder, tmp_path / "patch")
-    weights = tmp_path / "patch/adapter_model.safetensors"
+    shutil.copytree(folder, tmp_path / "adapter")
+    weights = tmp_path / "adapter/adapter_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(InputError, match=r"adapter_model\.bin.*pickle"):
-        find_model(tmp_path / "patch")
+        find_model(tmp_path / "adapter")
 
 
-def test_the_fingerprint_tells_patch_and_base(plus, tmp_path):
+def test_the_fingerprint_depends_on_adapter_and_base(plus, tmp_path):
     folder, _ = plus
     base = folder.parent / "llama1"
     shutil.copytree(base, tmp_path / "other")
