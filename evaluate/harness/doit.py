@@ -21,7 +21,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from growth.data.abilities import LETTERS, ability_of
+from growth.data.abilities import LETTERS, checked_ability
 from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
 from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
@@ -43,7 +43,7 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
         json.dumps(record, ensure_ascii=False)
         for path in data_files(Path(data_dir), '--metadata {"data_dir":')
         for record in read_records(path, check_evaluation)
-        if ability_of(record["type"]).name == ability
+        if checked_ability(record["type"]).name == ability
     ]
     return {"test": Dataset.from_list([{"line": line} for line in lines])}
 
@@ -72,7 +72,7 @@ class DoIT(ConfigurableTask):
         ]
         template: Callable[..., str] | None = options.get("chat_template")
         self.templated = bool(options.get("apply_chat_template") and template)
-        if self.templated:
+        if template is not None and self.templated:
             return template(messages)
         return "\n\n".join(m["content"] for m in messages) + "\n\n"
 
@@ -142,4 +142,5 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     mark = "ANSWER"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-    return tokenizer.apply_chat_template(messages, tokenize=False).rpartition(mark)[2].strip()
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return rendered.rpartition(mark)[2].strip()
