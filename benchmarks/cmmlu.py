@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.cli import argument_parser, positive_int, run_script
+from growth.tasks.benchmark import Subject
 from growth.tasks.cmmlu import CMMLU, HEADER, SUBJECTS
-from growth.tasks.task import Subject
 
 WAYS = ("ours", "published", "lm_eval")
 LETTERS = ("A", "B", "C", "D")
@@ -146,18 +146,23 @@ def ours(
     model: Any, chat: Any, subjects: dict[str, Subject], shots: int, args: argparse.Namespace
 ) -> Callable[[], Answers]:
     """This repository's runner."""
-    from growth.inference.prompting import ControlFormat, LetterScorer
+    from growth.core.options import DecodingOptions
+    from growth.inference.predictor import Predictor
+    from growth.inference.prompting import ControlFormat
+    from growth.tasks.multiple_choice import SubjectTask
+    from growth.tasks.task import Prompting
 
-    examinee = LetterScorer(model, ControlFormat(chat, "answer"), MAX_LENGTH, 2048)
+    predictor = Predictor(model, chat, DecodingOptions())
+    prompting = Prompting(ControlFormat(chat, "answer"), MAX_LENGTH)
 
     def ask() -> Answers:
-        return {
-            name: [
-                answer["prediction"]
-                for answer in examinee.answer(CMMLU(), subject, f"{shots}-shot")
-            ]
-            for name, subject in subjects.items()
-        }
+        letters: Answers = {}
+        for name, subject in subjects.items():
+            task = SubjectTask(CMMLU(), subject, f"{shots}-shot")
+            requests = [task.request(index, prompting) for index in range(len(task))]
+            triples = zip(range(len(task)), requests, predictor.run(requests), strict=True)
+            letters[name] = [task.result(*triple)["prediction"] for triple in triples]
+        return letters
 
     return ask
 
@@ -169,18 +174,20 @@ def published(
     import torch
 
     from growth.inference.prompting import ControlFormat
-    from growth.inference.prompting import ask as build
+    from growth.tasks.multiple_choice import SubjectTask
 
-    form = ControlFormat(chat, "answer")
+    format_ = ControlFormat(chat, "answer")
 
     @torch.inference_mode()
     def ask() -> Answers:
         letters: Answers = {}
         for name, subject in subjects.items():
             letters[name] = []
-            for question in build(CMMLU(), subject, f"{shots}-shot", form, MAX_LENGTH):
-                logits = model(input_ids=torch.tensor([question.ids])).logits[0, -1]
-                letters[name].append(LETTERS[int(logits[form.letter_ids].argmax())])
+            task = SubjectTask(CMMLU(), subject, f"{shots}-shot")
+            for index in range(len(task)):
+                prompt = task.render(index, format_, MAX_LENGTH)
+                logits = model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
+                letters[name].append(LETTERS[int(logits[format_.letter_ids].argmax())])
         return letters
 
     return ask

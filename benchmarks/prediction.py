@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,10 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
 
     from growth.core.options import DecodingOptions
     from growth.inference.predictor import Predictor
+    from growth.inference.prompting import ControlFormat
     from growth.model.loading import load_model, load_tokenizer
+    from growth.tasks.doit import predicted_record, request_of
+    from growth.tasks.task import Prompting
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -168,11 +171,20 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     model = load_model(source, torch.float32, chat).eval()
     files = questions(args, task)
     if path == OURS:
-        predictor = Predictor(model, chat, DecodingOptions(max_new_tokens=args.max_new_tokens))
-        predict: Callable[[list[Record]], list[Any]] = predictor.predict
+        options = DecodingOptions(max_new_tokens=args.max_new_tokens)
+        predictor = Predictor(model, chat, options)
+        format_ = ControlFormat(chat, "answer")
+        prompting = Prompting(format_, options.max_length, options.max_new_tokens)
+
+        def predict(lines: list[Record]) -> list[Any]:
+            responses = predictor.run([request_of(line, prompting) for line in lines])
+            return [predicted_record(*pair) for pair in zip(lines, responses, strict=True)]
     else:
         paths = published_perplexities if task == PERPLEXITY else published_answers
-        predict = lambda lines: list(paths(model, chat, lines, args.max_new_tokens, path))  # noqa: E731
+
+        def predict(lines: list[Record]) -> list[Any]:
+            return list(paths(model, chat, lines, args.max_new_tokens, path))
+
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before, began = _memory(), time.process_time()
     predictions = [prediction for file in files for prediction in predict(file)]

@@ -1,4 +1,4 @@
-"""Digests of everything that a change to the code's structure must leave alone, as one JSON file.
+"""Digests of everything that a change of the code's structure must leave alone, as one JSON file.
 
     python benchmarks/unchanged.py --output before.json      # on the commit before
     python benchmarks/unchanged.py --output after.json       # on the commit after
@@ -149,7 +149,7 @@ def short_run(work: Path, shared: Path) -> dict[str, str]:
         )
         checkpoint = folder / "checkpoint-6"
         for path in sorted(checkpoint.iterdir()):
-            if path.name in ("adapter_config.json", "README.md"):  # paths, times
+            if path.name in ("adapter_config.json", "trainer_state.json"):  # paths, times
                 continue
             if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
                 digests[f"run/{name}/{path.name}"] = digest(path.read_bytes())

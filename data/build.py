@@ -7,8 +7,17 @@
 and so on. `--data_type all` builds the 19 settings.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.core.files import replacing, write_json_lines

@@ -1,4 +1,4 @@
-"""Fetch DoIT, CMMLU and AGIEval from the hub, check their counts, put them in place.
+"""Download DoIT, CMMLU and AGIEval from the hub, check their counts, put them in place.
 
     python data/download.py
     HF_ENDPOINT=https://some.mirror python data/download.py --datasets doit
@@ -11,23 +11,35 @@ makes
     evaluate/agieval/data/few_shot_prompts.csv
 
 Files come through huggingface_hub (HF_ENDPOINT: the hub or a mirror of it; HF_HOME: its cache). An
-interrupted download goes on when the command is run again. A dataset is put in place only when its
-counts are the published ones; one that is in place already is not fetched again.
+interrupted download resumes when the command is run again. A data set is put in place only when its
+counts are the published ones; one that is in place already is not downloaded again. The commit that
+was downloaded is reported; `--datasets doit --revision COMMIT` downloads that one again.
 
 AGIEval's official publication is the GitHub repository ruixiangcui/AGIEval. The hub repository that
 --agieval_repo_id names is a mirror of it that could not be verified when this was written; whatever
 mirror is used, the counts are checked.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
+
 from growth.core.cli import argument_parser, run_script
-from growth.data.hub import DATASETS, provide
+from growth.core.errors import InputError
+from growth.data.hub import provide
+from growth.data.published import DATASETS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the flags, provide each dataset, say what happened to it."""
+    """Parse the flags, provide each data set, report on it."""
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="which ones"
@@ -48,16 +60,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             help=f"hub dataset repository of {dataset.title}{mirror}",
         )
     parser.add_argument(
+        "--revision",
+        help="branch, tag or commit of the one repository in --datasets; default: the main branch",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
-        help="fetch what is in place too, and replace files that differ",
+        help="download what is in place too, and replace files that differ",
     )
     flags = parser.parse_args(argv)
+    if flags.revision is not None and len(set(flags.datasets)) > 1:
+        raise InputError(
+            f"--revision {flags.revision}: of which repository? Name one with --datasets, such as "
+            "--datasets doit"
+        )
 
     folders = {"doit": flags.data_dir, "cmmlu": flags.cmmlu_dir, "agieval": flags.agieval_dir}
     for name in dict.fromkeys(flags.datasets):
         repo_id = getattr(flags, f"{name}_repo_id")
-        print(provide(DATASETS[name], repo_id, folders[name], flags.force), flush=True)
+        report = provide(
+            DATASETS[name], repo_id, folders[name], revision=flags.revision, force=flags.force
+        )
+        print(report, flush=True)
 
 
 if __name__ == "__main__":

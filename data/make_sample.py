@@ -8,8 +8,17 @@ curated-160 --data_dir data/sample` builds a setting from it. It is a toy: it sh
 pipeline runs and that abilities can grow, and its numbers are not comparable with the paper's.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.sample.world import write_sample

@@ -1,28 +1,40 @@
-"""Talk with a model: answers come as they are generated, the conversation goes on.
+"""Talk with a model: answers come as they are generated, the conversation continues.
 
     python evaluate/chat.py --model_name_or_path RUN/checkpoint-33
     echo "1+1=?" | python evaluate/chat.py --model_name_or_path RUN/checkpoint-33
 
-Greedy, unless --temperature says otherwise. On a terminal, /reset begins anew, /help tells more,
-Ctrl-C stops an answer and Ctrl-D ends. From a pipe all of the input is one message. The format has
-the roles user and assistant only: what you would say in a system message belongs into your first.
+Greedy, unless --temperature says otherwise. On a terminal, /reset starts over, /help lists the
+commands, Ctrl-C stops an answer and Ctrl-D ends. From a pipe all of the input is one message. The
+format has the roles user and assistant only: what you would say in a system message belongs into
+your first.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import (
     add_options,
     argument_parser,
     options_from,
-    positive_float,
-    positive_int,
     run_script,
 )
 from growth.core.errors import InputError
-from growth.core.options import ModelOptions
+from growth.core.options import PRECISIONS, ModelOptions, SamplingOptions
+
+if TYPE_CHECKING:
+    from growth.inference.chat_session import ChatSession
 
 NO_SYSTEM = (
     "the format has no system message, and the model was not trained with any; put what you want "
@@ -39,38 +51,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     once = None if sys.stdin.isatty() else read_message()
     # torch takes its seconds only once there is something to answer
-    dialogue = load_dialogue(args)
+    session = load_session(args)
     if once is not None:
-        dialogue.say(once, tell)
+        session.reply(once, show)
         print()
         return
     import readline  # noqa: F401  (line editing and history for input())
 
-    print("/help tells the commands", file=sys.stderr)
-    converse(dialogue, input)
+    print("/help lists the commands", file=sys.stderr)
+    converse(session, input)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--model_name_or_path", required=True, help="folder, LoRA patch, hub id or .gguf"
+        "--model_name_or_path", required=True, help="folder, LoRA adapter, hub id or .gguf"
     )
     add_options(parser, ModelOptions)
-    parser.add_argument(
-        "--temperature", type=positive_float, help="sample at this temperature; default: greedy"
-    )
-    parser.add_argument(
-        "--top_p", type=positive_float, help="sample among the likeliest with this probability"
-    )
-    parser.add_argument("--top_k", type=positive_int, help="sample among so many likeliest")
+    add_options(parser, SamplingOptions)
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")
-    parser.add_argument(
-        "--max_new_tokens", type=positive_int, default=1024, help="tokens of an answer, at most"
-    )
-    parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the model"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the model")
     parser.add_argument("--system", help="refused: " + NO_SYSTEM)
     args = parser.parse_args(argv)
     if args.system is not None:
@@ -93,13 +94,13 @@ def read_message() -> str:
     return text
 
 
-def load_dialogue(args: argparse.Namespace) -> Any:
+def load_session(args: argparse.Namespace) -> ChatSession:
     """The model, ready to talk."""
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
     from growth.core.device import choose_compute
-    from growth.inference.chat_session import ChatSession, Sampling
+    from growth.inference.chat_session import ChatSession
     from growth.model.loading import load_model, load_tokenizer
     from growth.model.source import find_model
 
@@ -108,18 +109,18 @@ def load_dialogue(args: argparse.Namespace) -> Any:
     source = find_model(args.model_name_or_path, options_from(args, ModelOptions))
     compute = choose_compute(args.precision)
     chat = load_tokenizer(source)
-    model = load_model(source, compute.dtype, chat).to(compute.device).eval()
+    model = load_model(source, compute.dtype, chat).eval()
+    model.to(compute.device)  # type: ignore[arg-type] # its decorator hides the method's type
     set_seed(args.seed)
-    names = Sampling.__dataclass_fields__
-    return ChatSession(model, chat, Sampling(**{n: v for n, v in vars(args).items() if n in names}))
+    return ChatSession(model, chat, options_from(args, SamplingOptions))
 
 
-def tell(piece: str) -> None:
+def show(piece: str) -> None:
     """Show a piece of an answer at once."""
     print(piece, end="", flush=True)
 
 
-def converse(dialogue: Any, read: Callable[[str], str]) -> None:
+def converse(session: ChatSession, read: Callable[[str], str]) -> None:
     """Turn after turn, until `read` raises EOFError or `/exit` comes."""
     while True:
         try:
@@ -133,27 +134,27 @@ def converse(dialogue: Any, read: Callable[[str], str]) -> None:
             case "/exit":
                 return
             case "/reset":
-                dialogue.reset()
+                session.reset()
                 print("(a new conversation)")
             case "/help":
                 print(HELP)
             case "/system":
                 print(f"(sorry: {NO_SYSTEM})")
             case _:
-                answer(dialogue, text)
+                answer(session, text)
 
 
-def answer(dialogue: Any, text: str) -> None:
+def answer(session: ChatSession, text: str) -> None:
     """One turn; Ctrl-C stops the answer, not the conversation."""
-    before = dialogue.forgotten
+    before = session.forgotten
     try:
-        dialogue.say(text, tell)
+        session.reply(text, show)
     except KeyboardInterrupt:
-        tell(" ...")
+        show(" ...")
     except InputError as error:
-        tell(f"({error})")
+        show(f"({error})")
     print()
-    if dialogue.forgotten > before:
+    if session.forgotten > before:
         print("(the beginning of the conversation no longer fits and was left out)")
 
 

@@ -14,14 +14,23 @@ their 95 % interval; --smooth gives the look of the published figures and says s
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.report.curves import SIGMA, growth_points, read_results, sizes_of
+from growth.report.curves import SIGMA, growth_points, sizes_of
 from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
+from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -43,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--selection_path",
         type=Path,
-        help="folder of the choices of select_checkpoint.py; default: valid beside --results_path",
+        help="folder of the choices of select_checkpoint.py; default: valid next to --results_path",
     )
     parser.add_argument(
         "--smooth",

@@ -3,24 +3,36 @@
     python evaluate/run.py --run_dir runs/runs-7b/curated-160/20261122-101500
 
 That is predict.py, score.py and select_checkpoint.py on valid, then predict.py and score.py on
-test, in one process; any other flag goes to predict.py (see its --help), such as --limit 5. Makes
-evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; goes on where it was
+test, in one process. Makes
+evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; resumes where it was
 interrupted. `bash scripts/run_evaluate.sh` starts it, on several GPUs if asked to.
 """
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import predict
-import score
-import select_checkpoint
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.data.records import data_files
+from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
+from growth.data.records import read_evaluation_files
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
 from growth.runs.record import read_run
+from growth.scoring.checkpoint_selection import choose_checkpoints, description
+from growth.scoring.results import results_table, score_predictions
+
+# What the run's folder and --data_dir say.
+_FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "model_size", "tag")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,39 +42,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data_dir", type=Path, default=Path("data"), help="holds curated/valid and curated/test"
     )
-    args, predict_flags = parser.parse_known_args(argv)
+    add_options(parser, PredictionOptions, leave_out=_FIXED)
+    add_options(parser, ModelOptions)
+    add_options(parser, DecodingOptions)
+    args = parser.parse_args(argv)
     run = read_run(args.run_dir)
     if run is None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
-    for split in ("valid", "test"):  # now, not after an hour on valid
-        data_files(args.data_dir / "curated" / split, "--data_dir")
-    folder = run_folder(run)
-    limit = predict_and_score(args.run_dir, folder, args.data_dir, "valid", predict_flags)
-    state, checkpoint = distributed_state(), None
+    files = {  # both now, not after an hour on valid
+        split: read_evaluation_files(args.data_dir / "curated" / split, "--data_dir", args.limit)
+        for split in ("valid", "test")
+    }
+    # Imported here: flags and data files are checked before torch takes its seconds.
+    from growth.tasks.prediction_run import predict
+
+    folder, state = run_folder(run), distributed_state()
+    how = options_from(args, ModelOptions), options_from(args, DecodingOptions)
+
+    def predict_and_score(model: Path, split: str) -> None:
+        what = replace(
+            options_from(args, PredictionOptions), model_name_or_path=(str(model),), split=split
+        )
+        predict(files[split], what, *how)
+        if state.is_main_process:
+            predictions, results = (base / split / folder for base in (PREDICTIONS, RESULTS))
+            scored = score_predictions(predictions, results, details=True)
+            if len(scored) == 1:
+                print(results_table(scored[0].results))
+
+    predict_and_score(args.run_dir, "valid")
+    checkpoint = None
     if state.is_main_process:
-        choices = select_checkpoint.choose(RESULTS / "valid" / folder)
-        (choice,) = (choice for choice in choices if choice["limit"] == limit)
-        print("chosen:", select_checkpoint.description(choice), flush=True)
+        choices = choose_checkpoints(RESULTS / "valid" / folder)
+        (choice,) = (choice for choice in choices if choice["limit"] == args.limit)
+        print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
-    checkpoint = state.gather(checkpoint)[0]
-    predict_and_score(args.run_dir / checkpoint, folder, args.data_dir, "test", predict_flags)
+    predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")
     state.leave()
-
-
-def predict_and_score(
-    model: Path, folder: Path, data_dir: Path, split: str, predict_flags: Sequence[str]
-) -> int | None:
-    """Predict a split and score all there is of the run in `folder`; the limit of lines, if any."""
-    flags = ["--model_name_or_path", str(model), "--split", split]
-    flags += ["--eval_data_path", str(data_dir / "curated" / split), *predict_flags]
-    args = predict.parse_args(flags)
-    predict.predict(args)
-    if distributed_state().is_main_process:
-        predictions, results = (str(base / split / folder) for base in (PREDICTIONS, RESULTS))
-        score.main(["--pred_data_path", predictions, "--results_path", results, "--details"])
-    return args.limit
 
 
 if __name__ == "__main__":

@@ -9,16 +9,19 @@ a tab and the reason, a line a run.
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
-from growth.core.errors import InputError
-from growth.core.files import read_json, write_json
-from growth.runs.layout import RESULTS, RESULTS_SUFFIX, run_folder, selection_name
-from growth.scoring.checkpoint_selection import select
-
-NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs")
+from growth.runs.layout import RESULTS
+from growth.scoring.checkpoint_selection import choose_checkpoints, description
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,40 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "valid",
         help="folder of valid results, at any depth",
     )
-    for choice in choose(parser.parse_args(argv).results_path):
+    for choice in choose_checkpoints(parser.parse_args(argv).results_path):
         print(description(choice))
-
-
-def choose(results_path: Path) -> list[dict[str, Any]]:
-    """Write and return the choice of each run, and of each limit of lines, below `results_path`.
-
-    Raises:
-        InputError: there is nothing to choose among.
-    """
-    runs: dict[tuple[Path, int | None], list[dict[str, Any]]] = {}
-    for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
-        results = read_json(path)
-        run = results.get("run", {})
-        if all(name in run for name in NEEDED) and run["epochs"] > 0:
-            runs.setdefault((path.parent, run.get("limit")), []).append(results)
-        else:
-            print(f"{path}: not a checkpoint of one of our runs, left out", file=sys.stderr)
-    if not runs:
-        raise InputError(
-            f"--results_path {results_path}: no results of checkpoints below it; "
-            "evaluate/score.py writes them"
-        )
-    choices = []
-    for (folder, limit), results in runs.items():
-        choice = select(results, folder)
-        write_json(folder / selection_name(limit), choice)
-        choices.append(choice)
-    return choices
-
-
-def description(choice: dict[str, Any]) -> str:
-    """A choice on one line: what was chosen, a tab, why."""
-    return f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}"
 
 
 if __name__ == "__main__":

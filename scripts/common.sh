@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it.
+# Sourced by the other scripts.
 # shellcheck shell=bash
 
 # The comment that a script opens with is its help; by default the script in scripts/ that runs.
@@ -10,7 +10,21 @@ fail() {
     exit 2
 }
 
-# For scripts that start from nothing: an active virtual environment is taken as it is; otherwise
+# For scripts that need an installed environment: a Python that has the package is used as it is;
+# otherwise .venv is activated, if it is there.
+activate_environment() {
+    # -P: the current folder, which holds the package's source, does not count as installed.
+    if python -P -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("growth") is None)' \
+        2>/dev/null; then
+        return
+    fi
+    [[ -f .venv/bin/activate ]] ||
+        fail "no environment is active and there is no .venv; run the three install lines of README.md first"
+    # shellcheck disable=SC1091
+    source .venv/bin/activate
+}
+
+# For scripts that start from nothing: an active virtual environment is used as it is; otherwise
 # .venv is made from requirements.txt, once, and activated.
 use_environment() {
     [[ -z "${VIRTUAL_ENV:-}" ]] || return 0
@@ -24,7 +38,7 @@ use_environment() {
     source .venv/bin/activate
 }
 
-# run_benchmark NAME GPU MODEL TAG [flags]: evaluate/NAME/run.py, its words in a log too.
+# run_benchmark NAME GPU MODEL TAG [flags]: run evaluate/NAME/run.py, its output also in a log.
 run_benchmark() {
     local name="$1" help="bash evaluate/$1/run.sh --help"
     shift
@@ -34,7 +48,7 @@ run_benchmark() {
             return
             ;;
     esac
-    [[ $# -ge 3 ]] || fail "expected GPU MODEL_NAME_OR_PATH SAVE_TAG, got $# words; $help"
+    [[ $# -ge 3 ]] || fail "expected GPU MODEL_NAME_OR_PATH SAVE_TAG, got $# arguments; $help"
     local gpu="$1" model="$2" tag="$3" launch=(python) commas
     shift 3
     if [[ "$gpu" == cpu ]]; then
@@ -47,6 +61,7 @@ run_benchmark() {
         fail "GPU $gpu: expected \"cpu\", a number, or numbers such as 0,1; $help"
     fi
     [[ -n "$tag" && "$tag" != -* ]] || fail "SAVE_TAG ${tag:-(empty)}: expected a name; $help"
+    activate_environment
     local log="evaluate/$name/logs/$tag.log"
     mkdir -p "$(dirname "$log")"
     "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" --tag "$tag" "$@" 2>&1 |

@@ -3,19 +3,20 @@
 #
 #   bash scripts/demo.sh [--quick] [--seed N]
 #
-# Makes the environment and a sample data set (data/sample), tunes the pocket model (train/pocket) on
-# growing settings, predicts, scores, chooses checkpoints, and draws evaluate/plots. 5 to 6 minutes
-# on two cores once the packages are there.
-# --quick takes two settings and one epoch, under 2 minutes; it has a curve of its own, pocket-quick.
-# --seed N draws other samples for the settings, in another order; its runs stand beside the others
-# in the figure, as repeats. Default: 0.
-# Run again, it goes on where it stopped; remove runs/runs-pocket* and evaluate/*/*/pocket* to begin anew.
+# Creates the environment and a sample data set (data/sample), tunes the pocket model (train/pocket)
+# on settings of growing size, predicts, scores, selects checkpoints, and draws evaluate/plots. Takes
+# 5 to 6 minutes on two cores once the packages are installed.
+# --quick   two settings and one epoch, about 2 minutes; drawn as a curve of its own, pocket-quick
+# --seed N  seed of the samples and of the training order; default: 0. Runs of several seeds are
+#           repeats of one another in the figure
+# After an interruption the same command resumes. To start over, remove runs/runs-pocket* and
+# evaluate/*/*/pocket*.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 
-# the long ones first, so that no core waits at the end
+# The longest first, so that no core is idle at the end.
 settings="curated-2560 synthetic-640 curated-640 synthetic-160 curated-160 curated-40 curated-10"
 size=pocket epochs=2 seed=0
 while [[ $# -gt 0 ]]; do
@@ -39,15 +40,15 @@ use_environment
 began=$(date +%s)
 say() { printf '[%3d s] %s\n' "$(($(date +%s) - began))" "$*"; }
 
-# One run in one process on one core: with small models, two beside each other beat one on two.
-jobs=$(env -u OMP_NUM_THREADS nproc) # which would heed it
+# One run per core: with small models, two runs at a time are faster than one run on two cores.
+jobs=$(env -u OMP_NUM_THREADS nproc) # nproc heeds OMP_NUM_THREADS
 ((jobs <= 4)) || jobs=4
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 say "1/2 sample data: data/sample"
 [[ -d data/sample/synthetic ]] || python data/make_sample.py --output_dir data/sample >/dev/null
-say "2/2 tune train/pocket $epochs epochs, predict, score, choose, plot; $jobs settings at a time: $settings"
-# A model that does not know how to answer yet rambles: 48 tokens are room for every answer here.
+say "2/2 tune train/pocket $epochs epochs, predict, score, select, plot; $jobs settings at a time: $settings"
+# A model that has not learnt to answer never stops; 48 tokens are enough for every answer here.
 figure=$(
     bash scripts/run_sweep.sh --model_size "$size" --model_name_or_path train/pocket \
         --data_types "$settings" --data_dir data/sample --build_dir "data/sample/seed-$seed" \

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Merge LoRA adapters into their base model: an ordinary model folder.
+# Merge a LoRA adapter into its base model; OUTPUT_DIR becomes an ordinary model folder.
 #
 #   bash scripts/merge_lora.sh CHECKPOINT OUTPUT_DIR [--precision bf16]
+#
+# All other flags go to evaluate/export.py (see its --help).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -12,4 +14,5 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     exit 0
 fi
 [[ $# -ge 2 ]] || fail "expected CHECKPOINT OUTPUT_DIR; bash scripts/merge_lora.sh --help"
+activate_environment
 python evaluate/export.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Evaluate a run: predict and score its checkpoints on valid, choose one, predict and score that one
-# on test.
+# Evaluate a run: predict and score its checkpoints on valid, select one, predict and score the
+# selected one on test.
 #
 #   bash scripts/run_evaluate.sh --run_dir runs/runs-7b/curated-160/<timestamp>
 #
-# --run_dir RUN    a run's folder, as scripts/run_train.sh makes it (or RUN as the first word)
-# --data_dir D     holds curated/valid and curated/test; default: data
-# --num_processes N   predict in N processes, one a GPU; default: 1
-# Any other flag goes to evaluate/predict.py (see its --help), such as --limit 5.
-# Starts evaluate/run.py, which makes evaluate/pred-data/{valid,test}/... and
-# evaluate/results/{valid,test}/... and goes on where it was interrupted.
-# Then: python evaluate/plot.py --plot_type all
+# --run_dir RUN      folder of a run, as written by scripts/run_train.sh; RUN may also be given as
+#                    the first argument without the flag
+# --data_dir D       holds curated/valid and curated/test; default: data
+# --num_processes N  predict in N processes, one per GPU; default: 1
+# All other flags go to evaluate/predict.py (see its --help), such as --limit 5.
+# Runs evaluate/run.py, which writes evaluate/pred-data/{valid,test}/... and
+# evaluate/results/{valid,test}/... After an interruption the same command resumes.
+# Next: python evaluate/plot.py --plot_type all
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -36,6 +37,7 @@ while [[ $# -gt 0 ]]; do
     shift
 done
 
+activate_environment
 launch=(python)
 if ((num_processes > 1)); then
     launch+=(-m torch.distributed.run --standalone --nproc_per_node "$num_processes")

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# The whole study on one model: for each setting build, tune, evaluate; then draw the curves.
+# Run the study on one model: build, tune and evaluate each setting, then draw the curves.
 #
 #   bash scripts/run_sweep.sh --model_size 7b --model_name_or_path MODEL \
 #       --data_types "curated-10 curated-40 curated-160" --data_dir data
 #
-# --model_size S, --model_name_or_path M   as for scripts/run_train.sh
-# --data_types "T ..."  settings; default: all curated and synthetic ones
-# --data_dir D          holds curated/ and synthetic/; default: data
-# --build_dir B         settings are built in B/T; default: data
-# --run_name N          name of each run's folder; default: sweep
-# --seed S              of the settings' samples and of the training order; default: 0
-# --jobs N              settings at a time; default: 1
-# --train_flags "..."   further flags of train/finetune.py, such as "--epochs 3"
-# --predict_flags "..." further flags of evaluate/predict.py
-# Goes on where it was interrupted. A line a setting; the rest goes to
-# runs/runs-S/T/N.sweep.log. Ends with the path of the overview figure.
+# --model_size S, --model_name_or_path M   as in scripts/run_train.sh
+# --data_types "T ..."   settings; default: all curated and synthetic ones
+# --data_dir D           holds curated/ and synthetic/; default: data
+# --build_dir B          settings are built in B/T; default: data
+# --run_name N           name of each run's folder; default: sweep
+# --seed S               seed of the sampling and of the training order; default: 0
+# --jobs N               settings run at the same time; default: 1
+# --train_flags "..."    further flags of train/finetune.py, such as "--epochs 3"
+# --predict_flags "..."  further flags of evaluate/predict.py
+# Prints one line per setting; the full output goes to runs/runs-S/T/N.sweep.log. The last line is
+# the path of the overview figure. After an interruption the same command resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -44,6 +44,7 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the runs"
 [[ -n "$model" ]] || fail "--model_name_or_path is missing"
+activate_environment
 
 began=$(date +%s)
 # shellcheck disable=SC2329 # xargs calls it
@@ -52,7 +53,7 @@ one_setting() {
     local run_dir="runs/runs-$model_size/$data_type/$run_name" log
     log="$run_dir.sweep.log"
     mkdir -p "$(dirname "$run_dir")"
-    # The flags are lists of words.
+    # Unquoted on purpose: the flags are separated by spaces.
     # shellcheck disable=SC2086
     if python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
         --output_dir "$build_dir" --seed "$seed" >"$log" 2>&1 &&
@@ -70,7 +71,7 @@ one_setting() {
 }
 export -f one_setting
 export model_size model data_dir build_dir run_name seed train_flags predict_flags began
-# xargs goes on with the other settings when one fails, and says so in its exit code.
+# When one setting fails, xargs continues with the others and reports it in its exit code.
 status=0
 tr ' ' '\n' <<<"$data_types" | grep . |
     xargs -P "$jobs" -I{} bash -c 'set -uo pipefail; one_setting {}' || status=1

@@ -4,14 +4,15 @@
 #   bash scripts/run_train.sh --data_type curated-160 --model_size 7b \
 #       --model_name_or_path MODEL --batch_size 8 --gradient_accumulation 1
 #
-# --data_type T    a setting that `python data/build.py --data_type T` has built in data/T
-# --model_size S   names the run and its curves, such as 7b
-# --resume         go on with the newest run of this setting and size
-# --num_processes N  processes on this machine, one a GPU; default: 1. They share each step's samples.
-#                  TORCHRUN_ARGS holds more for torchrun, such as --nnodes (train/configs/README.md)
-# Any other flag goes to train/finetune.py (see its --help), --train_dir and --valid_dir too.
-# Makes runs/runs-S/T/<timestamp>/ with run.json, metrics.jsonl and checkpoint-<step>, and
-# <timestamp>.log beside it.
+# --data_type T      a setting, built in data/T by `python data/build.py --data_type T`
+# --model_size S     labels the run and its curves, such as 7b
+# --resume           resume the newest run of this setting and size
+# --num_processes N  processes on this machine, one per GPU; default: 1. They share the samples of
+#                    each step. The variable TORCHRUN_ARGS holds further flags of torchrun, such as
+#                    --nnodes (train/configs/README.md)
+# All other flags, --train_dir and --valid_dir included, go to train/finetune.py (see its --help).
+# Writes runs/runs-S/T/<timestamp>/ (run.json, metrics.jsonl, checkpoint-<step>) and the log
+# runs/runs-S/T/<timestamp>.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -44,8 +45,10 @@ done
     fail "--num_processes '$num_processes': expected a whole number of at least 1"
 [[ -n "$data_type" ]] || fail "--data_type is missing; bash scripts/run_train.sh --help"
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the run"
+activate_environment
 
-# The name of the setting is checked before anything is made, the nearest one named first.
+# The name of the setting is checked before anything is created; a misspelt one is answered with
+# the nearest names.
 python - "$data_type" <<'PYTHON'
 import sys
 
@@ -62,7 +65,7 @@ if [[ -z "$output_dir" ]]; then
     setting="runs/runs-$model_size/$data_type"
     if $resume && [[ -z "${RUN_TIMESTAMP:-}" ]]; then
         newest="$(find "$setting" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort | tail -n 1)"
-        [[ -n "$newest" ]] || fail "--resume: there is no run in $setting to go on with"
+        [[ -n "$newest" ]] || fail "--resume: there is no run in $setting to resume"
         output_dir="$newest"
     else
         output_dir="$setting/${RUN_TIMESTAMP:-$(date +%Y%m%d-%H%M%S)}"
@@ -88,7 +91,7 @@ fi
 "${launch[@]}" train/finetune.py --train_dir "data/$data_type" --valid_dir data/curated/valid \
     --output_dir "$output_dir" "${passed_on[@]}" 2>&1 | tee -a "$log" || status=$?
 if [[ $status -ne 0 && ! -d "$output_dir" ]]; then
-    # Nothing was begun: leave no trace of it.
+    # The run never started: remove what was created for it.
     rm -f "$log"
     $existed || rmdir -p --ignore-fail-on-non-empty "$(dirname "$output_dir")"
     exit "$status"

@@ -1,17 +1,33 @@
 #!/usr/bin/env bash
-# Run all checks: lint, format, shell scripts, tests.
+# Run all checks: lint, format, the order of the library's wings, types, shell scripts, tests.
 #
-#   bash scripts/test.sh [pytest arguments]
+#   bash scripts/test.sh [--slow] [pytest arguments]
 #
+# --slow   demos and kill campaigns too, which take longer than all other tests
 # Makes .venv from requirements.txt if there is none and no virtual environment is active.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+
+which_tests=(-m "not slow") passed_on=()
+for argument in "$@"; do
+    case "$argument" in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --slow) which_tests=() ;;
+        *) passed_on+=("$argument") ;;
+    esac
+done
 use_environment
 
 ruff check .
 ruff format --check .
+lint-imports --no-logo
+mypy
 shellcheck scripts/*.sh scripts/*.sbatch evaluate/*/run.sh .ci/run
 # A file's tests stay in one process: they share what takes long to make.
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile \
+    ${which_tests[@]+"${which_tests[@]}"} ${passed_on[@]+"${passed_on[@]}"}

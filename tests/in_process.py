@@ -8,6 +8,7 @@ tiny model a fraction of one. `run_in_process` calls what the script calls as `_
 import contextlib
 import gc
 import importlib.util
+import io
 import logging
 import os
 import random
@@ -59,7 +60,8 @@ def run_in_process(
         texts = []
         for file in (out, err):
             file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
+            with io.TextIOWrapper(file, encoding="utf-8") as text:  # any line end as "\n"
+                texts.append(text.read())
     return subprocess.CompletedProcess([str(script), *argv], returncode, *texts)
 
 

@@ -10,11 +10,17 @@ from conftest import line, run, write_lines
 from safetensors.torch import save_file
 
 GOOD = line("biology", "A")
+MODEL_FLAG = "--model_name_or_path"
 
 
-def refused(checkout, *command, says, leaves=()):
-    """Run a command that must be refused; `leaves`: the only files it may have written."""
-    before = {p for p in checkout.rglob("*") if p.is_file()}
+def contents(folder):
+    """Every file with its bytes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(checkout, *command, says):
+    """Run a command that must be refused, in one message, and write nothing."""
+    before = contents(checkout)
     done = run(*command, cwd=checkout, check=False)
     assert done.returncode == 2, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -22,8 +28,7 @@ def refused(checkout, *command, says, leaves=()):
     assert len(errors) == 1, done.stderr
     for words in says:
         assert words in errors[0]
-    written = {p for p in checkout.rglob("*") if p.is_file()} - before
-    assert {p.name for p in written} == set(leaves)
+    assert contents(checkout) == before
     return errors[0]
 
 
@@ -150,7 +155,7 @@ def prepared(checkout, tiny_data):
     return checkout
 
 
-def test_a_missing_split_is_told_before_any_prediction(prepared):
+def test_a_missing_split_is_reported_before_any_prediction(prepared):
     shutil.rmtree(prepared / "data/curated/test")
     (prepared / "runs/x").mkdir(parents=True)
     run_record = {"model_size": "tiny", "data_type": "curated-10", "timestamp": "x"}
@@ -169,31 +174,32 @@ def finetune(model, *flags):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda folder: shutil.rmtree(folder), ["no such folder"]),
-        (lambda folder: (folder / "config.json").unlink(), ["config.json"]),
+        (lambda folder: shutil.rmtree(folder), [MODEL_FLAG, "no such folder"]),
+        (lambda folder: (folder / "config.json").unlink(), [MODEL_FLAG, "config.json"]),
         (lambda folder: (folder / "config.json").write_text("{"), ["config.json", "not JSON"]),
-        (lambda folder: (folder / "model.safetensors").unlink(), ["incomplete"]),
+        (lambda folder: (folder / "model.safetensors").unlink(), [MODEL_FLAG, "incomplete"]),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-         ["pickled weights", "safetensors"]),
+         [MODEL_FLAG, "pickled weights", "safetensors"]),
         (lambda folder: (folder / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})),
-         ["incomplete", "model-00001-of-00002.safetensors"]),
+         [MODEL_FLAG, "incomplete", "model-00001-of-00002.safetensors"]),
         (lambda folder: save_file(
             {"model.norm.weight": torch.ones(16)}, folder / "model.safetensors", {"format": "pt"}),
-         ["incomplete", "would be random"]),
+         [MODEL_FLAG, "incomplete", "would be random"]),
         (lambda folder: [path.unlink() for path in folder.glob("tokenizer.*")],
-         ["tokenizer can't be loaded"]),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), ["can't be loaded"]),
+         [MODEL_FLAG, "tokenizer can't be loaded"]),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
+         [MODEL_FLAG, "can't be loaded"]),
         (lambda folder: (folder / "config.json").write_text(json.dumps(
             {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "odd.Odd"}})),
-         ["can't be loaded", "code"]),
+         [MODEL_FLAG, "can't be loaded", "code"]),
     ],
 )  # fmt: skip
 def test_models(prepared, tiny_model, spoil, says):
     shutil.copytree(tiny_model, prepared / "model")
     (prepared / "model/odd.py").write_text("raise SystemExit('code of a model folder was run')")
     spoil(prepared / "model")
-    refused(prepared, *finetune("./model"), says=["--model_name_or_path", *says][-len(says) :])
+    refused(prepared, *finetune("./model"), says=says)
     assert not (prepared / "runs").exists()
 
 
@@ -235,25 +241,28 @@ def test_no_write_permission(prepared):
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "says"),
     [
-        ("data/build.py", "--data_type", "curated-10", "--output_dir", "file/x"),
-        ("evaluate/predict.py", "--model_name_or_path", "m", "--eval_data_path",
-         "data/curated/valid", "--pred_data_path", "file/x"),
-        ("evaluate/score.py", "--pred_data_path", "in", "--results_path", "file/x"),
-        ("train/finetune.py", "--model_name_or_path", "m", "--train_dir", "data/curated-10",
-         "--valid_dir", "data/curated/valid", "--output_dir", "file/x"),
+        (("data/build.py", "--data_type", "curated-10", "--output_dir", "file/x"), ["file/x"]),
+        (("evaluate/predict.py", "--model_name_or_path", "m", "--eval_data_path",
+          "data/curated/valid", "--pred_data_path", "file/x"),
+         ["--pred_data_path file/x", "file is a file"]),
+        (("evaluate/score.py", "--pred_data_path", "in", "--results_path", "file/x"),
+         ["--results_path file/x", "file is a file"]),
+        (("train/finetune.py", "--model_name_or_path", "m", "--train_dir", "data/curated-10",
+          "--valid_dir", "data/curated/valid", "--output_dir", "file/x"),
+         ["--output_dir file/x", "file is a file"]),
     ],
 )  # fmt: skip
-def test_a_place_that_cannot_be_written_to(prepared, command):
+def test_a_place_that_cannot_be_written_to(prepared, command, says):
     """A folder below a file: what root can't write either."""
     (prepared / "file").write_text("")
     record = GOOD | {"generated_response": "A", "choice_logits": dict.fromkeys("ABCD", 0)}
     write_lines(prepared / "in/pred_x.json", [record])
-    refused(prepared, *command, says=["file"])
+    refused(prepared, *command, says=says)
 
 
-def test_a_folder_without_permission_is_told_before_any_work(tmp_path, monkeypatch):
+def test_a_folder_without_permission_is_reported_before_any_work(tmp_path, monkeypatch):
     from growth.core.errors import InputError
     from growth.core.files import check_writable
 

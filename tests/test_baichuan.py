@@ -13,7 +13,7 @@ from torch.nn.functional import normalize, silu
 
 from growth.core.errors import InputError
 from growth.core.options import ModelOptions
-from growth.inference.generation import Prompt
+from growth.inference.requests import Request
 from growth.model.baichuan import alibi_slopes
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.source import find_model
@@ -103,7 +103,7 @@ def test_logits_are_those_of_the_equations(baichuan):
     batch = pad_rows([e | {"labels": e["input_ids"]} for e in examples], 0)
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert (logits[1, :3, :rows] - expected[:3]).abs().max() < 1e-4 * expected.abs().max()
-    prompts = [Prompt(IDS, 4), Prompt(IDS[:3], 4)]
+    prompts = [Request("generate", IDS, 4), Request("generate", IDS[:3], 4)]
     answers = greedy_answers(model, prompts)
     for index, prompt in enumerate(prompts):
         ids = list(prompt.ids)

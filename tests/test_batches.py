@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from growth.core.options import PER_SAMPLE, VARLEN
-from growth.inference.generation import Prompt
+from growth.inference.requests import Request
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.packing.batches import micro_batches, pack_row, pad_rows, supervised_tokens
 from growth.packing.forward import supports_packing
@@ -136,7 +136,7 @@ def test_any_other_architecture_trains_and_answers_all_the_same(name):
         model.set_attn_implementation(VARLEN)
     assert summed_loss(model, examples(), packed).item() == pytest.approx(expected, rel=1e-5)
     model.set_attn_implementation("eager")
-    prompts = [Prompt(list(range(5, 5 + n)), 4) for n in (3, 9)]
+    prompts = [Request("generate", list(range(5, 5 + n)), 4) for n in (3, 9)]
     together = greedy_answers(model, prompts)
     for index, prompt in enumerate(prompts):
         (alone,) = greedy_answers(model, [prompt])

@@ -13,10 +13,10 @@ import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
 from growth.core.errors import InputError
-from growth.data.hub import read_table
+from growth.data.published import read_table
 from growth.tasks.agieval import AGIEval
+from growth.tasks.benchmark import read_exam, score
 from growth.tasks.cmmlu import CATEGORIES, CHINA, SUBJECTS
-from growth.tasks.task import read_exam, score
 
 LETTERS = "ABCD"
 
@@ -98,13 +98,13 @@ def contents(folder):
 # ---------------------------------------------------------------- recorded facts
 
 
-def test_recorded_cmmlu_prompts(golden, public_benchmarks, tmp_path):
-    facts = read_lines(golden / "cmmlu_prompts.jsonl")
+def test_recorded_cmmlu_prompts(shared_golden, public_benchmarks, tmp_path):
+    facts = read_lines(shared_golden / "cmmlu_prompts.jsonl")
     found = {}
     for max_length, shots in ((2048, (0, 5)), (400, (5,))):
         flags = ("--data_dir", public_benchmarks / "cmmlu", "--dump_prompts", tmp_path / "dumped")
         length = ("--max_length", max_length, "--num_fewshot", *shots)
-        ask("cmmlu", "--model_name_or_path", golden / "tiny-llama", *flags, *length)
+        ask("cmmlu", "--model_name_or_path", shared_golden / "tiny-llama", *flags, *length)
         for dumped in read_lines(tmp_path / "dumped"):
             place = (dumped["subject"], dumped["row"], dumped["shots"], dumped["max_length"])
             found[place] = dumped
@@ -114,10 +114,10 @@ def test_recorded_cmmlu_prompts(golden, public_benchmarks, tmp_path):
         assert found[fact["subject"], fact["row"], fact["shots"], fact["max_length"]] == fact
 
 
-def test_recorded_agieval_prompts(golden, public_benchmarks, tmp_path):
-    facts = read_lines(golden / "agieval_prompts.jsonl")
+def test_recorded_agieval_prompts(shared_golden, public_benchmarks, tmp_path):
+    facts = read_lines(shared_golden / "agieval_prompts.jsonl")
     flags = ("--data_dir", public_benchmarks / "agieval", "--dump_prompts", tmp_path / "dumped")
-    ask("agieval", "--model_name_or_path", golden / "tiny-llama", *flags)
+    ask("agieval", "--model_name_or_path", shared_golden / "tiny-llama", *flags)
     found = {(d["dataset"], d["setting"], d["line"]): d for d in read_lines(tmp_path / "dumped")}
     assert len(found) == 2 * 3_269
     assert len(facts) == 60
@@ -125,35 +125,31 @@ def test_recorded_agieval_prompts(golden, public_benchmarks, tmp_path):
         assert found[fact["dataset"], fact["setting"], fact["line"]] == fact
 
 
-@pytest.mark.parametrize("letter_tokens", ["answer", "bare"])
-def test_recorded_cmmlu_predictions(golden, public_benchmarks, tmp_path, letter_tokens):
+def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path):
     """Only the recorded questions are asked; the other rows of each file are left out."""
-    facts = read_lines(golden / "cmmlu_predictions.jsonl")
+    facts = read_lines(shared_golden / "cmmlu_predictions.jsonl")
     rows = {}
     for fact in facts:
         rows.setdefault(fact["subject"], set()).add(fact["row"])
-    source = public_benchmarks / "cmmlu"
+    source, data = public_benchmarks / "cmmlu", tmp_path / "data"
+    shutil.copytree(source / "dev", data / "dev")
+    (data / "test").mkdir()
     for subject, wanted in rows.items():
         header, *table = read_table(source / "test" / f"{subject}.csv")
-        (tmp_path / "data/test").mkdir(parents=True, exist_ok=True)
-        with open(tmp_path / f"data/test/{subject}.csv", "w", newline="") as file:
+        with open(data / f"test/{subject}.csv", "w", newline="") as file:
             csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
-    shutil.copytree(source / "dev", tmp_path / "data/dev")
-    ask(
-        *("cmmlu", "--model_name_or_path", golden / "tiny-llama", "--data_dir", tmp_path / "data"),
-        *("--output_dir", tmp_path / "out", "--precision", "fp32"),
-        *("--letter_tokens", letter_tokens),
-    )
-    logits, prediction = {
-        "answer": ("choice_logits", "prediction"),
-        "bare": ("bare_logits", "bare_prediction"),
-    }[letter_tokens]
     assert len(facts) == 268
-    for fact in facts:
-        sheet = read_lines(tmp_path / f"out/{fact['shots']}-shot/{fact['subject']}.jsonl")
-        answer = sheet[sorted(rows[fact["subject"]]).index(fact["row"])]
-        assert list(answer["choice_logits"].values()) == pytest.approx(fact[logits], abs=1e-3)
-        assert answer["prediction"] == fact[prediction]
+    model = ("--model_name_or_path", shared_golden / "tiny-llama", "--precision", "fp32")
+    for letter_tokens, prefix in (("answer", ""), ("bare", "bare_")):
+        output = tmp_path / letter_tokens
+        flags = ("--data_dir", data, "--output_dir", output, "--letter_tokens", letter_tokens)
+        ask("cmmlu", *model, *flags)
+        for fact in facts:
+            sheet = read_lines(output / f"{fact['shots']}-shot/{fact['subject']}.jsonl")
+            answer = sheet[sorted(rows[fact["subject"]]).index(fact["row"])]
+            logits = fact["bare_logits" if prefix else "choice_logits"]
+            assert list(answer["choice_logits"].values()) == pytest.approx(logits, abs=1e-3)
+            assert answer["prediction"] == fact[f"{prefix}prediction"]
 
 
 # ---------------------------------------------------------------- what comes out
@@ -359,7 +355,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("run", {script!r})
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-import growth.inference.prompting, growth.inference.prediction_store
+import growth.tasks.benchmark_run
 import transformers.models.llama.modeling_llama
 
 def begin(flags, **environment):
@@ -403,6 +399,7 @@ print(seconds, file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_killed_runs_and_two_processes_leave_the_files_of_one_quiet_run(tmp_path, tiny_model, data):
     questions = dict.fromkeys(("agronomy", "arts", "virology", "genetics", "management"), 30)
     data = write_cmmlu(tmp_path / "data", questions)
@@ -473,7 +470,7 @@ def test_bad_sets_are_refused(tmp_path, line, message):
 def test_a_spoilt_sheet_is_named(flags, tmp_path):
     ask("cmmlu", *flags, "--num_fewshot", "0")
     (tmp_path / "out/0-shot/arts.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match=r"arts.jsonl: not an answer sheet"):
+    with pytest.raises(InputError, match=r"arts.jsonl: not per-sample results"):
         ask("cmmlu", *flags, "--num_fewshot", "0")
 
 

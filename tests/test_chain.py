@@ -3,14 +3,17 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from conftest import copy_scripts, read_lines, run
+from matplotlib import image
 
 from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN
 
@@ -39,6 +42,8 @@ HYPERPARAMETERS = (
     *("--total_batch_size", "32", "--batch_size", "8", "--epochs", str(EPOCHS)),
     *("--learning_rate", "1e-2", "--end_learning_rate", "1e-3"),
 )
+STAMP = "20260101-000000"
+BASE = f"tiny/curated-40/{STAMP}"
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +52,21 @@ def study(tmp_path_factory, tiny_model, tiny_data):
     root = copy_scripts(tmp_path_factory.mktemp("study"))
     shutil.copytree(tiny_data / "curated", root / "data/curated")
     run("data/build.py", "--data_type", "curated-40", cwd=root)
-    run(
-        *("scripts/run_train.sh", "--data_type", "curated-40", "--model_size", "tiny"),
-        *("--model_name_or_path", tiny_model, "--gradient_accumulation", "1", *HYPERPARAMETERS),
-        cwd=root,
-    )
-    (run_dir,) = [p for p in (root / "runs/runs-tiny/curated-40").iterdir() if p.is_dir()]
-    evaluate = ("scripts/run_evaluate.sh", "--run_dir", run_dir.relative_to(root))
+    run_dir = root / f"runs/runs-{BASE}"
+    run(*finetune(tiny_model, run_dir), cwd=root)
+    evaluate = ("evaluate/run.py", "--run_dir", run_dir.relative_to(root))
     run(*evaluate, "--max_new_tokens", "8", cwd=root)
     run("evaluate/plot.py", "--plot_type", "all", cwd=root)
     return root, run_dir
+
+
+def finetune(model, run_dir):
+    """The command that trains the study's run in a folder."""
+    return (
+        *("train/finetune.py", "--model_name_or_path", str(model), "--model_size", "tiny"),
+        *("--train_dir", "data/curated-40", "--valid_dir", "data/curated/valid"),
+        *("--data_type", "curated-40", "--output_dir", str(run_dir), *HYPERPARAMETERS),
+    )
 
 
 def test_training_leaves_exactly_these_files(study):
@@ -66,7 +76,6 @@ def test_training_leaves_exactly_these_files(study):
         extra = {"optimizer.pt"} if step == 2 * EPOCHS else set()  # kept in the newest only
         expected |= {f"checkpoint-{step}/{name}" for name in CHECKPOINT_FILES | extra}
     assert files_below(run_dir) == expected
-    assert (run_dir.parent / f"{run_dir.name}.log").stat().st_size > 0
 
 
 def test_the_run_record_says_what_was_run(study):
@@ -102,19 +111,15 @@ def test_metrics_hold_loss_perplexity_tokens_and_speed(study):
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
-def test_predictions_results_choice_and_plots(study):
-    root, run_dir = study
-    stamp = run_dir.name
-    base = f"tiny/curated-40/{stamp}"
+def test_predictions_results_and_choice(study):
+    root, _ = study
+    choice = json.loads(
+        (root / f"evaluate/results/valid/{BASE}/selected-checkpoint.json").read_text()
+    )
     # from the fifth epoch on: steps 10 and 12
-    for part, steps in (("valid", (10, 12)), ("test", None)):
-        predictions = files_below(root / f"evaluate/pred-data/{part}/{base}")
-        results = files_below(root / f"evaluate/results/{part}/{base}")
-        if part == "test":
-            choice = json.loads(
-                (root / f"evaluate/results/valid/{base}/selected-checkpoint.json").read_text()
-            )
-            steps = (choice["step"],)
+    for part, steps in (("valid", (10, 12)), ("test", (choice["step"],))):
+        predictions = files_below(root / f"evaluate/pred-data/{part}/{BASE}")
+        results = files_below(root / f"evaluate/results/{part}/{BASE}")
         assert predictions == {
             f"checkpoint-{step}/{name}"
             for step in steps
@@ -125,39 +130,119 @@ def test_predictions_results_choice_and_plots(study):
             *(f"checkpoint-{s}-details/{n}_{part}.jsonl" for s in steps for n in NAMES),
             *(["selected-checkpoint.json"] if part == "valid" else []),
         }
-    assert choice["checkpoint"] in ("checkpoint-10", "checkpoint-12")
+    assert choice["checkpoint"] == f"checkpoint-{choice['step']}"
     assert "epoch 5" in choice["reason"]
-    assert (root / "evaluate/plots/all/overview.png").stat().st_size > 10_000
-    assert (root / "evaluate/plots/all/overview.csv").is_file()
-    assert (root / "evaluate/plots/overall/biology.png").is_file()
 
 
-def test_two_processes_evaluate_a_run_to_the_same_and_a_limit_keeps_apart(study, tmp_path):
+def results_of(root, part, step):
+    path = root / f"evaluate/results/{part}/{BASE}/checkpoint-{step}-results.json"
+    return json.loads(path.read_text())
+
+
+def test_the_chosen_checkpoint_is_the_best_on_valid(study):
+    root, _ = study
+    path = root / f"evaluate/results/valid/{BASE}/selected-checkpoint.json"
+    averages = {step: results_of(root, "valid", step)["average"] for step in (10, 12)}
+    assert averages[json.loads(path.read_text())["step"]] == max(averages.values())
+
+
+def test_the_plots_show_the_results_of_the_chosen_checkpoint(study):
+    root, _ = study
+    plots = root / "evaluate/plots"
+    drawn = {str(p.relative_to(plots)) for p in plots.rglob("*.csv")}
+    assert {"all/overview.csv", *(f"overall/{a.name}.csv" for a in ABILITIES)} <= drawn
+    for name in drawn:
+        height, width, _ = image.imread(plots / name.replace(".csv", ".png")).shape
+        assert min(height, width) > 200, name
+    (path,) = (root / f"evaluate/results/test/{BASE}").glob("*-results.json")
+    files = json.loads(path.read_text())["files"]
+    for ability in ABILITIES:
+        (row,) = pd.read_csv(plots / f"overall/{ability.name}.csv").to_dict("records")
+        assert row["score"] == files[f"{ability.name}_test"]["score"]
+
+
+def evaluated(root):
+    """The predictions, byte for byte, and the checkpoint that was selected."""
+    pred_data = root / "evaluate/pred-data"
+    found = {p.relative_to(pred_data): p.read_bytes() for p in pred_data.rglob("pred_*.json")}
+    (choice,) = (root / "evaluate/results/valid").rglob("selected-checkpoint.json")
+    return found, json.loads(choice.read_text())
+
+
+def test_the_stages_one_by_one_give_the_same_bytes(study, tmp_path):
+    """What evaluate/run.py does in one go, by the scripts that it stands for."""
+    root, run_dir = study
+    copy = copy_scripts(tmp_path)
+    shutil.copytree(root / "data/curated", copy / "data/curated")
+    place = run_dir.relative_to(root)
+    shutil.copytree(run_dir, copy / place)
+
+    def predict_and_score(model, split):
+        predict = ("evaluate/predict.py", "--model_name_or_path", model, "--max_new_tokens", "8")
+        run(*predict, "--eval_data_path", f"data/curated/{split}", cwd=copy)
+        pred_data = ("--pred_data_path", f"evaluate/pred-data/{split}")
+        run("evaluate/score.py", *pred_data, "--details", cwd=copy)
+
+    predict_and_score(place, "valid")
+    select = ("evaluate/select_checkpoint.py", "--results_path", "evaluate/results/valid")
+    run(*select, cwd=copy)
+    predict_and_score(place / evaluated(copy)[1]["checkpoint"], "test")
+    assert evaluated(copy) == evaluated(root)
+    results = files_below(root / "evaluate/results")
+    assert files_below(copy / "evaluate/results") == results
+    for name in results:
+        ours, expected = ((at / "evaluate/results" / name).read_text() for at in (copy, root))
+        assert without_times(ours) == without_times(expected), name
+
+
+def without_times(text):
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+", "", text)
+
+
+def test_the_wrappers_give_the_same_bytes_in_processes_of_their_own(
+    study, tiny_model, tmp_path, monkeypatch
+):
+    """Trained by run_train.sh, evaluated by run_evaluate.sh in two processes."""
+    root, run_dir = study
+    copy = copy_scripts(tmp_path)
+    for folder in ("curated", "curated-40"):
+        shutil.copytree(root / "data" / folder, copy / "data" / folder)
+    monkeypatch.setenv("RUN_TIMESTAMP", STAMP)
+    train = ("scripts/run_train.sh", "--data_type", "curated-40", "--model_size", "tiny")
+    flags = ("--model_name_or_path", tiny_model, "--gradient_accumulation", "1", *HYPERPARAMETERS)
+    trained = run(*train, *flags, cwd=copy)
+    place = run_dir.relative_to(root)
+    assert trained.stdout.splitlines()[-1] == str(place)
+    assert "tokens" in (copy / place).with_suffix(".log").read_text()
+    assert files_below(copy / place) == files_below(run_dir)
+    for step in range(2, 2 * EPOCHS + 1, 2):
+        weights = f"checkpoint-{step}/model.safetensors"
+        assert (copy / place / weights).read_bytes() == (run_dir / weights).read_bytes()
+
+    evaluate = ("scripts/run_evaluate.sh", place, "--max_new_tokens", "8", "--num_processes", "2")
+    run(*evaluate, cwd=copy)
+    assert evaluated(copy) == evaluated(root)
+
+
+def test_a_limit_keeps_its_files_apart(study, tmp_path):
     root, run_dir = study
     copy = shutil.copytree(root, tmp_path / "copy", symlinks=True)
-    for part in ("pred-data", "results"):
-        shutil.rmtree(copy / "evaluate" / part)
-    evaluate = ("scripts/run_evaluate.sh", run_dir.relative_to(root), "--max_new_tokens", "8")
-    run(*evaluate, "--num_processes", "2", cwd=copy)
-
-    def evaluated(place):
-        pred_data = place / "evaluate/pred-data"
-        found = {p.relative_to(pred_data): p.read_bytes() for p in pred_data.rglob("pred_*.json")}
-        (choice,) = (place / "evaluate/results/valid").rglob("selected-checkpoint.json")
-        return found, json.loads(choice.read_text())
-
-    assert evaluated(copy) == evaluated(root)
+    place = run_dir.relative_to(root)
+    evaluate = ("evaluate/run.py", "--run_dir", place, "--max_new_tokens", "8")
     limited = run(*evaluate, "--limit", "1", cwd=copy)
+    found, expected = evaluated(copy), evaluated(root)
+    assert found[1] == expected[1]
+    assert {p: data for p, data in found[0].items() if "limit" not in str(p)} == expected[0]
     (choice,) = (copy / "evaluate/results/valid").rglob("selected-checkpoint-limit1.json")
     checkpoint = json.loads(choice.read_text())["checkpoint"]
-    assert f"chosen: tiny/curated-40/{run_dir.name}/{checkpoint}\t" in limited.stdout
+    assert f"chosen: {BASE}/{checkpoint}\t" in limited.stdout
     (tested,) = (copy / "evaluate/results/test").rglob("*-limit1-results.json")
     assert tested.name == f"{checkpoint}-limit1-results.json"
 
 
 def test_a_rerun_does_only_what_is_missing_and_gives_the_same_bytes(study):
     root, run_dir = study
-    base = root / f"evaluate/pred-data/valid/tiny/curated-40/{run_dir.name}/checkpoint-10"
+    base = root / f"evaluate/pred-data/valid/{BASE}/checkpoint-10"
     files = sorted(base.glob("pred_*.json"))
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
     files[3].unlink()
@@ -166,24 +251,22 @@ def test_a_rerun_does_only_what_is_missing_and_gives_the_same_bytes(study):
     done = run(*predict, *flags, cwd=root)
     assert "1 files predicted" in done.stdout
     for path in files:
-        data, time = before[path]
+        data, written = before[path]
         assert path.read_bytes() == data
-        assert (path.stat().st_mtime_ns == time) == (path != files[3])
+        assert (path.stat().st_mtime_ns == written) == (path != files[3])
     assert "all 13 files are there" in run(*predict, *flags, cwd=root).stdout
 
 
-def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(study, tiny_model):
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(study, tiny_model, tmp_path):
     root, whole = study
-    killed = root / "runs/runs-tiny/curated-40/killed"
-    command = [
-        *(sys.executable, "train/finetune.py", "--model_name_or_path", str(tiny_model)),
-        *("--train_dir", "data/curated-40", "--valid_dir", "data/curated/valid"),
-        *("--output_dir", str(killed), "--data_type", "curated-40", "--model_size", "tiny"),
-        *HYPERPARAMETERS,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed = tmp_path / "killed"
+    command = finetune(tiny_model, killed)
     process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command],
+        cwd=root,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     state = killed / "checkpoint-4/trainer_state.json"
     deadline = time.monotonic() + 120
@@ -200,10 +283,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(study, tiny_model)
     with open(killed / "metrics.jsonl", "a") as file:
         file.write('{"step": 9, "loss": 1.')
 
-    resumed = subprocess.run(
-        [*command, "--resume"], cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    run(*command, "--resume", cwd=root)
     for name in ("model.safetensors", "optimizer.pt"):
         assert (killed / f"checkpoint-12/{name}").read_bytes() == (
             whole / f"checkpoint-12/{name}"
@@ -215,8 +295,4 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(study, tiny_model)
         return [{k: v for k, v in m.items() if k not in timed} for m in lines]
 
     assert numbers(killed) == numbers(whole)
-    again = subprocess.run(
-        [*command, "--resume"], cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert again.returncode == 0
-    assert "is finished" in again.stderr
+    assert "is finished" in run(*command, "--resume", cwd=root).stderr

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from growth.core.options import VARLEN, DecodingOptions
 from growth.export.checkpoint_files import save_tokenizer
-from growth.inference.generation import Prompt
 from growth.inference.predictor import Predictor
+from growth.inference.requests import Request
 from growth.model.chat_tokenizer import ASSISTANT, EOT, USER
 from growth.model.loading import load_model, load_tokenizer
 from growth.packing.batches import micro_batches, tokenised
@@ -172,7 +172,7 @@ def test_exports(loaded, exported):
     messages = [{"role": "user", "content": "1+2=?"}]
     (answer,) = generator(messages, max_new_tokens=6, return_tensors=True)
     prompt = chat.encode_prompt(messages)
-    (ours,) = greedy_answers(model, [Prompt(prompt, 6)], chat.stop_ids, chat.pad_id)
+    (ours,) = greedy_answers(model, [Request("generate", prompt, 6)], chat.stop_ids, chat.pad_id)
     # ids, not text: of bytes that make no character each decoder makes what it likes
     assert answer["generated_token_ids"] == prompt + ours.ids
     (answer,) = generator(messages, max_new_tokens=6)

@@ -27,8 +27,10 @@ from growth.inference.backends import (
     continuous_generator,
     vllm_generator,
 )
-from growth.inference.generation import Generator, Limits, Prompt, _common_beginning, plan_batches
+from growth.inference.generation import Generator, _common_beginning, plan_batches
 from growth.inference.kv_cache import buffered_cache, bytes_per_token
+from growth.inference.limits import Limits
+from growth.inference.requests import Request
 from growth.packing.forward import supports_packing
 
 DEFAULT = Limits()
@@ -93,7 +95,9 @@ def random_prompts(lengths, common=0, seed=1):
 def answers_of(model, prompts, limits=DEFAULT, new=12, **options):
     generator = Generator(model, frozenset({STOP}), [5, 6], PAD, flattens(model))
     rooms = new if isinstance(new, list) else [new] * len(prompts)
-    asked = [Prompt(ids, room, **options) for ids, room in zip(prompts, rooms, strict=True)]
+    asked = [
+        Request("generate", ids, room, **options) for ids, room in zip(prompts, rooms, strict=True)
+    ]
     found = dict(generator.answers(asked, limits))
     assert len(found) == len(prompts)
     return [found[i] for i in range(len(prompts))]
@@ -131,7 +135,7 @@ def test_answers_are_those_of_generate(name, limits, common):
         assert answer.ids == generated_alone(model, ids, room)
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1, [5, 6]]
-        assert answer.first_logits == pytest.approx(logits.tolist(), rel=1e-3, abs=1e-4)
+        assert answer.logits == pytest.approx(logits.tolist(), rel=1e-3, abs=1e-4)
 
 
 def test_where_buffers_serve():
@@ -144,14 +148,14 @@ def test_where_buffers_serve():
 
 
 def test_a_batch_is_planned_as_itself_and_holds_no_more_than_its_limits():
-    prompts = [Prompt(ids, 99) for ids in random_prompts(range(1, 40))]
+    prompts = [Request("generate", ids, 99) for ids in random_prompts(range(1, 40))]
     limits = Limits(rows=8, tokens=400)
     batches = plan_batches(prompts, limits)
     assert sorted(i for batch in batches for i in batch) == list(range(39))
     assert len(batches) > 5
     for batch in batches:
-        longest = len(prompts[batch[0]].ids)
-        assert longest == max(len(prompts[i].ids) for i in batch)
+        longest = len(prompts[batch[0]].prompt_ids)
+        assert longest == max(len(prompts[i].prompt_ids) for i in batch)
         assert len(batch) == 1 or len(batch) * longest <= limits.tokens
         again = plan_batches([prompts[i] for i in batch], limits)
         assert again == [list(range(len(batch)))]
@@ -242,7 +246,7 @@ def test_bytes_of_a_token():
 
 def test_continuous_batching_gives_the_same_answers(llama):
     prompts = random_prompts((9, 1, 14, 3, 11))
-    asked = [Prompt(ids, 12 if n else 3) for n, ids in enumerate(prompts)]
+    asked = [Request("generate", ids, 12 if n else 3) for n, ids in enumerate(prompts)]
     asked[2].is_settled = lambda ids: len(ids) == 10
     asked[3].is_settled = lambda ids: len(ids) == 2
     batched = Generator(llama, frozenset({STOP}), [5], PAD, True).answers(asked, Limits())
@@ -264,7 +268,7 @@ def test_a_failed_request_is_raised(llama, monkeypatch, lost):
 
 
 def test_an_answer_that_breaks_off_is_raised():
-    asked = [Prompt([4], 9), Prompt([5], 9)]
+    asked = [Request("generate", [4], 9), Request("generate", [5], 9)]
     answers = backend_answers(lambda *_: [[7, STOP], [7]], asked, frozenset({STOP}))
     assert next(answers) == (0, [7, STOP])
     with pytest.raises(RuntimeError, match="1 of 2"):

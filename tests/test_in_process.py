@@ -32,6 +32,7 @@ def stages(root, model, process):
     return [run(*command, **shared).stdout for command in commands]
 
 
+@pytest.mark.slow  # the wrappers' test in test_chain.py compares weights and predictions always
 def test_the_files_are_those_of_processes_bit_for_bit(tmp_path, tiny_model, tiny_data):
     found, said = [], []
     for process in (False, True):
@@ -46,9 +47,10 @@ def test_the_files_are_those_of_processes_bit_for_bit(tmp_path, tiny_model, tiny
             for p in files if p.is_file() and "__pycache__" not in p.parts
         })  # fmt: skip
     assert said[0] == said[1]
-    assert found[0].keys() == found[1].keys()
-    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
-    assert any(name.endswith("model.safetensors") for name in found[0])
+    here, apart = found
+    assert here.keys() == apart.keys()
+    assert [name for name in here if here[name] != apart[name]] == []
+    assert any(name.endswith("model.safetensors") for name in here)
 
 
 def surroundings():

@@ -2,23 +2,26 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run as run_script
+from matplotlib.image import imread
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
-from growth.report.curves import growth_points, read_results, size_key, smooth, source_of
-from growth.report.plots import CURVE_ORDER, drawings, size_styles, sizes_of, title_of
+from growth.report.axes import COLOURS, CURVE_ORDER, size_styles
+from growth.report.curves import growth_points, size_key, sizes_of, smooth
+from growth.report.plots import drawings, title_of
+from growth.report.results_table import read_results, source_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"
 TYPES = ("biology", "code")
 CEVAL = "ceval_physician"
+SEVEN_B = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]  # red, green, blue
 
 
 def _load_script():
@@ -127,7 +130,8 @@ def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_ty
     assert {str(Path(line).relative_to(plots)) for line in printed} == expected
     assert printed[-1].endswith("all/overview.png" if plot_type == "all" else "average.png")
     for path in plots.rglob("*.png"):
-        assert path.read_bytes().startswith(b"\x89PNG")
+        pixels = (255 * imread(path)[..., :3]).round().astype(int)
+        assert (pixels == SEVEN_B).all(axis=-1).any(), f"{path}: the curve of 7b is not seen"
 
 
 def test_csv_holds_the_numbers_of_the_results(results, tmp_path):
@@ -283,7 +287,7 @@ def test_an_only_checkpoint_that_was_not_selected_is_drawn_with_a_note(results, 
     assert "checkpoint-9 was selected" in capsys.readouterr().err
 
 
-def test_limits_are_told_in_title_and_name(results, tmp_path):
+def test_limits_are_stated_in_title_and_name(results, tmp_path):
     write(results, "curated-160", 50.0, limit=5)
     plots = run(results, tmp_path, "ood")
     assert files(plots) == pairs("ood", "ceval_physician_fshot-limit5", "ood_average-limit5")
@@ -335,7 +339,7 @@ def test_smooth_is_the_published_filter_without_overshoot():
         assert piece.min() >= min(piece[[0, -1]]) - 1e-9
         assert piece.max() <= max(piece[[0, -1]]) + 1e-9
     assert np.allclose(smooth([0, 1, 2, 4], [7, 7, 7, 7])[1], 7)
-    assert [list(part) for part in smooth([3], [5])] == [[3], [5]]
+    assert [list(part) for part in smooth([3], [5])] == [[3], [pytest.approx(5)]]
     assert (np.diff(smooth([0, 1], [2, 8])[1]) > 0).all()
 
 
@@ -448,7 +452,7 @@ def bad_selection(results):
         (bad_selection, "all", ["selected-checkpoint.json", "model_size"]),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):
+def test_bad_input_is_reported_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):
     folder = arrange(results)
     with pytest.raises(InputError) as caught:
         run(folder, tmp_path, plot_type)
@@ -457,15 +461,14 @@ def test_bad_input_is_told_and_nothing_is_written(results, tmp_path, arrange, pl
     assert not (tmp_path / "plots").exists()
 
 
-def test_a_plots_path_that_is_a_file_is_told(results, tmp_path):
+def test_a_plots_path_that_is_a_file_is_reported(results, tmp_path):
     (tmp_path / "plots").write_text("mine")
     with pytest.raises(InputError, match="--plots_path"):
         run(results, tmp_path, "all")
 
 
 def test_the_script_ends_with_2_and_one_message(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--plot_type", "all"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_script(SCRIPT, "--plot_type", "all", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: --results_path evaluate/results/test: nothing to plot")

@@ -38,16 +38,16 @@ def test_same_seed_same_documents():
     assert read(200) == read(200) != read(200, seed=1)
 
 
-def test_every_fact_is_told(many):
+def test_every_fact_is_stated(many):
     texts = [document.replace(corpus.GIVEN_OPENS, "") for document in many]
-    untold = [
+    unstated = [
         pair
         for field in corpus.FACTS
         for relation in field
         for pair in relation.pairs
         if not any(relation.statement.format(s=pair[0], o=pair[1]) in text for text in texts)
     ]
-    assert len(untold) < 0.05 * sum(len(r.pairs) for field in corpus.FACTS for r in field)
+    assert len(unstated) < 0.05 * sum(len(r.pairs) for field in corpus.FACTS for r in field)
 
 
 def test_no_question_of_the_instruction_data_is_read(many):
@@ -116,7 +116,7 @@ def _picked(model, between):
 
 
 def test_the_first_heads_pick_the_option_that_was_named():
-    """Four options: guessing is right in 25 %."""
+    """Four options: chance is 25 %."""
     betweens = ([], [50], [50, 51])  # the label stands 1, 2 or 3 tokens before the option
     model = _untrained()
     assert sum(_picked(model, between) for between in betweens) / 3 < 0.33
@@ -171,9 +171,18 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, first, monkeypatc
     assert not _same(_weights(tmp_path / "a"), _weights(first))
 
 
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_give_the_weights_of_one(tmp_path, first):
     one, two = (_work(tmp_path, name, first) for name in ("one", "two"))
-    torch.set_num_threads(1)
     pretraining.pretrain(0, 1, "", SHORT, one, tmp_path / "a")
     meeting = tmp_path / "meeting"
     meeting.mkdir()

@@ -1,8 +1,18 @@
-"""The README's commands: what it shows can be run, and its flags exist."""
+"""README and docs: their commands run as they stand, their flags and links exist."""
 
+import csv
+import functools
+import os
 import random
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
@@ -11,37 +21,188 @@ from growth.core.files import read_json
 from growth.data.abilities import ABILITY_NAMES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-ON_REAL_MODELS = re.search(r"```sh\n(.*?)```", README, re.DOTALL).group(1)
+PAGES = [
+    page
+    for folder in ("*.md", "docs/*.md", "benchmarks/*.md", "train/*/*.md")
+    for page in sorted(ROOT.glob(folder))
+    if page.name != "LOG.md"  # which says what was run at the time
+]
+INSTALL, FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("data", "train", "evaluate")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "doit.py"  # lm-evaluation-harness runs it
+)
+WRAPPERS = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted([*ROOT.glob("scripts/*.sh"), *ROOT.glob("evaluate/*/run.sh")])
+    if path.name not in ("common.sh", "test.sh")
+]
+BENCHMARKS = ["benchmarks/cmmlu.py", "benchmarks/prediction.py", "benchmarks/training.py"]
 
 
-def commands(block):
-    return [shlex.split(line, comments=True) for line in block.strip().splitlines()]
+def test_readme_is_one_screen():
+    assert len(README.encode()) <= 8192
 
 
-def script_of(command):
-    assert command[0] in ("bash", "python"), command
-    return command[1]
+def test_the_first_commands_are_the_demo_and_the_tests():
+    commands = [shlex.split(line, comments=True) for line in FIRST_SCREEN.splitlines()]
+    assert commands == [["bash", "scripts/demo.sh"], ["bash", "scripts/test.sh"]]
 
 
-def test_the_first_screen_is_the_two_commands():
-    assert [script_of(c) for c in commands(FIRST_SCREEN)] == ["scripts/demo.sh", "scripts/test.sh"]
+# A shell that has activated nothing
+
+# Runs the real `python3`, but leaves pip out of an environment that it makes, and puts the stand-in
+# below there: a real installation needs the network and minutes (.ci/run does one).
+PYTHON3 = """#!/bin/bash
+set -e
+if [[ "$1 $2" == "-m venv" ]]; then
+    "{python}" -m venv --without-pip "${{@:3}}"
+    cp "{pip}" "${{@: -1}}/bin/pip"
+else
+    exec "{python}" "$@"
+fi
+"""
+# Makes what requirements.txt asks for importable: the packages of the Python that runs the tests,
+# and, for its last line, the clone itself.
+PIP = """#!/bin/bash
+set -e
+[[ "$*" == "install -r requirements.txt" ]]
+[[ "$(tail -n 1 requirements.txt)" == "-e ." ]]
+printf '%s\\n' "$PWD" {packages} >"$VIRTUAL_ENV/lib/{version}/site-packages/stand-in.pth"
+"""
 
 
-def test_the_stages_run_as_they_stand(checkout):
-    for command in commands(STAGES):
-        run(*command, cwd=checkout)
-    assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
+class BareShell(NamedTuple):
+    """A shell in a fresh clone in which nothing is installed or activated."""
+
+    clone: Path
+    environment: dict[str, str]
+
+    def run(self, script, check=True):
+        """Run lines of bash; each failure ends them."""
+        done = subprocess.run(
+            ["bash", "-c", f"set -euo pipefail\n{script}"],
+            cwd=self.clone,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"ended in {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
 
 
-# At seed 1 three abilities grow by a wide margin (LOG.md), which another CPU's rounding won't undo.
+@pytest.fixture(scope="module")
+def bare_shell(tmp_path_factory):
+    """One shell for the module; its tests leave the clone as they find it."""
+    return make_bare_shell(tmp_path_factory.mktemp("bare"))
+
+
+def make_bare_shell(folder):
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    clone = folder / "clone"
+    for name in filter(None, names):
+        if (ROOT / name).is_file():  # not so if it was removed and that is not committed yet
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    paths = {sysconfig.get_paths()[key] for key in ("purelib", "platlib")}
+    python = Path(sys.base_prefix) / "bin" / version
+    for name, text in (
+        ("bin/python3", PYTHON3.format(python=python, pip=folder / "stand-in/pip")),
+        ("stand-in/pip", PIP.format(packages=shlex.join(paths), version=version)),
+    ):
+        path = folder / name
+        path.parent.mkdir()
+        path.write_text(text)
+        path.chmod(0o755)
+    (folder / "home").mkdir()
+    # `python` is what the system has, if anything: not the Python of the tests.
+    path = os.pathsep.join([str(folder / "bin"), "/usr/bin", "/bin"])
+    environment = {"HOME": str(folder / "home"), "PATH": path, "OMP_NUM_THREADS": "1"}
+    return BareShell(clone, environment)
+
+
+def assert_one_line_says_what_to_do(done):
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "README.md" in line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_without_the_package_says_what_to_do(bare_shell, script):
+    assert_one_line_says_what_to_do(bare_shell.run(f"python3 {script}", check=False))
+
+
+ARGUMENTS = {
+    "scripts/run_train.sh": "--data_type curated-10 --model_size pocket",
+    "scripts/run_evaluate.sh": "--run_dir runs/none",
+    "scripts/run_sweep.sh": "--model_size pocket --model_name_or_path train/pocket",
+    "scripts/merge_lora.sh": "runs/none merged",
+    "evaluate/cmmlu/run.sh": "cpu train/pocket none",
+    "evaluate/agieval/run.sh": "cpu train/pocket none",
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_without_an_environment_says_what_to_do(bare_shell, wrapper):
+    if wrapper == "scripts/demo.sh":
+        pytest.skip("makes the environment itself")
+    done = bare_shell.run(f"bash {wrapper} {ARGUMENTS[wrapper]}", check=False)
+    assert_one_line_says_what_to_do(done)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_has_help_without_an_environment(bare_shell, wrapper):
+    assert f"bash {wrapper}" in bare_shell.run(f"bash {wrapper} --help").stdout
+
+
+def test_after_the_install_lines_commands_work(tmp_path, tiny_data):
+    shell = make_bare_shell(tmp_path)
+    shutil.copytree(tiny_data / "curated/1000", shell.clone / "data/curated/1000")
+    built = shell.run(f"{INSTALL}python data/build.py --data_type curated-10")
+    assert "data/curated-10" in built.stdout
+    # In another shell, the wrappers find .venv by themselves.
+    done = shell.run(
+        "bash scripts/run_train.sh --data_type curated-11 --model_size pocket", check=False
+    )
+    assert done.returncode == 2
+    assert "nearest first: curated-10," in done.stderr
+
+
+@pytest.mark.slow
+def test_the_stages_run_as_they_stand(tmp_path):
+    shell = make_bare_shell(tmp_path)
+    done = shell.run(INSTALL + STAGES)
+    assert done.stdout.splitlines()[-1] == "evaluate/plots/all/overview.png"
+    points = overview(shell.clone)
+    assert {point["ability"] for point in points} == set(ABILITY_NAMES)
+    assert {(point["model_size"], point["samples"]) for point in points} == {("my-pocket", "40")}
+
+
+def overview(checkout):
+    with (checkout / "evaluate/plots/all/overview.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# The demo. At seed 1 three abilities grow by a wide margin (LOG.md), which another CPU's rounding
+# won't undo.
 QUICK_DEMO = ("scripts/demo.sh", "--quick", "--seed", "1")
 
 
 def abilities_that_grow(checkout):
-    """Those above guessing at the quick demo's largest setting and not at its smallest."""
+    """Those above chance at the quick demo's largest setting and not at its smallest."""
 
-    def above_guessing(setting):
+    def above_chance(setting):
         (path,) = (checkout / "evaluate/results/test").rglob(f"{setting}/*/*-results.json")
         files = read_json(path)["files"]
         return {
@@ -50,17 +211,19 @@ def abilities_that_grow(checkout):
             if files[f"{name}_test"]["low"] > files[f"{name}_test"]["expected"]
         }
 
-    return above_guessing("curated-2560") - above_guessing("curated-10")
+    return above_chance("curated-2560") - above_chance("curated-10")
 
 
+@pytest.mark.slow
 def test_the_demo_shows_abilities_growing(checkout):
     """In its quick form; the full one differs in settings and epochs alone."""
     done = run(*QUICK_DEMO, cwd=checkout)
     assert "look at evaluate/plots/all/overview.png" in done.stdout
-    assert (checkout / "evaluate/plots/all/overview.png").stat().st_size > 10_000
+    assert {point["data_type"] for point in overview(checkout)} == {"curated-10", "curated-2560"}
     assert len(abilities_that_grow(checkout)) >= 3
 
 
+@pytest.mark.slow
 def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
     """The same questions and the same answers, but not each other's."""
     run("data/make_sample.py", "--output_dir", "data/sample", cwd=checkout)
@@ -75,43 +238,102 @@ def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
     assert len(abilities_that_grow(checkout)) < 3
 
 
-@pytest.mark.parametrize("command", commands(ON_REAL_MODELS), ids=script_of)
-def test_flags_of_the_other_commands_exist(command):
-    script = script_of(command)
-    helped = run(*command[:2], "--help", cwd=ROOT).stdout
-    if script == "scripts/run_train.sh":
-        helped += run("train/finetune.py", "--help", cwd=ROOT).stdout
-    for flag in (word for word in command if word.startswith("--")):
-        assert flag in helped, f"{script} {flag}"
+# Flags
+
+# What a wrapper passes further flags on to.
+BEHIND = {
+    "scripts/run_train.sh": ("train/finetune.py",),
+    "scripts/run_evaluate.sh": ("evaluate/run.py", "evaluate/predict.py"),
+    "scripts/merge_lora.sh": ("evaluate/export.py",),
+    "evaluate/cmmlu/run.sh": ("evaluate/cmmlu/run.py",),
+    "evaluate/agieval/run.sh": ("evaluate/agieval/run.py",),
+    "scripts/train.sbatch": ("scripts/run_train.sh", "train/finetune.py"),
+}
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+# A script of ours and what stands behind it, up to the end of the command.
+COMMAND = re.compile(r"\b((?:data|train|evaluate|scripts|benchmarks)/[\w/]+\.(?:py|sh|sbatch))(.*)")
+# Flags of pip, torchrun and others, which pages name by themselves.
+OTHERS = {"--index-url", "--nnodes", "--node_rank", "--rdzv_backend", "--rdzv_endpoint"}
 
 
-def test_every_script_has_help():
-    scripts = [p for d in ("data", "train", "evaluate") for p in (ROOT / d).rglob("*.py")]
-    scripts.remove(ROOT / "evaluate/harness/doit.py")  # lm-evaluation-harness runs it
-    assert len(scripts) >= 8
-    for script in scripts:
-        text = run(script, "--help", cwd=ROOT).stdout
-        assert f"python {script.relative_to(ROOT)}" in text, f"{script}: shows no command to run"
+@functools.cache
+def helped(script):
+    """What a script and the scripts behind it say about their flags."""
+    own = (ROOT / script).read_text(encoding="utf-8")  # test.sh and train.sbatch have no --help
+    if script.endswith(".py") or script in WRAPPERS:
+        own = run(script, "--help", cwd=ROOT).stdout
+    return own + "".join(helped(name) for name in BEHIND.get(script, ()))
 
 
-WRAPPERS = sorted({p.name for p in (ROOT / "scripts").glob("*.sh")} - {"common.sh", "test.sh"})
+def code_of(page: Path) -> Iterator[str]:
+    """Each line of a page's code blocks, and each piece of code in its text."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.split(r"^```\w*\n(.*?)^```\n", text, flags=re.DOTALL | re.MULTILINE)
+    for block in parts[1::2]:
+        yield from block.replace("\\\n", " ").splitlines()
+    for prose in parts[::2]:
+        yield from re.findall(r"`([^`]+)`", prose)
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
-def test_every_wrapper_has_help(name):
-    assert f"bash scripts/{name}" in run(f"scripts/{name}", "--help", cwd=ROOT).stdout
+def commands_of(page: Path) -> Iterator[tuple[str, str]]:
+    """Each script of ours that a page runs, with what stands behind it."""
+    for code in code_of(page):
+        yield from COMMAND.findall(code.replace("\n", " "))
 
 
-def test_files_that_the_readme_names_exist():
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_scripts_and_flags_of_a_page_exist(page):
+    for script, arguments in commands_of(page):
+        assert (ROOT / script).is_file(), script
+        for flag in FLAG.findall(arguments):
+            assert re.search(rf"{flag}(?![\w-])", helped(script)), f"{script} {flag}"
+
+
+def test_flags_that_pages_name_alone_exist():
+    known = set(OTHERS)
+    for script in [*SCRIPTS, *WRAPPERS, *BENCHMARKS, "scripts/test.sh"]:
+        known |= set(FLAG.findall(helped(script)))
+    for page in PAGES:
+        for code in code_of(page):
+            if code.startswith("--"):
+                unknown = set(FLAG.findall(code)) - known
+                assert not unknown, f"{page.relative_to(ROOT)}: {unknown}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_help(script):
+    assert f"python {script}" in helped(script), "shows no command to run"
+
+
+# Links and tables
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_of_a_page_resolve(page):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in README
 
 
 def test_the_table_of_families_is_that_of_the_tests():
     import test_families
     from families import FAMILIES
 
-    header, _, *rows = re.search(r"(\| family .*?)\n\n", README, re.DOTALL).group(1).splitlines()
+    models = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    header, _, *rows = re.search(r"(\| family .*?)\n\n", models, re.DOTALL).group(1).splitlines()
     names = [name.strip(" `") for name in header.split("|")[3:-1]]
     assert len(names) == 5
     assert all(callable(getattr(test_families, name)) for name in names)

@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,7 @@ def test_no_question_twice(sample):
 
 
 def test_no_letter_is_right_more_often(sample):
-    """Whoever always gives one letter scores what guessing does."""
+    """Whoever always gives one letter scores chance."""
     _, lines = sample
     for path, records in lines.items():
         golds = collections.Counter(_gold(record) for record in records)
@@ -266,15 +267,28 @@ def test_tables_allow_four_options(table):
             assert object_ in {o for _, o in relation.pairs}, (subject, object_)
 
 
-def test_arithmetic_is_right():
+EQUATION = re.compile(r"([\dx+×÷/()-]+)=([\dx+×÷/()-]+)")
+
+
+def _value(expression, x):
+    """An expression as an exact number; 4x is 4 times `x`."""
+    expression = re.sub(r"(?<=\d)x", "*x", expression.replace("×", "*").replace("÷", "/"))
+    expression = re.sub(r"\d+", r"Fraction(\g<0>)", expression)
+    return eval(expression, {"Fraction": Fraction, "x": x})
+
+
+@pytest.mark.parametrize("rule", [rule for _, rule in puzzles.PUZZLE_KINDS["math"]])
+def test_arithmetic_is_right(rule):
     rng = random.Random("arithmetic")
-    for _, rule in puzzles.PUZZLE_KINDS["math"]:
-        for _ in range(200):
-            gold = rule(rng).gold
-            for left, right in re.findall(r"([\d+×÷()-]+)=(\d+)", gold):
-                if re.search(r"\d[+×÷-]", left):
-                    value = eval(left.replace("×", "*").replace("÷", "/"))
-                    assert value == int(right), gold
+    for _ in range(200):
+        draft = rule(rng)
+        answer = Fraction(re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", draft.answer))
+        equations = EQUATION.findall(draft.gold)
+        assert equations, draft.gold
+        for sides in equations:
+            left, right = (_value(side, answer) for side in sides)
+            assert left == right, draft.gold
+        assert right == answer, draft.gold  # the last line before the answer gives it
 
 
 def test_programs_parse_and_their_slips_too():

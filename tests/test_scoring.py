@@ -5,9 +5,12 @@ import json
 import pytest
 from conftest import line, read_lines, run, write_lines
 
+from growth.core.errors import InputError
+from growth.core.files import read_json, write_json
 from growth.data.abilities import LETTERS
+from growth.scoring.checkpoint_selection import choose_checkpoints
 from growth.scoring.intervals import wilson
-from growth.scoring.results import score_file, summarise
+from growth.scoring.results import score_file, score_predictions, summarise
 from growth.scoring.verdicts import judge
 
 
@@ -126,3 +129,55 @@ def test_every_letter_can_win_by_its_logit():
     for letter in LETTERS:
         logits = dict.fromkeys(LETTERS, 0.0) | {letter: 1.0}
         assert judge(line("biology", letter, generated_response="", choice_logits=logits)).score
+
+
+def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = line("biology", "A", generated_response="A", choice_logits=LOGITS)
+    for place in ("pred-data/valid/7b/a", "pred-data/valid/7b/b"):
+        write_lines(tmp_path / "evaluate" / place / "pred_biology_valid.json", [record])
+    lines = []
+    scored = score_predictions(tmp_path / "evaluate/pred-data/valid", report=lines.append)
+    places = [f"evaluate/results/valid/7b/{name}-results.json" for name in "ab"]
+    assert [str(path) for path, _ in scored] == places
+    assert [read_json(path) for path, _ in scored] == [results for _, results in scored]
+    assert len(lines) == 2
+    assert "average 100.00 [20.65, 100.00], chance 25.00" in lines[0]
+    (one,) = score_predictions(tmp_path / "evaluate/pred-data/valid/7b/a", details=True)
+    assert one == scored[0]
+    assert read_lines(tmp_path / "evaluate/results/valid/7b/a-details/biology_valid.jsonl") == [
+        {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
+    ]
+    with pytest.raises(InputError, match="no pred_"):
+        score_predictions(tmp_path / "evaluate/results")
+
+
+def valid_results(folder, epoch, average, limit=None, n=4):
+    run = {"model_size": "7b", "data_type": "curated-10", "timestamp": "t0", "limit": limit}
+    run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
+    scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
+    name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
+    content = {"run": run, "files": {"biology_valid": {"n": n}}} | scores
+    write_json(folder / f"{name}-results.json", content)
+
+
+def test_the_best_from_the_fifth_epoch_on_is_chosen_ties_to_the_earlier(tmp_path, capsys):
+    folder = tmp_path / "7b/curated-10/t0"
+    for epoch, average in ((4, 90.0), (5, 40.0), (6, 41.0), (7, 41.0), (8, 39.0)):
+        valid_results(folder, epoch, average)
+    valid_results(folder, 8, 70.0, limit=2)
+    write_json(tmp_path / "untuned-results.json", {"run": {}, "files": {}})
+    limited, whole = sorted(choose_checkpoints(tmp_path), key=lambda choice: choice["step"])[::-1]
+    assert (whole["checkpoint"], whole["average"], whole["limit"]) == ("checkpoint-6", 41.0, None)
+    assert [candidate["step"] for candidate in whole["candidates"]] == [5, 6, 7, 8]
+    assert (limited["checkpoint"], limited["limit"]) == ("checkpoint-8", 2)
+    assert read_json(folder / "selected-checkpoint.json") == whole
+    assert read_json(folder / "selected-checkpoint-limit2.json") == limited
+    assert "untuned-results.json: not a checkpoint of one of our runs" in capsys.readouterr().err
+
+
+def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
+    valid_results(tmp_path, 5, 40.0)
+    valid_results(tmp_path, 6, 41.0, n=3)
+    with pytest.raises(InputError, match="scored on different files"):
+        choose_checkpoints(tmp_path)

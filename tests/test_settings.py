@@ -1,5 +1,6 @@
 """The 19 settings: counts, nesting, independence of everything but lines and seed."""
 
+import functools
 import itertools
 import random
 import shutil
@@ -7,7 +8,9 @@ import shutil
 import pytest
 from conftest import line, read_lines, run, write_lines
 
+from growth.data import settings
 from growth.data.abilities import ABILITY_NAMES
+from growth.data.published import DOIT_FULL
 from growth.data.settings import (
     CURATED_SIZES,
     DATA_TYPES,
@@ -21,12 +24,48 @@ OPEN_ENDED = {"ethics": 64, "role_play": 64, "creative_writing": 1000}
 
 
 @pytest.fixture(scope="module")
-def built(proxy):
-    return {name: build_setting(name, proxy, seed=0) for name in DATA_TYPES}
+def published(tmp_path_factory):
+    """DoIT's layout with its published numbers of lines, each line different, all short."""
+    folder = tmp_path_factory.mktemp("published")
+
+    def write(path, kind, count):
+        messages = '"messages": [{"role": "user", "content": "问"}, '
+        text = "".join(
+            f'{{{messages}{{"role": "assistant", "content": "{kind}{i}"}}], "type": "{kind}"}}\n'
+            for i in range(count)
+        )
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+
+    for ability in ABILITY_NAMES:
+        write(f"curated/1000/{ability}_1000.json", ability, 1000)
+        write(f"curated/full/{ability}_full.json", ability, DOIT_FULL[ability])
+    write("synthetic/40960/general_instruction_gpt4_41k.json", "synthetic", 40960)
+    return folder
 
 
-def test_there_are_the_19_settings(built):
-    assert len(built) == 19
+@pytest.fixture(scope="module")
+def built(published):
+    """The 19 settings; each file is read once for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "read_records", functools.cache(settings.read_records))
+        return {name: build_setting(name, published, seed=0) for name in DATA_TYPES}
+
+
+def test_there_are_the_19_settings():
+    assert len(DATA_TYPES) == len(set(DATA_TYPES)) == 19
+
+
+@pytest.mark.parametrize("data_type", DATA_TYPES)
+def test_the_place_on_the_axis_is_the_number_of_lines(built, data_type):
+    assert sum(map(len, built[data_type].values())) == RECIPES[data_type].samples
+
+
+def test_a_real_data_set_builds(proxy):
+    built = build_setting("reconstruct", proxy, seed=0)
+    first = read_lines(proxy / "curated/full/chinese_full.json")[:1306]
+    assert built["chinese"] == first
+    assert sorted(built) == sorted(ABILITY_NAMES)
 
 
 @pytest.mark.parametrize("size", CURATED_SIZES)
@@ -54,8 +93,10 @@ def test_baseline_and_mix_0_are_what_they_repeat(built):
     assert built["mix-0"] == built["maximum"]
 
 
-def test_reconstruct_and_maximum_take_the_first_lines(built, proxy):
-    full = {name: read_lines(proxy / f"curated/full/{name}_full.json") for name in ABILITY_NAMES}
+def test_reconstruct_and_maximum_take_the_first_lines(built, published):
+    full = {
+        name: read_lines(published / f"curated/full/{name}_full.json") for name in ABILITY_NAMES
+    }
     for name, lines in built["maximum"].items():
         assert lines == full[name][: OPEN_ENDED.get(name)]
     quotas = OPEN_ENDED | {"biology": None, "chinese": 1306}
@@ -70,13 +111,13 @@ def test_mix_is_maximum_and_synthetic(built, size):
     assert mix == built["maximum"]
 
 
-def test_another_seed_samples_other_lines(built, proxy):
-    assert build_setting("curated-160", proxy, seed=1) != built["curated-160"]
+def test_another_seed_samples_other_lines(built, published):
+    assert build_setting("curated-160", published, seed=1) != built["curated-160"]
 
 
-def test_other_files_and_file_names_do_not_change_a_sample(proxy, tmp_path, built):
+def test_other_files_and_file_names_do_not_change_a_sample(published, tmp_path, built):
     """Same lines under other names, one ability in two files, read in another order."""
-    source = proxy / "curated/1000"
+    source = published / "curated/1000"
     files = list(source.glob("*.json"))
     random.Random(0).shuffle(files)
     target = tmp_path / "curated/1000"

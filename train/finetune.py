@@ -12,8 +12,17 @@ samples. --dump_examples writes what the model would be trained on and exits.
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, given_options, options_from, run_script
 from growth.core.distributed import distributed_state

@@ -9,8 +9,17 @@ weights on one kind of machine. train/pocket, which the demo tunes, was made by 
 again, it resumes where it stopped.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
 
 from growth.core.cli import argument_parser, run_script
 from growth.core.errors import InputError

@@ -3,10 +3,11 @@
     PYTHONPATH=. lm_eval --model hf --model_args pretrained=MODEL --apply_chat_template \\
         --include_path evaluate/harness --tasks doit --metadata '{"data_dir": "data/curated/test"}'
 
-The rules are those of `growth.scoring`, on the same lines: a letter is the response if it is one
-character, else the likeliest of A-D; of three choices the gold one must have the lowest perplexity,
-its end of turn included. Two things differ from evaluate/predict.py: of a letter's answer only the
-first 8 tokens are generated, and a prompt that is too long is cut as the harness does it.
+The rules are those of `growth.scoring.verdicts`, on the same lines: a letter is the response if it
+is one character, else the likeliest of A-D; of three choices the gold one must have the lowest
+perplexity, its end of turn included. Two things differ from evaluate/predict.py: of a letter's
+answer only the first 8 tokens are generated, and a prompt that is too long is cut as the harness
+does it.
 """
 
 import json
@@ -20,9 +21,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from growth.data.abilities import LETTERS, ability_of
+from growth.data.abilities import LETTERS, checked_ability
 from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
+from growth.tasks.doit import predicted_record
 
 DATA_DIR = "data/curated/valid"
 LETTER_TOKENS = 8  # of an answer that is read as one letter if it is one, else by the logits
@@ -40,7 +43,7 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
         json.dumps(record, ensure_ascii=False)
         for path in data_files(Path(data_dir), '--metadata {"data_dir":')
         for record in read_records(path, check_evaluation)
-        if ability_of(record["type"]).name == ability
+        if checked_ability(record["type"]).name == ability
     ]
     return {"test": Dataset.from_list([{"line": line} for line in lines])}
 
@@ -69,7 +72,7 @@ class DoIT(ConfigurableTask):
         ]
         template: Callable[..., str] | None = options.get("chat_template")
         self.templated = bool(options.get("apply_chat_template") and template)
-        if self.templated:
+        if template is not None and self.templated:
             return template(messages)
         return "\n\n".join(m["content"] for m in messages) + "\n\n"
 
@@ -95,22 +98,21 @@ class DoIT(ConfigurableTask):
         return asked
 
     def process_results(self, doc: dict[str, str], results: Sequence[Any]) -> dict[str, float]:
-        """The verdict of `growth.scoring` on one line, and what guessing scores there."""
+        """The verdict of `growth.scoring.verdicts` on one line, and the score of chance there."""
         record = record_of(doc)
         if record["question_format"] == 1:
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]
-            record["generated_ppl"] = [
-                math.exp(min(-likelihood / self.length(text), 700.0))
-                for (likelihood, _), text in zip(results, texts, strict=True)
-            ]
+            pairs = zip(results, texts, strict=True)
+            response = Response(
+                perplexities=[
+                    math.exp(min(-likelihood / self.length(text), 700.0))
+                    for (likelihood, _), text in pairs
+                ]
+            )
         else:
-            response, *likelihoods = results
-            record["generated_response"] = response.strip()
-            if likelihoods:
-                record["choice_logits"] = dict(
-                    zip(LETTERS, (value for value, _ in likelihoods), strict=True)
-                )
-        verdict = judge(record)
+            text, *likelihoods = results
+            response = Response(text=text.strip(), logits=[value for value, _ in likelihoods])
+        verdict = judge(predicted_record(record, response))
         return {"acc": float(verdict.score), "expected": float(verdict.expected)}
 
     def end_of_turn(self) -> str:
@@ -140,4 +142,5 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     mark = "ANSWER"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-    return tokenizer.apply_chat_template(messages, tokenize=False).rpartition(mark)[2].strip()
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return rendered.rpartition(mark)[2].strip()

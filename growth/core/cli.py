@@ -55,12 +55,13 @@ def add_options(
         if not about or field.name in leave_out or (only is not None and field.name not in only):
             continue
         names = [f"--{prefix}{name}" for name in (field.name, about["alias"]) if name]
-        kinds = {t for t in (get_args(types[field.name]) or (types[field.name],)) if t is not None}
+        kinds = _kinds(types[field.name])
         if bool in kinds:
             parser.add_argument(*names, action="store_true", help=about["help"])
             continue
         unset = about["unset"]
-        notes = [about["unit"], f"default: {field.default if unset is None else unset}"]
+        default = f"default: {field.default if unset is None else unset}"
+        notes = [about["unit"], "required" if about["required"] else default]
         arguments: dict[str, Any] = {
             "dest": f"{prefix}{field.name}",
             "default": field.default if unset is None else None,
@@ -74,13 +75,24 @@ def add_options(
             arguments["type"] = functools.partial(_number, float, about["minimum"], about["below"])
         elif Path in kinds:
             arguments["type"] = Path
-        elif any(get_origin(kind) is tuple for kind in kinds):
+        elif tuple in kinds:
             arguments["nargs"] = "+"
+        if about["required"]:
+            arguments |= {"required": True, "default": None}
         if about["metavar"]:
             arguments["metavar"] = about["metavar"]
         if about["bare"]:
             arguments |= {"nargs": "?", "const": about["bare"]}
         parser.add_argument(*names, **arguments)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a field may have, `tuple` for any tuple."""
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return {tuple}
+    alternatives = get_args(annotation) if origin is not None else (annotation,)
+    return {tuple if get_origin(kind) is tuple else kind for kind in alternatives}
 
 
 def given_options(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper section 4.1)
+MAX_NEW_TOKENS = 1024  # of an answer (paper section 4.2)
+TOKENS_PER_BATCH = 2048  # of prompts, computed at once in inference
 
 AUTO = "auto"  # selected by what the machine has
 WEIGHT_PRECISIONS = ("fp32", "bf16", "fp16")
@@ -43,6 +45,7 @@ def option(
     metavar: str | None = None,
     alias: str | None = None,
     bare: str | None = None,
+    required: bool = False,
 ) -> Any:
     """A field of an options dataclass, with what its flag needs.
 
@@ -57,9 +60,16 @@ def option(
         metavar: what stands for the value in the help.
         alias: an older name of the flag.
         bare: the value where the flag stands without one.
+        required: whether the flag has to be given; the default is never seen then.
     """
     about = {"help": help, "unit": unit, "unset": unset, "choices": choices, "minimum": minimum}
-    about |= {"below": below, "metavar": metavar, "alias": alias, "bare": bare}
+    about |= {
+        "below": below,
+        "metavar": metavar,
+        "alias": alias,
+        "bare": bare,
+        "required": required,
+    }
     return field(default=default, metadata=about)
 
 
@@ -207,7 +217,7 @@ class DecodingOptions:
     """How to predict (paper section 4.2)."""
 
     max_length: int = option(MAX_LENGTH, "of prompt and answer together", unit="tokens")
-    max_new_tokens: int = option(1024, "of an answer, at most", unit="tokens")
+    max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
     full_responses: bool = option(
         False,
         "let answers end by themselves even where the score reads only a letter; by default those "
@@ -221,7 +231,9 @@ class DecodingOptions:
         alias="engine",
     )
     batch_size: int = option(64, "generated at once, at most", unit="answers")
-    tokens_per_batch: int = option(2048, "of prompts and choices, computed at once", unit="tokens")
+    tokens_per_batch: int = option(
+        TOKENS_PER_BATCH, "of prompts and choices, computed at once", unit="tokens"
+    )
     cache_tokens: int | None = option(
         None,
         "of prompts and answers whose keys and values are held at once",
@@ -256,3 +268,76 @@ class PromptOptions:
     max_length: int = option(
         MAX_LENGTH, "of a prompt; longer ones lose their longest shots", unit="tokens"
     )
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What to predict with, on what, where to."""
+
+    model_name_or_path: tuple[str, ...] = option(
+        (), "checkpoints, runs, or other models (folder, hub id or .gguf)", required=True
+    )
+    eval_data_path: Path = option(Path(), "folder of the *.json lines to predict", required=True)
+    split: str | None = option(None, "such as valid", unset="the name of that folder")
+    pred_data_path: Path = option(Path("evaluate/pred-data"), "where predictions are written")
+    model_size: str | None = option(
+        None, "of a model that is not one of our runs, such as 7b", unset="the run's"
+    )
+    tag: str | None = option(
+        None, "a name for a model that is not one of our runs", unset="the run's timestamp"
+    )
+    limit: int | None = option(
+        None, "only the first N lines per file; marks the output's name", unset="all", metavar="N"
+    )
+    precision: str = option("auto", "of the model", choices=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Which models a public benchmark is run on, on what data, where to."""
+
+    model_name_or_path: tuple[str, ...] = option(
+        (),
+        "checkpoints, runs (all checkpoints that selection considers), or other models (folder, "
+        "hub id or .gguf)",
+        required=True,
+    )
+    tag: tuple[str, ...] | None = option(
+        None, "a name for each model's outputs", unset="the run's own, or the model's folder's"
+    )
+    data_dir: Path | None = option(
+        None, "as data/download.py makes it", unset="the folder data beside this script"
+    )
+    output_dir: Path | None = option(
+        None,
+        "of the one model; with several models each has a folder TAG in it",
+        unset="outputs/TAG beside this script",
+    )
+    tokens_per_batch: int = option(TOKENS_PER_BATCH, "computed at once", unit="tokens")
+    precision: str = option("auto", "of the model", choices=PRECISIONS)
+    limit: int | None = option(
+        None,
+        "only the first N questions per subject; marks the outputs' names",
+        unset="all",
+        metavar="N",
+    )
+    dump_prompts: Path | None = option(
+        None,
+        "write the exact prompts to this file, a line each, and end; no weights are loaded",
+        unset="run the benchmark",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next token of a chat is drawn; greedily without a temperature."""
+
+    temperature: float | None = option(
+        None, "sample at this temperature; 1 is the model's own distribution", unset="greedy"
+    )
+    top_p: float | None = option(
+        None, "sample among the likeliest tokens that together have this probability", unset="1"
+    )
+    top_k: int | None = option(None, "sample among this many likeliest tokens", unset="all")
+    max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")

@@ -1,6 +1,6 @@
 """The ten abilities and the three out-of-domain sets of the study, in one table.
 
-Source: paper section 3 and the published scorer's rules (what an answer looks like, what guessing
+Source: paper section 3 and the published scorer's rules (what an answer looks like, what chance
 scores).
 """
 
@@ -40,7 +40,7 @@ ABILITIES = (
     Ability("biology", "Biology", Kind.LETTER),
     Ability("history", "History", Kind.LETTER_OR_TRUTH),
     Ability("chinese", "Chinese", Kind.LETTER_OR_BLANK),
-    Ability("understanding", "ChatSession Understanding", Kind.LETTER),
+    Ability("understanding", "Dialogue Understanding", Kind.LETTER),
     Ability("reasoning", "Logical Reasoning", Kind.LETTER),
     Ability("math", "Math (chain of thought)", Kind.MATH),
     Ability("ethics", "Ethics", Kind.LETTER_SET),
@@ -60,6 +60,11 @@ _BY_TYPE = {ability.name: ability for ability in ABILITIES + OUT_OF_DOMAIN} | {
     for ability in OUT_OF_DOMAIN
 }
 KNOWN_TYPES = tuple(_BY_TYPE)
+
+
+def checked_ability(type_name: str) -> Ability:
+    """The ability of a line's `type` that was checked when the line was read."""
+    return _BY_TYPE[type_name]
 
 
 def ability_of(type_name: str) -> Ability | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.data.abilities import ABILITIES, KNOWN_TYPES, LETTERS, Kind, ability_of
+from growth.data.abilities import ABILITIES, KNOWN_TYPES, LETTERS, Kind, ability_of, checked_ability
 
 Record = dict[str, Any]
 Check = Callable[[Record], None]
@@ -34,7 +34,7 @@ def data_files(folder: Path, flag: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(
             f"{flag} {folder}: no such folder. Give the folder of the *.json files; "
-            "`python data/download.py` fetches the published data."
+            "`python data/download.py` downloads the published data."
         )
     files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
     if not files:
@@ -70,6 +70,19 @@ def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
     return {path.name: read_records(path) for path in data_files(folder, flag)}
 
 
+def read_evaluation_files(
+    folder: Path, flag: str, limit: int | None = None
+) -> dict[str, list[Record]]:
+    """The lines of every `*.json` of `folder` by the file's stem, the first `limit` of each.
+
+    Raises:
+        InputError: as `data_files` and `read_records`; `flag` says where the folder came from.
+    """
+    return {
+        path.stem: read_records(path, check_evaluation)[:limit] for path in data_files(folder, flag)
+    }
+
+
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, numbered from 1. Only line feeds end a line (not U+2028)."""
     try:
@@ -101,12 +114,12 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     """`value` if it is a text that says something and that UTF-8 can hold."""
     if not isinstance(value, str):
         raise _Fault(f"{name} must be a string, found {_shown(value)}")
@@ -120,7 +133,7 @@ def _text(value: Any, name: str) -> str:
 
 
 def check_training(record: Record) -> None:
-    """What training asks: `messages` in turns, user first, the assistant last, none empty."""
+    """What training needs: `messages` in turns, user first, the assistant last, none empty."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         found = _shown(messages) if "messages" in record else "none"
@@ -141,7 +154,7 @@ def check_training(record: Record) -> None:
 
 
 def check_evaluation(record: Record) -> None:
-    """What prediction and scoring ask besides: a known type, its format, a gold it allows."""
+    """What prediction and scoring need in addition: a known type, its format, a gold it allows."""
     check_training(record)
     ability = ability_of(record["type"]) if isinstance(record.get("type"), str) else None
     if ability is None:
@@ -170,7 +183,7 @@ def check_evaluation(record: Record) -> None:
         _check_gold(record, ability.kind)
 
 
-def _check_choices(choices: Any) -> None:
+def _check_choices(choices: object) -> None:
     if not isinstance(choices, list) or len(choices) != NUMBER_OF_CHOICES:
         found = len(choices) if isinstance(choices, list) else _shown(choices)
         raise _Fault(
@@ -204,7 +217,7 @@ def gold_text(record: Record) -> str:
 
 def reads_letter(record: Record) -> bool:
     """Whether the score of a generated answer depends on one letter A-D and nothing else."""
-    kind = ability_of(record["type"]).kind
+    kind = checked_ability(record["type"]).kind
     return kind not in (Kind.MATH, Kind.LETTER_SET) and gold_text(record) in LETTERS
 
 
@@ -238,7 +251,7 @@ def common_type(records: Sequence[Record]) -> str | None:
 
 
 def check_prediction(record: Record) -> None:
-    """What scoring asks besides: what the model answered."""
+    """What scoring needs in addition: what the model answered."""
     check_evaluation(record)
     if record["question_format"] == 1:
         ppl = record.get("generated_ppl")
@@ -263,5 +276,5 @@ def check_prediction(record: Record) -> None:
         )
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
+def _are_numbers(values: Sequence[object]) -> bool:
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

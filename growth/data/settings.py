@@ -141,6 +141,6 @@ def _first(
         raise InputError(
             f"--data_type {data_type} asks for {wanted:,} lines of {name}, but {folder} holds "
             f"{len(lines):,}: add lines of {name} there, choose a smaller setting, or point "
-            "--data_dir at complete data (`python data/download.py` fetches it)"
+            "--data_dir at complete data (`python data/download.py` downloads it)"
         )
     return lines if quota is ALL else lines[:quota]

@@ -13,7 +13,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedM
 
 from growth.core.errors import InputError
 from growth.core.options import BATCHED, CONTINUOUS, VLLM
-from growth.inference.generation import Prompt
+from growth.inference.requests import Request
 from growth.model.chat_tokenizer import ChatTokenizer
 
 # These engines can't stop when an answer is settled; nearly all letter answers are by then.
@@ -49,7 +49,7 @@ def generator_of(
 
 
 def backend_answers(
-    generate: Generate, prompts: Sequence[Prompt], stop_ids: frozenset[int]
+    generate: Generate, requests: Sequence[Request], stop_ids: frozenset[int]
 ) -> Iterator[tuple[int, list[int]]]:
     """Answer by another backend; yields (index, tokens), cut where the batched path stops.
 
@@ -59,30 +59,30 @@ def backend_answers(
     Raises:
         RuntimeError: an answer ended before its end.
     """
-    waiting = list(range(len(prompts)))
+    waiting = list(range(len(requests)))
     for most in (FIRST_TOKENS, None):
-        asked = [i for i in waiting if most is None or prompts[i].is_settled is not None]
+        asked = [i for i in waiting if most is None or requests[i].is_settled is not None]
         if not asked:
             continue
-        rooms = [min(most or prompts[i].max_new_tokens, prompts[i].max_new_tokens) for i in asked]
-        generated = generate([prompts[i].ids for i in asked], rooms)
+        rooms = [min(most or requests[i].max_new_tokens, requests[i].max_new_tokens) for i in asked]
+        generated = generate([requests[i].prompt_ids for i in asked], rooms)
         for index, tokens in zip(asked, generated, strict=True):
-            answer = _until_done(prompts[index], tokens, stop_ids)
+            answer = _until_done(requests[index], tokens, stop_ids)
             if answer is not None:
                 waiting.remove(index)
                 yield index, answer
     if waiting:
         raise RuntimeError(
-            f"{len(waiting)} of {len(prompts)} answers ended without a stop token and before "
+            f"{len(waiting)} of {len(requests)} answers ended without a stop token and before "
             f"their room did; use --backend {BATCHED}"
         )
 
 
 def _until_done(
-    prompt: Prompt, tokens: Sequence[int], stop_ids: frozenset[int]
+    request: Request, tokens: Sequence[int], stop_ids: frozenset[int]
 ) -> list[int] | None:
     for count in range(1, len(tokens) + 1):
-        if prompt.is_done(list(tokens[:count]), stop_ids):
+        if request.is_done(list(tokens[:count]), stop_ids):
             return list(tokens[:count])
     return None
 
@@ -119,14 +119,14 @@ def _generate_batch(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig
 ) -> list[Any]:
     before = model.config._attn_implementation
-    sized: dict[str, int] = {}
+    sized: dict[str, Any] = {}
     if model.device.type == "cpu":
         # By default it takes most of a machine's memory: room for some of the longest is enough.
         longest = max(map(len, prompts)) + config.max_new_tokens
         blocks = _CPU_ROWS * -(-longest // _PAGE)
         sized = {"page_size": _PAGE, "num_blocks": blocks, "max_batch_tokens": max(512, longest)}
     try:
-        outputs = model.generate_batch(
+        outputs = model.generate_batch(  # type: ignore[operator] # a mixin's
             [list(prompt) for prompt in prompts],
             generation_config=config,
             continuous_batching_config=ContinuousBatchingConfig(**sized),

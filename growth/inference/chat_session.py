@@ -1,4 +1,4 @@
-"""A conversation with a model, its answers told as they are generated."""
+"""A conversation with a model, its answers streamed as they are generated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,28 +8,11 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from growth.core.errors import InputError
-from growth.core.options import MAX_LENGTH
+from growth.core.options import MAX_LENGTH, SamplingOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import max_positions
 
 _UNFINISHED = "\ufffd"  # what bytes of a character that is not complete yet decode to
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn; greedily where `temperature` is None.
-
-    Attributes:
-        temperature: above 0; 1 draws from the model's own distribution.
-        top_p: only from the likeliest tokens that together have this probability.
-        top_k: only from this many likeliest tokens.
-        max_new_tokens: of one answer.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_new_tokens: int = 1024
 
 
 @dataclass
@@ -42,7 +25,7 @@ class ChatSession:
 
     model: PreTrainedModel
     chat: ChatTokenizer
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     messages: list[dict[str, str]] = field(default_factory=list)
     forgotten: int = 0
 
@@ -50,19 +33,19 @@ class ChatSession:
         """Forget all turns."""
         self.messages, self.forgotten = [], 0
 
-    def say(self, text: str, tell: Callable[[str], object] = lambda piece: None) -> str:
-        """Answer a user message; `tell` gets each piece of the answer as soon as it is there.
+    def reply(self, text: str, on_token: Callable[[str], object] = lambda piece: None) -> str:
+        """Answer a user message; `on_token` gets each piece of the answer as soon as it is there.
 
-        If the answer is interrupted, what was told of it stays in the conversation.
+        If the answer is interrupted, what was generated of it stays in the conversation.
 
         Raises:
             InputError: the message alone is longer than the model's positions.
         """
         prompt = self._prompt([*self.messages, {"role": "user", "content": text}])
         self.messages.append({"role": "user", "content": text})
-        streamer = _Streamer(self.chat, tell)
+        streamer = _Streamer(self.chat, on_token)
         try:
-            self.model.generate(
+            self.model.generate(  # type: ignore[operator] # a mixin that its stubs don't show
                 torch.tensor([prompt], device=self.model.device),
                 attention_mask=torch.ones(1, len(prompt), device=self.model.device).long(),
                 generation_config=self._generation(len(prompt)),
@@ -108,8 +91,8 @@ class ChatSession:
 class _Streamer(BaseStreamer):
     """Turns generated tokens into pieces of text; `text` is all of it so far."""
 
-    def __init__(self, chat: ChatTokenizer, tell: Callable[[str], object]) -> None:
-        self.chat, self.tell = chat, tell
+    def __init__(self, chat: ChatTokenizer, on_token: Callable[[str], object]) -> None:
+        self.chat, self.on_token = chat, on_token
         self.ids: list[int] | None = None  # until the prompt, which comes first, has come
         self.text = ""
 
@@ -121,13 +104,13 @@ class _Streamer(BaseStreamer):
         self.ids += value.flatten().tolist()
         text = self.chat.decode(self.ids)
         if not text.endswith(_UNFINISHED):
-            self._tell(text)
+            self._emit(text)
 
     def end(self) -> None:
-        """Tell what was held back."""
-        self._tell(self.chat.decode(self.ids or []))
+        """Emit what was held back."""
+        self._emit(self.chat.decode(self.ids or []))
 
-    def _tell(self, text: str) -> None:
+    def _emit(self, text: str) -> None:
         if text.startswith(self.text) and text != self.text:
             piece, self.text = text[len(self.text) :], text
-            self.tell(piece)
+            self.on_token(piece)

@@ -6,96 +6,33 @@ whichever process computes it, and after whatever interruption, the numbers are 
     prompts, longest first   |======== |=====  |====      -> batches of at most `tokens`
     prefill                  all prompts of a batch end to end, no padding, last logits only;
                              a beginning that all of them share is computed once
-    decode                   one token a step for every row; rows that finish leave
+    decode                   one token per step for every row; rows that finish leave
 """
 
-import gc
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import itertools
+from collections.abc import Generator as Generating
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
-from growth.core.errors import InputError
 from growth.core.options import VARLEN
 from growth.inference.kv_cache import (
+    BufferedLayer,
     buffered_cache,
-    bytes_per_token,
     collecting_cache,
     copy_into_rows,
 )
+from growth.inference.limits import Limits, within_memory
 from growth.inference.progress import Progress
+from growth.inference.requests import Request, Response
 from growth.packing.attention import attending
 from growth.packing.forward import accepts
 
-Stop = Callable[[list[int]], bool]
-ANSWER_TOKENS_PLANNED = (
-    64  # tokens of answer that a batch is planned with; longer answers may split it later
-)
-PADDED_COST = 1.25  # of a token in padded rows under a mask, beside one in a packed row
-# For keys and values: of what the weights leave of a GPU (growing a buffer takes them twice), and
-# of all that a machine has. Not of what is free just now: batches must be the same each time.
-GPU_SHARE, CPU_SHARE = 0.4, 0.1
-
-
-@dataclass
-class Prompt:
-    """One question to answer.
-
-    Attributes:
-        ids: prompt tokens.
-        max_new_tokens: of the answer.
-        is_settled: tells from the tokens so far that no further one can matter; None where all do.
-    """
-
-    ids: list[int]
-    max_new_tokens: int
-    is_settled: Stop | None = None
-
-    def is_done(self, generated: list[int], stop_ids: frozenset[int]) -> bool:
-        """Whether an answer of these tokens is at its end."""
-        return (
-            generated[-1] in stop_ids
-            or len(generated) >= self.max_new_tokens
-            or (self.is_settled is not None and self.is_settled(generated))
-        )
-
-
-@dataclass
-class Answer:
-    """`ids`: generated tokens, the stop token included. `first_logits`: of the tokens asked for,
-    at the first step.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    first_logits: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much is computed at once.
-
-    Attributes:
-        rows: answers at once.
-        tokens: of prompts and answers that keys and values are held of.
-        prefill_tokens: of prompts laid end to end.
-    """
-
-    rows: int = 64
-    tokens: int = 65536
-    prefill_tokens: int = 2048
-
-    @classmethod
-    def of_device(cls, model: PreTrainedModel, rows: int, prefill_tokens: int) -> "Limits":
-        """As many tokens as the memory of the model's device has room for."""
-        if model.device.type == "cuda":
-            total = torch.cuda.get_device_properties(model.device).total_memory
-            room = GPU_SHARE * (total - model.get_memory_footprint())
-        else:
-            room = CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(rows, max(1, int(room / bytes_per_token(model))), prefill_tokens)
+ANSWER_TOKENS_PLANNED = 64  # that a batch has room for; longer answers may split it later
+PADDED_COST = 1.25  # of a token in padded rows under a mask, relative to one in a packed row
 
 
 @dataclass(frozen=True)
@@ -105,7 +42,7 @@ class Generator:
     Attributes:
         model: in evaluation mode.
         stop_ids: tokens that end an answer.
-        read_ids: tokens whose logits are wanted at the first step of each answer.
+        read_ids: tokens whose logits are read at the first step of each answer.
         pad_id: a token to pad with.
         packed: as `growth.packing.forward.supports_packing` says of the model.
     """
@@ -118,225 +55,262 @@ class Generator:
 
     @torch.inference_mode()
     def answers(
-        self, prompts: Sequence[Prompt], limits: Limits, progress: Progress | None = None
-    ) -> Iterator[tuple[int, Answer]]:
-        """Answer each prompt greedily; yields (index of the prompt, answer) as each finishes.
+        self, requests: Sequence[Request], limits: Limits, progress: Progress | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Answer each request greedily; yields (index, response) as each finishes.
 
-        `progress` is told of the tokens as they are computed. Where memory runs out, half as much
-        is computed at once from then on.
+        `progress` counts the tokens as they are computed.
 
         Raises:
             InputError: there is no memory for a single prompt.
         """
-        rows = [_Row(index, prompt) for index, prompt in enumerate(prompts)]
-        waiting = [[rows[i] for i in batch] for batch in plan_batches(prompts, limits)][::-1]
-        while waiting:
-            batch = waiting.pop()
-            if len(batch) > limits.rows:
-                half = limits.rows
-                waiting += [batch[half:], batch[:half]]
-                continue
-            decoding = _Decoding(self, batch, limits, progress)
-            try:
-                for row in decoding.run():
-                    yield row.index, row.answer
-                waiting += decoding.preempted
-                continue
-            except torch.OutOfMemoryError:
-                going = [row for row in batch if not row.done]
-                if len(going) == 1:
-                    raise InputError(
-                        f"out of memory on one prompt of {len(going[0].prompt.ids):,} tokens; "
-                        "lower --max_length or --max_new_tokens, or take a larger device"
-                    ) from None
-            # Out of the except block, whose traceback would keep the tensors alive.
-            del decoding
-            free_memory()
-            limits = replace(limits, rows=-(-len(going) // 2), tokens=max(1, limits.tokens // 2))
-            waiting.append(going)
+        rows = [_Row(index, request) for index, request in enumerate(requests)]
+        waiting = [[rows[i] for i in batch] for batch in plan_batches(requests, limits)][::-1]
+
+        def compute(limits: Limits) -> Iterator[_Row]:
+            while waiting:
+                # Stays in the list until it is through, in case memory runs out.
+                waiting[-1] = [row for row in waiting[-1] if not row.done]
+                if len(waiting[-1]) > limits.rows:
+                    batch = waiting.pop()
+                    waiting.extend([batch[limits.rows :], batch[: limits.rows]])
+                preempted = yield from _decode(self, waiting[-1], limits, progress)
+                waiting.pop()
+                waiting.extend(preempted)
+
+        def unfinished() -> int:
+            return sum(not row.done for row in waiting[-1])
+
+        for row in within_memory(compute, limits, unfinished):
+            yield row.index, row.response
 
 
-def plan_batches(prompts: Sequence[Prompt], limits: Limits) -> list[list[int]]:
-    """Indices of the prompts in batches, longest first; no batch holds more than `limits` says.
+def plan_batches(requests: Sequence[Request], limits: Limits) -> list[list[int]]:
+    """Indices of the requests in batches, longest first; no batch holds more than `limits` says.
 
     Room for the beginning of each answer is counted in. A batch of these is planned as itself.
     """
     batches: list[list[int]] = []
     columns = 0
-    for index in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids), reverse=True):
+    lengths = [len(request.prompt_ids) for request in requests]
+    for index in sorted(range(len(requests)), key=lengths.__getitem__, reverse=True):
         rows = len(batches[-1]) + 1 if batches else 1
         if not batches or rows > limits.rows or rows * columns > limits.tokens:
             batches.append([])
-            columns = len(prompts[index].ids) + ANSWER_TOKENS_PLANNED
+            columns = lengths[index] + ANSWER_TOKENS_PLANNED
         batches[-1].append(index)
     return batches
 
 
 @dataclass
 class _Row:
-    """A prompt (the `index`th), and its answer so far."""
+    """A request (the `index`th), and its answer so far."""
 
     index: int
-    prompt: Prompt
-    answer: Answer = field(default_factory=Answer)
+    request: Request
+    response: Response = field(default_factory=Response)
     done: bool = False
 
     @property
     def ids(self) -> list[int]:
-        return self.prompt.ids + self.answer.ids
+        return [*self.request.prompt_ids, *self.response.ids]
 
 
-class _Decoding:
-    """One batch on its way: `rows` are going on, the groups `preempted` have to wait for room."""
+@dataclass
+class DecodeState:
+    """One batch between two decoding steps.
 
-    def __init__(
-        self, generator: Generator, rows: list[_Row], limits: Limits, progress: Progress | None
-    ) -> None:
-        self.generator, self.rows, self.limits, self.progress = generator, rows, limits, progress
-        self.preempted: list[list[_Row]] = []
-        self.model = generator.model
-        # What some architectures do without, such as positions where ALiBi stands in for them.
-        self.takes_positions = accepts(self.model, "position_ids")
-        self.keeps_logits = accepts(self.model, "logits_to_keep")
+    Attributes:
+        rows: that are not finished.
+        cache: keys and values of all their tokens but the newest.
+        mask: `(rows, columns)`, 0 at left padding.
+        lengths: `(rows,)`, tokens in the cache.
+        accepted: optional arguments that the architecture's forward takes; ALiBi, say, stands in
+            for positions.
+    """
 
-    def run(self) -> Iterator[_Row]:
-        """The rows as they finish, until those that are left are set aside."""
-        logits = self._prefill()
-        if self.progress is not None:
-            self.progress.computed(prompt_tokens=int(self.lengths.sum()))
-        while True:
-            if self.progress is not None:
-                self.progress.computed(steps=len(self.rows))
-            for row, token in zip(self.rows, _argmax(logits), strict=True):
-                row.answer.ids.append(token)
-                row.done = row.prompt.is_done(row.answer.ids, self.generator.stop_ids)
-            yield from (row for row in self.rows if row.done)
-            going = [place for place, row in enumerate(self.rows) if not row.done]
-            if len(going) > 1 and len(going) * (self.mask.shape[1] + 1) > self.limits.tokens:
-                # Those behind have the shorter prompts: less to compute anew.
-                half = -(-len(going) // 2)
-                self.preempted.append([self.rows[place] for place in going[half:]])
-                going = going[:half]
-            if not going:
-                return
-            if len(going) < len(self.rows):
-                self._keep(going)
-            logits = self._step()
+    rows: list[_Row]
+    cache: Cache
+    mask: torch.Tensor
+    lengths: torch.Tensor
+    accepted: frozenset[str]
 
-    def _forward(self, input_ids: torch.Tensor, positions: torch.Tensor, **more: Any) -> Any:
-        """Run the model on some tokens of each row; logits of the last position unless told."""
-        options: dict[str, Any] = {"logits_to_keep": 1} if self.keeps_logits else {}
-        if self.takes_positions:
-            options["position_ids"] = positions
-        return self.model(input_ids=input_ids, use_cache=True, **(options | more)).logits
 
-    def _prefill(self) -> torch.Tensor:
-        """Compute all prompts; `(rows, vocabulary)`, the logits behind each."""
-        ids = [row.ids for row in self.rows]
-        longest = max(map(len, ids))
-        self.mask = self._tensor([[0] * (longest - len(i)) + [1] * len(i) for i in ids])
-        self.lengths = self._tensor([len(i) for i in ids])
-        cache = buffered_cache(self.model)
-        self.cache = cache if cache is not None else DynamicCache(config=self.model.config)
-        shared = _common_beginning(ids)
-        behind = shared + len(ids) * (longest - shared)  # tokens to compute if it is shared
-        if cache is not None and PADDED_COST * behind < sum(map(len, ids)):
-            logits = self._prefill_behind(ids, longest, shared)
-        elif self.generator.packed and cache is not None:
-            logits = self._prefill_packed(ids, longest)
-        else:
-            logits = self._prefill_padded(ids, longest, 0)
-        if new := [place for place, row in enumerate(self.rows) if not row.answer.first_logits]:
-            read = logits[:, list(self.generator.read_ids)].float().tolist()
-            for place in new:
-                self.rows[place].answer.first_logits = read[place]
-        return logits
+def _decode(
+    generator: Generator, rows: list[_Row], limits: Limits, progress: Progress | None
+) -> Generating[_Row, None, list[list[_Row]]]:
+    """Yield the rows as they finish; returns groups of rows that have to wait for room."""
+    preempted: list[list[_Row]] = []
+    state, logits = prefill(generator, rows, limits)
+    if progress is not None:
+        progress.computed(prompt_tokens=int(state.lengths.sum()))
+    while True:
+        if progress is not None:
+            progress.computed(steps=len(state.rows))
+        for row, token in zip(state.rows, _argmax(logits), strict=True):
+            row.response.ids.append(token)
+            row.done = row.request.is_done(row.response.ids, generator.stop_ids)
+        yield from (row for row in state.rows if row.done)
+        kept = [place for place, row in enumerate(state.rows) if not row.done]
+        if len(kept) > 1 and len(kept) * (state.mask.shape[1] + 1) > limits.tokens:
+            # The last ones have the shorter prompts: less to compute anew.
+            half = -(-len(kept) // 2)
+            preempted.append([state.rows[place] for place in kept[half:]])
+            kept = kept[:half]
+        if not kept:
+            return preempted
+        if len(kept) < len(state.rows):
+            compact(state, kept)
+        logits = step(generator.model, state)
 
-    def _prefill_packed(self, ids: list[list[int]], longest: int) -> torch.Tensor:
-        """Prompts end to end, no padding; their keys and values then move to their rows."""
-        logits = []
-        for start, stop in _spans(list(map(len, ids)), self.limits.prefill_tokens):
-            ends = torch.tensor([0, *map(len, ids[start:stop])]).cumsum(0)
-            collected = collecting_cache(self.cache)
-            with attending(self.model, VARLEN):
-                output = self._forward(
-                    self._tensor([[token for i in ids[start:stop] for token in i]]),
-                    self._tensor([[p for i in ids[start:stop] for p in range(len(i))]]),
-                    past_key_values=collected,
-                    cu_seq_lens_q=ends.int().to(self.model.device),
-                    sample_lengths=ends.diff().tolist(),
-                    logits_to_keep=(ends[1:] - 1).to(self.model.device),
-                )
-            logits.append(output[0])
-            places = [
-                (start + n, longest - (end - begin), begin, end)
-                for n, (begin, end) in enumerate(
-                    zip(ends.tolist(), ends.tolist()[1:], strict=False)
-                )
-            ]
-            copy_into_rows(self.cache, collected, len(ids), longest, places)
-        return torch.cat(logits)
 
-    def _prefill_behind(self, ids: list[list[int]], longest: int, shared: int) -> torch.Tensor:
-        """The shared beginning once, then the same number of last tokens of each prompt.
+def prefill(
+    generator: Generator, rows: list[_Row], limits: Limits
+) -> tuple[DecodeState, torch.Tensor]:
+    """Compute all prompts; the state, and `(rows, vocabulary)`, the logits after each."""
+    model = generator.model
+    ids = [row.ids for row in rows]
+    longest = max(map(len, ids))
+    mask = _tensor(model, [[0] * (longest - len(i)) + [1] * len(i) for i in ids])
+    buffers = buffered_cache(model)
+    cache = buffers if buffers is not None else DynamicCache(config=model.config)
+    optional = ("position_ids", "logits_to_keep")
+    accepted = frozenset(name for name in optional if accepts(model, name))
+    state = DecodeState(rows, cache, mask, _tensor(model, [len(i) for i in ids]), accepted)
+    shared = _common_beginning(ids)
+    behind = shared + len(ids) * (longest - shared)  # tokens to compute if it is shared
+    if buffers is not None and PADDED_COST * behind < sum(map(len, ids)):
+        logits = _prefill_shared(generator, state, ids, shared)
+    elif generator.packed and buffers is not None:
+        logits = _prefill_packed(model, state, ids, limits.prefill_tokens)
+    else:
+        logits = _prefill_padded(generator, state, ids, 0)
+    if new := [place for place, row in enumerate(rows) if not row.response.logits]:
+        read = logits[:, list(generator.read_ids)].float().tolist()
+        for place in new:
+            rows[place].response.logits = read[place]
+    return state, logits
 
-        row 0   s s s s s s|a b c d      what stands left of the bar is a part of what all
-        row 1   - - s s s s|s e f g      share, so that no padding comes between
-        """
-        rest = longest - shared
-        collected = collecting_cache(self.cache)
-        self._forward(
-            self._tensor([ids[0][:shared]]),
-            self._tensor([range(shared)]),
-            past_key_values=collected,
-        )
+
+def _prefill_packed(
+    model: PreTrainedModel, state: DecodeState, ids: list[list[int]], max_tokens: int
+) -> torch.Tensor:
+    """Prompts end to end, no padding; their keys and values are then copied into their rows."""
+    longest = max(map(len, ids))
+    logits = []
+    for start, stop in _spans(list(map(len, ids)), max_tokens):
+        ends = torch.tensor([0, *map(len, ids[start:stop])]).cumsum(0)
+        collected = collecting_cache(state.cache)
+        with attending(model, VARLEN):
+            output = _forward(
+                model,
+                state,
+                _tensor(model, [[token for i in ids[start:stop] for token in i]]),
+                _tensor(model, [[p for i in ids[start:stop] for p in range(len(i))]]),
+                past_key_values=collected,
+                cu_seq_lens_q=ends.int().to(model.device),
+                sample_lengths=ends.diff().tolist(),
+                logits_to_keep=(ends[1:] - 1).to(model.device),
+            )
+        logits.append(output[0])
+        bounds = ends.tolist()
         places = [
-            (row, min(longest - len(i), shared), 0, max(0, len(i) - rest))
-            for row, i in enumerate(ids)
+            (start + n, longest - (end - begin), begin, end)
+            for n, (begin, end) in enumerate(itertools.pairwise(bounds))
         ]
-        copy_into_rows(self.cache, collected, len(ids), shared, places, room=longest)
-        return self._prefill_padded(ids, longest, shared)
+        copy_into_rows(state.cache, collected, len(ids), longest, places)
+    return torch.cat(logits)
 
-    def _prefill_padded(self, ids: list[list[int]], longest: int, done: int) -> torch.Tensor:
-        """Left-padded rows, of which the first `done` columns are in the cache."""
-        pad = self.generator.pad_id
-        padded = self._tensor([[pad] * (longest - len(i)) + i for i in ids])
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        return self._forward(
-            padded[:, done:],
-            positions[:, done:],
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-        )[:, -1]
 
-    def _step(self) -> torch.Tensor:
-        """Compute the newest token of each row; `(rows, vocabulary)`."""
-        newest = self._tensor([[row.answer.ids[-1]] for row in self.rows])
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
-        self.lengths = self.lengths + 1
-        return self._forward(
-            newest,
-            self.lengths[:, None] - 1,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-        )[:, -1]
+def _prefill_shared(
+    generator: Generator, state: DecodeState, ids: list[list[int]], shared: int
+) -> torch.Tensor:
+    """The shared beginning once, then the same number of last tokens of each prompt.
 
-    def _keep(self, places: list[int]) -> None:
-        """Only these rows go on; columns that are padding in all of them go too."""
-        self.rows = [self.rows[place] for place in places]
-        kept = self._tensor(places)
-        self.mask, self.lengths = self.mask[kept], self.lengths[kept]
-        if isinstance(self.cache, DynamicCache):
-            self.cache.reorder_cache(kept)  # unlike its selection, this knows all kinds of layers
-            return
-        padding = self.mask.shape[1] - int(self.lengths.max())
-        self.mask = self.mask[:, padding:]
-        for layer in self.cache.layers:
-            if layer.is_initialized:
-                layer.select(kept, padding)
+    row 0   s s s s s s|a b c d      what stands left of the bar is a part of what all
+    row 1   - - s s s s|s e f g      share, so that no padding comes between
+    """
+    model = generator.model
+    longest = max(map(len, ids))
+    rest = longest - shared
+    collected = collecting_cache(state.cache)
+    _forward(
+        model,
+        state,
+        _tensor(model, [ids[0][:shared]]),
+        _tensor(model, [range(shared)]),
+        past_key_values=collected,
+    )
+    places = [
+        (row, min(longest - len(i), shared), 0, max(0, len(i) - rest)) for row, i in enumerate(ids)
+    ]
+    copy_into_rows(state.cache, collected, len(ids), shared, places, room=longest)
+    return _prefill_padded(generator, state, ids, shared)
 
-    def _tensor(self, values: Sequence[Any]) -> torch.Tensor:
-        return torch.tensor(values, device=self.model.device)
+
+def _prefill_padded(
+    generator: Generator, state: DecodeState, ids: list[list[int]], done: int
+) -> torch.Tensor:
+    """Left-padded rows, of which the first `done` columns are in the cache."""
+    longest = max(map(len, ids))
+    padded = _tensor(generator.model, [[generator.pad_id] * (longest - len(i)) + i for i in ids])
+    positions = (state.mask.cumsum(1) - 1).clamp(min=0)
+    return _forward(
+        generator.model,
+        state,
+        padded[:, done:],
+        positions[:, done:],
+        attention_mask=state.mask,
+        past_key_values=state.cache,
+    )[:, -1]
+
+
+def step(model: PreTrainedModel, state: DecodeState) -> torch.Tensor:
+    """Compute the newest token of each row; `(rows, vocabulary)`."""
+    newest = _tensor(model, [[row.response.ids[-1]] for row in state.rows])
+    state.mask = torch.cat([state.mask, state.mask.new_ones(len(state.rows), 1)], dim=1)
+    state.lengths = state.lengths + 1
+    return _forward(
+        model,
+        state,
+        newest,
+        state.lengths[:, None] - 1,
+        attention_mask=state.mask,
+        past_key_values=state.cache,
+    )[:, -1]
+
+
+def compact(state: DecodeState, places: list[int]) -> None:
+    """Keep only these rows; columns that are padding in all of them go too."""
+    state.rows = [state.rows[place] for place in places]
+    kept = torch.tensor(places, device=state.mask.device)
+    state.mask, state.lengths = state.mask[kept], state.lengths[kept]
+    if isinstance(state.cache, DynamicCache):
+        # Unlike its selection, this knows all kinds of layers.
+        state.cache.reorder_cache(cast("torch.LongTensor", kept))
+        return
+    padding = state.mask.shape[1] - int(state.lengths.max())
+    state.mask = state.mask[:, padding:]
+    for layer in state.cache.layers:
+        if isinstance(layer, BufferedLayer) and layer.is_initialized:
+            layer.compact(kept, padding)
+
+
+def _forward(
+    model: PreTrainedModel,
+    state: DecodeState,
+    input_ids: torch.Tensor,
+    positions: torch.Tensor,
+    **more: Any,
+) -> torch.Tensor:
+    """Run the model on some tokens of each row; logits of the last position by default."""
+    options = {"logits_to_keep": 1, "position_ids": positions}
+    options = {name: value for name, value in options.items() if name in state.accepted}
+    return model(input_ids=input_ids, use_cache=True, **(options | more)).logits
+
+
+def _tensor(model: PreTrainedModel, values: Sequence[Any]) -> torch.Tensor:
+    return torch.tensor(values, device=model.device)
 
 
 def _common_beginning(ids: Sequence[list[int]]) -> int:
@@ -362,10 +336,3 @@ def _argmax(logits: torch.Tensor) -> list[int]:
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         return logits.numpy().argmax(-1).tolist()  # ten times as fast as torch's
     return logits.argmax(-1).tolist()
-
-
-def free_memory() -> None:
-    """Give back what no tensor holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

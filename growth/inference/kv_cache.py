@@ -23,6 +23,9 @@ class BufferedLayer(DynamicLayer):
     sliding window keep all columns too: the mask hides what the window has left behind.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
@@ -56,7 +59,7 @@ class BufferedLayer(DynamicLayer):
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def select(self, rows: torch.Tensor, first_column: int) -> None:
+    def compact(self, rows: torch.Tensor, first_column: int) -> None:
         """Keep these rows, without the columns before `first_column`, which are padding in all."""
         self.keys = self.keys[rows, :, first_column:]
         self.values = self.values[rows, :, first_column:]
@@ -97,13 +100,15 @@ def copy_into_rows(
         room: columns that will be in use soon.
     """
     for layer, row in zip(cache.layers, collected.layers, strict=True):
-        if not row.is_initialized:  # it reads another layer's
+        keys, values = getattr(row, "keys", None), getattr(row, "values", None)
+        if keys is None or values is None:  # it reads another layer's
             continue
-        layer.reserve(rows, max(columns, room), (row.keys, row.values))
+        assert isinstance(layer, BufferedLayer)  # as `buffered_cache` made it
+        layer.reserve(rows, max(columns, room), (keys, values))
         for place, column, start, stop in places:
             end = column + stop - start
-            layer.keys[place, :, column:end] = row.keys[0, :, start:stop]
-            layer.values[place, :, column:end] = row.values[0, :, start:stop]
+            layer.keys[place, :, column:end] = keys[0, :, start:stop]
+            layer.values[place, :, column:end] = values[0, :, start:stop]
             # A masked column counts nothing only as long as it holds no NaN.
             layer.keys[place, :, :column] = 0
             layer.values[place, :, :column] = 0

@@ -7,15 +7,15 @@ together, but for float error.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from growth.core.errors import InputError
 from growth.core.options import VARLEN
+from growth.inference.limits import Limits, within_memory
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.packing.attention import attending
 from growth.packing.batches import Example, micro_batches
@@ -27,16 +27,7 @@ _SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
 
 
 def significant(value: float) -> float:
-    """A logit or perplexity without the digits that float error makes up.
-
-    Raises:
-        InputError: it is no finite number.
-    """
-    if not math.isfinite(value):
-        raise InputError(
-            f"the model's output is {value}, no number; its precision overflows or its weights are "
-            "broken: try --precision bf16 or fp32"
-        )
+    """A logit or perplexity without the digits that float error makes up."""
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
@@ -60,28 +51,30 @@ def continuation_example(
 def perplexities(
     model: PreTrainedModel,
     examples: Sequence[Example],
-    max_tokens: int,
+    limits: Limits,
     packed: bool = True,
     pad_id: int = 0,
-) -> list[float]:
-    """The perplexity of the supervised tokens of each example (paper section 4.2), in order.
+) -> Iterator[tuple[int, float]]:
+    """The perplexity of the supervised tokens of each example (paper section 4.2), with its index.
 
-    The exponential of the mean cross-entropy of a token; bounded, so that JSON can hold it.
+    The exponential of the mean cross-entropy of a token; bounded, so that JSON can hold it. They
+    come in the order in which they are computed.
 
     Args:
         model: in evaluation mode.
         examples: any number, of any lengths; those that begin alike share the computation.
-        max_tokens: computed at once.
+        limits: `prefill_tokens` are computed at once.
         packed: as `growth.packing.forward.supports_packing` says of the model.
         pad_id: a token to pad with if not `packed`.
+
+    Raises:
+        InputError: there is no memory for a single example.
     """
-    results = [0.0] * len(examples)
-    for indices, supervised in _supervised(model, examples, max_tokens, packed, pad_id):
+    for indices, supervised in _supervised(model, examples, limits, packed, pad_id):
         losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
         for place, index in enumerate(indices):
             mean = losses[supervised.owners == place].double().mean().item()
-            results[index] = math.exp(min(mean, 700.0))
-    return results
+            yield index, math.exp(min(mean, 700.0))
 
 
 @torch.inference_mode()
@@ -89,14 +82,13 @@ def next_token_logits(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     token_ids: Sequence[int],
-    max_tokens: int,
+    limits: Limits,
     packed: bool = True,
     pad_id: int = 0,
-    progress: Callable[[int], object] = lambda index: None,
-) -> list[list[float]]:
-    """The logits of `token_ids` as the next token after each prompt, in order.
+) -> Iterator[tuple[int, list[float]]]:
+    """The logits of `token_ids` as the next token after each prompt, with the prompt's index.
 
-    Arguments as those of `perplexities`; `progress` is told the index of each prompt that is done.
+    Arguments and errors as those of `perplexities`.
     """
     # A prompt's last place predicts what comes next: supervise a token that is not read.
     examples = [
@@ -106,41 +98,48 @@ def next_token_logits(
         }
         for prompt in prompts
     ]
-    results: list[list[float]] = [[] for _ in prompts]
     with reading_only(model, token_ids) as columns:
-        for indices, supervised in _supervised(model, examples, max_tokens, packed, pad_id):
+        for indices, supervised in _supervised(model, examples, limits, packed, pad_id):
             rows = supervised.logits[:, columns].float().tolist()
             for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
-                results[indices[owner]] = row
-                progress(indices[owner])
-    return results
+                yield indices[owner], row
 
 
 def _supervised(
-    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int, packed: bool, pad_id: int
+    model: PreTrainedModel, examples: Sequence[Example], limits: Limits, packed: bool, pad_id: int
 ) -> Iterator[tuple[list[int], Supervised]]:
     """For each part that is computed at once its indices, and the logits of its supervised tokens.
 
     Every index comes once, in some order.
     """
-    if not packed:
-        numbered: list[dict[str, Any]] = [{**e, "index": i} for i, e in enumerate(examples)]
-        for group in micro_batches(numbered, max_tokens):
-            rows = [_Branch(example["index"], None, example) for example in group]
-            yield from _computed(model, rows, None, pad_id)
-        return
-    ids = [example["input_ids"].tolist() for example in examples]
-    # Shared is what comes before the token whose output is the first one read.
-    unread = [sequence[: _first_supervised(e)] for sequence, e in zip(ids, examples, strict=True)]
-    with attending(model, VARLEN):
-        for bundle in _bundles(shared_prefixes(unread), list(map(len, ids)), max_tokens):
-            shared = [(known, indices) for known, indices in bundle if known]
-            prefixes = compute_prefixes(model, [ids[group[0]][:known] for known, group in shared])
-            for row in _rows(bundle, examples, max_tokens):
-                yield from _computed(model, row, prefixes, pad_id)
+    unfinished = dict.fromkeys(range(len(examples)))
+    together = [0]  # examples under way at once
+
+    def compute(limits: Limits) -> Iterator[tuple[list[int], Supervised]]:
+        left = list(unfinished)
+        together[0] = len(left)
+        rows = _packed_rows if packed else _padded_rows
+        for row, prefixes in rows(model, [examples[i] for i in left], limits.prefill_tokens):
+            together[0] = len(row)
+            supervised = supervised_logits(
+                model,
+                [branch.example for branch in row],
+                prefixes is not None,
+                pad_id,
+                prefixes,
+                [branch.prefix_id for branch in row],
+            )
+            indices = [left[branch.index] for branch in row]
+            yield indices, supervised
+            for index in indices:
+                del unfinished[index]
+            together[0] = len(unfinished)
+
+    yield from within_memory(compute, limits, lambda: together[0])
 
 
-class _Branch(NamedTuple):
+@dataclass(frozen=True)
+class _Branch:
     """One example's own part: its index, the place of its prefix, what is behind that prefix."""
 
     index: int
@@ -197,26 +196,25 @@ def _rows(
         yield row
 
 
-def _computed(
-    model: PreTrainedModel, row: list[_Branch], prefixes: PrefixCache | None, pad_id: int
-) -> Iterator[tuple[list[int], Supervised]]:
-    """The logits of a row; in halves where the memory does not hold it."""
-    try:
-        supervised = supervised_logits(
-            model,
-            [branch.example for branch in row],
-            prefixes is not None,
-            pad_id,
-            prefixes,
-            [branch.prefix_id for branch in row],
-        )
-    except torch.OutOfMemoryError:
-        if len(row) == 1:
-            raise
-        supervised = None
-    if supervised is not None:
-        yield [branch.index for branch in row], supervised
-        return
-    # Here, not above: while an error is handled, the tensors of what failed are kept.
-    yield from _computed(model, row[: len(row) // 2], prefixes, pad_id)
-    yield from _computed(model, row[len(row) // 2 :], prefixes, pad_id)
+def _padded_rows(
+    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int
+) -> Iterator[tuple[list[_Branch], PrefixCache | None]]:
+    """The examples in groups of about one length, nothing shared."""
+    places = {id(example): place for place, example in enumerate(examples)}
+    for group in micro_batches(examples, max_tokens):
+        yield [_Branch(places[id(example)], None, example) for example in group], None
+
+
+def _packed_rows(
+    model: PreTrainedModel, examples: Sequence[Example], max_tokens: int
+) -> Iterator[tuple[list[_Branch], PrefixCache | None]]:
+    """Rows of examples without what they share, and the computed prefixes that they share."""
+    ids = [example["input_ids"].tolist() for example in examples]
+    # Shared is what comes before the token whose output is the first one read.
+    unread = [sequence[: _first_supervised(e)] for sequence, e in zip(ids, examples, strict=True)]
+    with attending(model, VARLEN):
+        for bundle in _bundles(shared_prefixes(unread), list(map(len, ids)), max_tokens):
+            shared = [(known, indices) for known, indices in bundle if known]
+            prefixes = compute_prefixes(model, [ids[group[0]][:known] for known, group in shared])
+            for row in _rows(bundle, examples, max_tokens):
+                yield row, prefixes

@@ -1,39 +1,30 @@
-"""Lines -> predictions: generated answers with letter logits, or choice perplexities."""
+"""Requests -> responses: batches that depend on nothing but the requests."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import torch
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
-from growth.core.options import DecodingOptions
-from growth.data.abilities import LETTERS
-from growth.data.records import NUMBER_OF_CHOICES, Record, reads_letter
+from growth.core.options import BATCHED, DecodingOptions
 from growth.inference.backends import Generate, backend_answers
-from growth.inference.generation import Generator, Limits, Prompt, Stop, free_memory, plan_batches
-from growth.inference.loglikelihood import (
-    continuation_example,
-    next_token_logits,
-    perplexities,
-    significant,
-)
-from growth.inference.progress import Cost, Progress
+from growth.inference.generation import Generator, plan_batches
+from growth.inference.limits import Limits
+from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
+from growth.inference.progress import Progress
+from growth.inference.requests import Request, Response
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.loading import max_positions
 from growth.packing.forward import supports_packing
-
-PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
-T = TypeVar("T")
 
 
 class Predictor:
-    """A model that predicts lines, in batches that depend on nothing but the lines.
+    """A model that responds to requests.
 
     Args:
         model: any causal language model.
         chat: its tokenizer.
-        decoding: how to predict.
+        decoding: how much is computed at once, and by which backend.
         generate: what answers instead of the batched path, if `decoding.backend` says so.
     """
 
@@ -44,164 +35,134 @@ class Predictor:
         decoding: DecodingOptions,
         generate: Generate | None = None,
     ) -> None:
-        self.model, self.chat, self.decoding = model.eval(), chat, decoding
-        self.max_length = min(decoding.max_length, max_positions(model) or decoding.max_length)
-        self._generate = generate
+        self.model, self.chat = model.eval(), chat
+        self._generate = generate if decoding.backend != BATCHED else None
         self._packed = supports_packing(self.model)
-        self._read_ids = [chat.letter_ids[letter] for letter in LETTERS]
-        self._generator = Generator(
-            self.model, chat.stop_ids, self._read_ids, chat.pad_id, self._packed
-        )
+        self._rows = decoding.batch_size
         limits = Limits.of_device(self.model, decoding.batch_size, decoding.tokens_per_batch)
-        if decoding.cache_tokens:
-            limits = Limits(limits.rows, decoding.cache_tokens, limits.prefill_tokens)
-        self._limits = limits
+        tokens = decoding.cache_tokens or limits.tokens
+        self._limits = replace(limits, tokens=tokens)
 
-    def plan(self, records: Sequence[Record]) -> list[list[int]]:
-        """Indices of the lines in batches for `predict_batch`, the longest first."""
-        answered = [i for i, r in enumerate(records) if r["question_format"] == 0]
-        rated = [i for i, r in enumerate(records) if r["question_format"] == 1]
-        prompts = [self._prompt(records[i]) for i in answered]
+    def plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Indices of the requests in batches for `run_batch`: of one kind each, longest first."""
+        of_kind: dict[str, list[int]] = {"generate": [], "letters": [], "choices": []}
+        for index, request in enumerate(requests):
+            of_kind[request.kind].append(index)
+        answered = of_kind["generate"]
         if self._generate is None:
-            planned = plan_batches(prompts, self._limits)
+            planned = plan_batches([requests[i] for i in answered], self._limits)
         else:
-            planned = [list(range(len(prompts)))] if prompts else []
+            planned = [list(range(len(answered)))] if answered else []
         batches = [[answered[place] for place in batch] for batch in planned]
-        rated.sort(key=lambda i: self.work(records[i]).prompt, reverse=True)
-        rows = self.decoding.batch_size
-        return batches + [rated[start : start + rows] for start in range(0, len(rated), rows)]
+        # All at once: shots that questions share are computed once.
+        batches += [of_kind["letters"]] if of_kind["letters"] else []
+        rated = sorted(of_kind["choices"], key=lambda i: requests[i].cost.prompt, reverse=True)
+        return batches + [
+            rated[start : start + self._rows] for start in range(0, len(rated), self._rows)
+        ]
 
-    def predict(self, records: Sequence[Record]) -> list[Record]:
-        """Each line with what the model says, in order."""
-        predictions: list[Record] = [{} for _ in records]
-        for batch in self.plan(records):
-            fields = self.predict_batch([records[i] for i in batch])
-            for index, predicted in zip(batch, fields, strict=True):
-                predictions[index] = predicted_record(records[index], predicted)
-        return predictions
+    def run(self, requests: Sequence[Request]) -> list[Response]:
+        """The response to each request, in order."""
+        responses: dict[int, Response] = {}
+        for batch in self.plan(requests):
+            for place, response in self.run_batch([requests[i] for i in batch]):
+                responses[batch[place]] = response
+        return [responses[index] for index in range(len(requests))]
 
-    def predict_batch(
-        self, records: Sequence[Record], progress: Progress | None = None
-    ) -> list[Record]:
-        """What the model says of the lines of one planned batch; `progress` is told.
+    def run_batch(
+        self, requests: Sequence[Request], progress: Progress | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """The responses to one planned batch, with their places in it; `progress` counts them.
 
         Raises:
-            InputError: the model gives no numbers, or memory does not suffice for one line.
+            InputError: the model gives no numbers, or memory does not suffice for one request.
         """
-        if records[0]["question_format"] == 1:
-            return self._choice_perplexities(records, progress)
-        return self._answers(records, progress)
+        respond = {
+            "generate": self._answers,
+            "letters": self._letters,
+            "choices": self._choices,
+        }[requests[0].kind]
+        for place, response in respond(requests, progress):
+            _check_finite(response)
+            if progress is not None:
+                progress.finished(requests[place].cost, len(response.ids))
+            yield place, response
 
-    def is_cut(self, record: Record) -> bool:
-        """Whether the line's prompt loses its beginning, to leave room for the answer."""
-        prompt = len(self.chat.encode_prompt(record["messages"][:-1]))
-        if record["question_format"] == 0:
-            return prompt > self.max_length - 1
-        longest = max(len(choice) for choice in self._choices(record))
-        return prompt > max(1, self.max_length - longest)
+    def _answers(
+        self, requests: Sequence[Request], progress: Progress | None
+    ) -> Iterator[tuple[int, Response]]:
+        responses: dict[int, Response] = {}
+        for place, response in self._generated(requests, progress):
+            response.text = self.chat.decode(response.ids)
+            if response.logits and not requests[place].read_after:
+                yield place, response
+            else:
+                responses[place] = response
+        # Other backends give no logits; some tokenizers begin every letter with the same tokens.
+        places = list(responses)
+        prompts = [
+            [*requests[i].prompt_ids, *requests[i].read_after][-requests[i].max_length :]
+            for i in places
+        ]
+        for index, logits in self._next_token_logits(prompts, requests[0].read_ids):
+            responses[places[index]].logits = logits
+            yield places[index], responses[places[index]]
 
-    def work(self, record: Record) -> Cost:
-        """How much there is to compute for a line, at most."""
-        if record["question_format"] == 0:
-            prompt = self._prompt(record)
-            room = prompt.max_new_tokens if prompt.is_settled is None else 2
-            return Cost(len(prompt.ids), min(room, prompt.max_new_tokens))
-        context = len(self.chat.encode_prompt(record["messages"][:-1]))
-        return Cost(context + sum(map(len, self._choices(record))))
-
-    def _answers(self, records: Sequence[Record], progress: Progress | None) -> list[Record]:
-        prompts = [self._prompt(record) for record in records]
-        responses: list[list[int]] = [[] for _ in records]
-        logits: list[list[float]] = [[] for _ in records]
+    def _generated(
+        self, requests: Sequence[Request], progress: Progress | None
+    ) -> Iterator[tuple[int, Response]]:
+        stop_ids, read_ids = self.chat.stop_ids, requests[0].read_ids
         if self._generate is None:
-            for index, answer in self._generator.answers(prompts, self._limits, progress):
-                responses[index], logits[index] = answer.ids, answer.first_logits
-                if progress is not None:
-                    progress.finished(self.work(records[index]), len(answer.ids))
-        else:
-            for index, ids in backend_answers(self._generate, prompts, self.chat.stop_ids):
-                responses[index] = ids
-                if progress is not None:
-                    progress.computed(len(prompts[index].ids), len(ids))
-                    progress.finished(self.work(records[index]), len(ids))
-        if self.chat.letter_prefix or self._generate is not None:
-            # Where every letter begins with the same tokens, the logits behind them are read.
-            asked = [(p.ids + self.chat.letter_prefix)[-self.max_length :] for p in prompts]
-            logits = self._with_less_memory(
-                lambda tokens: next_token_logits(
-                    self.model, asked, self._read_ids, tokens, self._packed, self.chat.pad_id
-                )
-            )
-        return [
-            {
-                "generated_response": self.chat.decode(ids),
-                "choice_logits": dict(zip(LETTERS, map(significant, values), strict=True)),
-            }
-            for ids, values in zip(responses, logits, strict=True)
-        ]
+            generator = Generator(self.model, stop_ids, read_ids, self.chat.pad_id, self._packed)
+            yield from generator.answers(requests, self._limits, progress)
+            return
+        for place, ids in backend_answers(self._generate, requests, stop_ids):
+            if progress is not None:
+                progress.computed(len(requests[place].prompt_ids), len(ids))
+            yield place, Response(ids)
 
-    def _prompt(self, record: Record) -> Prompt:
-        """The prompt, cut from its left so that at least one token of answer has a place."""
-        ids = self.chat.encode_prompt(record["messages"][:-1])[-(self.max_length - 1) :]
-        room = min(self.decoding.max_new_tokens, self.max_length - len(ids))
-        return Prompt(ids, room, self._stop(record))
+    def _letters(
+        self, requests: Sequence[Request], progress: Progress | None
+    ) -> Iterator[tuple[int, Response]]:
+        prompts = [request.prompt_ids for request in requests]
+        for place, logits in self._next_token_logits(prompts, requests[0].read_ids):
+            if progress is not None:
+                progress.computed(len(prompts[place]))
+            yield place, Response(logits=logits)
 
-    def _stop(self, record: Record) -> Stop | None:
-        """More than one character falls back on the letter logits, whatever else follows."""
-        if self.decoding.full_responses or not reads_letter(record):
-            return None
-
-        def is_settled(generated: list[int]) -> bool:
-            text = self.chat.decode(generated)
-            # Two or three bytes alone, which decode to as many U+FFFD, may still become one.
-            return len(text) > 1 and text not in ("\ufffd" * 2, "\ufffd" * 3)
-
-        return is_settled
-
-    def _choices(self, record: Record) -> list[list[int]]:
-        return [
-            [*self.chat.encode_content(choice), self.chat.eot_id] for choice in record["choices"]
-        ]
-
-    def _choice_perplexities(
-        self, records: Sequence[Record], progress: Progress | None
-    ) -> list[Record]:
-        examples = [
-            continuation_example(
-                self.chat.encode_prompt(record["messages"][:-1]), choice, self.max_length
-            )
-            for record in records
-            for choice in self._choices(record)
-        ]
-        values = self._with_less_memory(
-            lambda tokens: perplexities(
-                self.model, examples, tokens, self._packed, self.chat.pad_id
-            )
+    def _next_token_logits(
+        self, prompts: Sequence[Sequence[int]], read_ids: Sequence[int]
+    ) -> Iterator[tuple[int, list[float]]]:
+        return next_token_logits(
+            self.model, prompts, read_ids, self._limits, self._packed, self.chat.pad_id
         )
-        if progress is not None:
-            for work in map(self.work, records):
-                progress.computed(work.prompt)
-                progress.finished(work)
-        return [
-            {"generated_ppl": [significant(value) for value in values[i : i + NUMBER_OF_CHOICES]]}
-            for i in range(0, len(values), NUMBER_OF_CHOICES)
-        ]
 
-    def _with_less_memory(self, compute: Callable[[int], T]) -> T:
-        """`compute(tokens at once)`, with half as many each time that memory runs out."""
-        tokens = self.decoding.tokens_per_batch
-        while True:
-            try:
-                return compute(tokens)
-            except torch.OutOfMemoryError:
-                if tokens == 1:
-                    raise InputError(
-                        "out of memory on a single line; lower --max_length or take a larger device"
-                    ) from None
-            free_memory()
-            tokens //= 2
+    def _choices(
+        self, requests: Sequence[Request], progress: Progress | None
+    ) -> Iterator[tuple[int, Response]]:
+        examples, owners = [], []
+        for place, request in enumerate(requests):
+            for choice, continuation in enumerate(request.continuations):
+                owners.append((place, choice))
+                examples.append(
+                    continuation_example(request.prompt_ids, continuation, request.max_length)
+                )
+        found: list[dict[int, float]] = [{} for _ in requests]
+        for index, value in perplexities(
+            self.model, examples, self._limits, self._packed, self.chat.pad_id
+        ):
+            place, choice = owners[index]
+            found[place][choice] = value
+            if len(found[place]) == len(requests[place].continuations):
+                if progress is not None:
+                    progress.computed(requests[place].cost.prompt)
+                yield place, Response(perplexities=[found[place][c] for c in sorted(found[place])])
 
 
-def predicted_record(record: Record, fields: Record) -> Record:
-    """A line with its prediction, in place of any that it brought along."""
-    return {k: v for k, v in record.items() if k not in PREDICTED_FIELDS} | fields
+def _check_finite(response: Response) -> None:
+    for value in (*response.logits, *response.perplexities):
+        if not math.isfinite(value):
+            raise InputError(
+                f"the model's output is {value}, no number; its precision overflows or its weights "
+                "are broken: try --precision bf16 or fp32"
+            )

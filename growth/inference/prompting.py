@@ -1,23 +1,14 @@
-"""Questions of a benchmark -> token ids -> letter logits -> an answer sheet.
+"""How a conversation becomes a prompt: in the study's control tokens or a model's chat template.
 
-A question is asked in the study's own control tokens or in a model's own chat template, and the
-letters are read as training taught them or as the published runners read them.
+The letters are read as training taught them or as the published runners read them.
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
+from growth.core.options import PromptOptions
 from growth.data.abilities import LETTERS
-from growth.inference.loglikelihood import next_token_logits, significant
-from growth.model.chat_tokenizer import ChatTokenizer
-from growth.packing.forward import supports_packing
-from growth.tasks.task import Answer, Benchmark, Item, Messages, Subject
+from growth.model.chat_tokenizer import ChatTokenizer, Messages
 
 
 class PromptFormat(ABC):
@@ -80,7 +71,7 @@ class NativeFormat(PromptFormat):
         ids = self._ids(messages)
         turns = len(messages)
         if turns not in self._controls:
-            plain = [message | {"content": "."} for message in messages]
+            plain = [{**message, "content": "."} for message in messages]
             self._controls[turns] = self._count_special(self._ids(plain))
         if self._count_special(ids) != self._controls[turns]:
             raise InputError(
@@ -90,9 +81,10 @@ class NativeFormat(PromptFormat):
         return ids
 
     def _rendered(self, messages: Messages, ask: bool) -> str:
-        return self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=ask
+        rendered = self._tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=ask
         )
+        return str(rendered)
 
     def _ids(self, messages: Messages, letter: str | None = None) -> list[int]:
         """The prompt's ids, with the letter's at the end if one is given."""
@@ -134,7 +126,8 @@ def bare_letters(chat: ChatTokenizer) -> list[int]:
     Raises:
         InputError: the vocabulary lacks one.
     """
-    ids = chat.tokenizer.convert_tokens_to_ids(list(LETTERS))
+    vocabulary = chat.tokenizer.get_vocab()
+    ids = [vocabulary.get(letter, chat.tokenizer.unk_token_id) for letter in LETTERS]
     if any(token is None or token == chat.tokenizer.unk_token_id for token in ids):
         raise InputError(
             "--letter_tokens bare: the vocabulary has no pieces A, B, C, D; use answer"
@@ -142,123 +135,12 @@ def bare_letters(chat: ChatTokenizer) -> list[int]:
     return ids
 
 
-def make_prompt_format(
-    chat: ChatTokenizer, chat_template: str, letter_tokens: str, source: str
-) -> PromptFormat:
-    """The form that the flags name, for the tokenizer of `source`."""
-    if chat_template == "native":
-        return NativeFormat(chat, letter_tokens, source)
-    return ControlFormat(chat, letter_tokens)
-
-
-@dataclass(frozen=True)
-class RenderedPrompt:
-    """A question as it is asked.
-
-    Attributes:
-        messages: the conversation.
-        ids: its tokens.
-        fewer_shots: whether shots were left out to make it fit.
-        cut: whether it was cut from its left besides.
-    """
-
-    messages: Messages
-    ids: list[int]
-    fewer_shots: bool
-    cut: bool
-
-
-def ask(
-    benchmark: Benchmark, subject: Subject, setting: str, form: PromptFormat, max_length: int
-) -> list[RenderedPrompt]:
-    """Every question of a subject, in order, built to fit `max_length` tokens.
-
-    Shots are left out longest first (those of one length together, as published) until the rest
-    fits. A question that alone does not fit is cut from its left.
-    """
-
-    def count(text: str) -> int:
-        return len(form.chat.encode_content(text)) + benchmark.piece_margin
-
-    costs: list[int] = []
-    asked = []
-    for item in subject.items:
-        fixed, shots = benchmark.pieces(subject, item, setting)
-        costs = costs or [count(shot) for shot in shots]  # the same for every question
-        room = max_length - sum(map(count, fixed))
-        kept = list(range(len(shots)))
-        while kept and sum(costs[i] for i in kept) > room:
-            kept = _without_longest(kept, costs)
-        messages = benchmark.messages(subject, item, setting, kept)
-        ids = form.encode(messages)
-        while kept and len(ids) > max_length:
-            kept = _without_longest(kept, costs)
-            messages = benchmark.messages(subject, item, setting, kept)
-            ids = form.encode(messages)
-        cut = len(ids) > max_length
-        asked.append(RenderedPrompt(messages, ids[-max_length:], len(kept) < len(shots), cut))
-    return asked
-
-
-def _without_longest(kept: list[int], costs: Sequence[int]) -> list[int]:
-    longest = max(costs[i] for i in kept)
-    return [i for i in kept if costs[i] != longest]
-
-
-class LetterScorer:
-    """A model that fills in answer sheets."""
-
-    def __init__(
-        self, model: PreTrainedModel, form: PromptFormat, max_length: int, tokens_per_batch: int
-    ) -> None:
-        self.model, self.form, self.max_length = model.eval(), form, max_length
-        self._forward = (tokens_per_batch, supports_packing(self.model), form.chat.pad_id)
-
-    def answer(
-        self,
-        benchmark: Benchmark,
-        subject: Subject,
-        setting: str,
-        progress: Callable[[int], object] = lambda index: None,
-    ) -> list[Answer]:
-        """The answer sheet of a subject; `progress` is told the index of each question done."""
-        asked = ask(benchmark, subject, setting, self.form, self.max_length)
-        logits = next_token_logits(
-            self.model,
-            [question.ids for question in asked],
-            self.form.letter_ids,
-            *self._forward,
-            progress=progress,
-        )
-        return [
-            answer_line(benchmark, item, question, values)
-            for item, question, values in zip(subject.items, asked, logits, strict=True)
-        ]
-
-
-def answer_line(
-    benchmark: Benchmark, item: Item, asked: RenderedPrompt, logits: Sequence[float]
-) -> dict[str, Any]:
-    """One line of an answer sheet; a tie goes to the earlier letter, as argmax has it.
+def make_prompt_format(chat: ChatTokenizer, options: PromptOptions, source: str) -> PromptFormat:
+    """The format that the options name, for the tokenizer of `source`.
 
     Raises:
-        InputError: a logit is no number.
+        InputError: the tokenizer can't be prompted so.
     """
-    if not all(map(math.isfinite, logits)):
-        raise InputError(
-            f"{benchmark.place_field} {item.place}: the model's logits are {list(logits)}; its "
-            "weights are broken, or its range is too small for them: try --precision bf16 or fp32"
-        )
-    best = max(logits)
-    # softmax over the four letters, of the likeliest
-    confidence = 1 / math.fsum(math.exp(value - best) for value in logits)
-    return {
-        benchmark.place_field: item.place,
-        "question": benchmark.text(item),
-        "choice_logits": dict(zip(LETTERS, map(significant, logits), strict=True)),
-        "prediction": LETTERS[logits.index(best)],
-        "gold": item.gold,
-        "confidence": significant(confidence),
-        "fewer_shots": asked.fewer_shots,
-        "cut": asked.cut,
-    }
+    if options.chat_template == "native":
+        return NativeFormat(chat, options.letter_tokens, source)
+    return ControlFormat(chat, options.letter_tokens)

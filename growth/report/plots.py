@@ -1,51 +1,38 @@
-"""Growth points -> figures. The functions take data and an `ax` and return it; no file is read.
+"""Growth points -> figures and their numbers: which there are, and what stands around the curves.
 
 Figures are matplotlib's `Figure` objects, drawn by Agg; no state of pyplot is touched.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from growth.core.errors import InputError
 from growth.core.files import replacing, write_text
 from growth.data.abilities import ABILITIES, ABILITY_NAMES, OUT_OF_DOMAIN, ability_of
-from growth.report.curves import (
-    AVERAGE,
-    CURATED,
-    OOD_AVERAGE,
-    OTHER,
-    SIGMA,
-    SYNTHETIC,
-    sizes_of,
-    smooth,
+from growth.report.axes import (
+    GREY,
+    LEGEND,
+    Style,
+    curves_of,
+    growth_curve,
+    legend_handles,
+    log4,
+    size_styles,
+    top_of,
 )
+from growth.report.curves import SIGMA, sizes_of, smooth
+from growth.report.results_table import AVERAGE, CURATED, OOD_AVERAGE, OTHER, SYNTHETIC
 
 OVERALL, VERSUS, OOD, ALL = "overall", "curated_vs_synthetic-", "ood", "all"
 PLOT_TYPES = (OVERALL, f"{VERSUS}7b", f"{VERSUS}13b", OOD, ALL)
 OVERVIEW = "overview"
 SMOOTHED = f"smoothed (sigma {SIGMA}), points raw"
-TICKS = {10: "10", 40: "40", 160: "160", 640: "640", 2560: "2,560", 10000: "10k", 40960: "41k"}
-# Okabe and Ito's palette, told apart with any colour vision; a marker a colour for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "<", ">")
-OTHER_MARKERS = {"reconstruct": "*", "maximum": "P", "mix-2560": "X", "mix-40960": "p"}
-Dashes = tuple[float, tuple[float, ...]]  # offset; lengths on and off
-DASHES: Dashes = (0, (4, 1.6))
-CURVE_ORDER = 3  # bands lie below, points above
-CHANCE = {"color": "0.35", "linestyle": (0, (1.5, 1.5)), "linewidth": 1.3}
-GREY = "0.35"
-LEGEND = {"loc": "outside lower center", "frameon": False, "handlelength": 3.2}
-Style = tuple[str, str]  # colour, marker
 
 
 @dataclass(frozen=True)
@@ -68,9 +55,9 @@ class Drawing:
         if smoothed:
             for key in ("score", "low", "high"):
                 table[f"smoothed_{key}"] = np.nan
-            for _, curve in _curves(self.points, by_ability=True):
+            for _, curve in curves_of(self.points, by_ability=True):
                 for key in ("score", "low", "high"):
-                    ys = smooth(_log4(curve["samples"]), curve[key], steps=1)[1]
+                    ys = smooth(log4(curve["samples"]), curve[key], steps=1)[1]
                     table.loc[curve.index, f"smoothed_{key}"] = ys.round(4)
         return table
 
@@ -139,14 +126,6 @@ def check_plot_type(plot_type: str) -> None:
         f"--plot_type {plot_type}: no such plot. Plots: {', '.join(PLOT_TYPES)} "
         f"({VERSUS}<size> takes any model size that was scored)"
     )
-
-
-def size_styles(sizes: Sequence[str]) -> dict[str, Style]:
-    """Colour and marker of each model size, by its place among all sizes."""
-    return {
-        size: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        for place, size in enumerate(sizes)
-    }
 
 
 def title_of(ability: str, parts: int = 0) -> str:
@@ -242,148 +221,3 @@ def overview_figure(points: pd.DataFrame, styles: dict[str, Style], smoothed: bo
     handles = legend_handles(points, styles)
     figure.legend(handles=handles, ncols=min(8, len(handles)), fontsize=12, **LEGEND)
     return figure
-
-
-def growth_curve(
-    points: pd.DataFrame, ax: Axes, styles: dict[str, Style], smoothed: bool = False
-) -> Axes:
-    """Draw the growth of one ability: a curve a model size and source, bands, points, chance.
-
-    Args:
-        points: rows of one ability, as `growth.report.curves.growth_points` gives them.
-        ax: where to draw.
-        styles: colour and marker of each model size.
-        smoothed: draw curves and bands smoothed; the points stay where they are.
-    """
-    for (model_size, source), curve in _curves(points):
-        draw_curve(curve, ax, styles[model_size], source, smoothed)
-    for _, point in points[points["source"] == OTHER].iterrows():
-        colour = styles[point["model_size"]][0]
-        ax.vlines(point["samples"], point["low"], point["high"], colour, alpha=0.5, linewidth=1)
-        ax.plot(
-            point["samples"],
-            point["score"],
-            OTHER_MARKERS[point["data_type"]],
-            color=colour,
-            markersize=11,
-            markeredgecolor="black",
-            zorder=CURVE_ORDER + 2,
-        )
-    # One line, unless the runs were asked different questions.
-    for chance in points.dropna(subset="chance").groupby(points["chance"].round(1))["chance"].max():
-        ax.axhline(chance, **CHANCE, zorder=2.6, clip_on=False, label="chance")
-    decorate(ax, points)
-    return ax
-
-
-def draw_curve(
-    curve: pd.DataFrame, ax: Axes, style: Style, source: str, smoothed: bool = False
-) -> Axes:
-    """Draw one curve with its band and every run's raw score; full lines are curated data."""
-    colour, marker = style
-    samples = curve["samples"].to_numpy(float)
-    lines = {key: (samples, curve[key].to_numpy(float)) for key in ("score", "low", "high")}
-    if smoothed:
-        for key, (_, ys) in lines.items():
-            log_xs, smooth_ys = smooth(_log4(samples), ys)
-            lines[key] = (4**log_xs, smooth_ys)
-    curated = source == CURATED
-    ax.fill_between(
-        *lines["low"],
-        lines["high"][1],
-        color=colour,
-        alpha=0.16 if curated else 0.10,
-        linewidth=0,
-    )
-    if len(curve) == 1:  # a band of no width is not seen
-        ax.vlines(samples, lines["low"][1], lines["high"][1], colour, alpha=0.5, linewidth=1)
-    ax.plot(
-        *lines["score"], color=colour, linewidth=2, linestyle=_linestyle(source), zorder=CURVE_ORDER
-    )
-    for x, scores in zip(samples, curve["run_scores"], strict=True):
-        ax.plot(
-            [x] * len(scores),
-            scores,
-            marker,
-            color=colour,
-            markersize=6 if len(scores) == 1 else 4.5,
-            markerfacecolor=colour if curated else "white",
-            markeredgewidth=1.3,
-            zorder=CURVE_ORDER + 1,
-            clip_on=False,  # a point at 0 or 100 is seen whole
-        )
-    return ax
-
-
-def _linestyle(source: str) -> str | Dashes:
-    return "-" if source == CURATED else DASHES
-
-
-def decorate(ax: Axes, points: pd.DataFrame) -> Axes:
-    """Axes, ticks and range; samples stand at their true places on a log-4 scale."""
-    ax.set_xscale("log", base=4)
-    ax.xaxis.set_major_locator(FixedLocator(list(TICKS)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(list(TICKS), labels=list(TICKS.values()))
-    largest = max([max(TICKS), *points["samples"]])
-    ax.set_xlim(min(TICKS) / 1.7, largest * 1.7)
-    ax.set_ylim(0, top_of(points))
-    ax.set_xlabel("training samples (log scale)")
-    ax.set_ylabel("score (%)")
-    ax.grid(axis="y", color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines["bottom"].set_color("0.75")  # a chance of 0 stays visible on it
-    return ax
-
-
-def top_of(points: pd.DataFrame) -> float:
-    """The upper end of the y axis: over everything drawn, at most 100."""
-    drawn = [0.0, *(score for scores in points["run_scores"] for score in scores)]
-    drawn += [y for key in ("high", "chance") for y in points[key].dropna()]
-    return min(100.0, 5 * np.ceil((max(drawn) + 2) / 5))
-
-
-def legend_handles(points: pd.DataFrame, styles: dict[str, Style]) -> list[Line2D | Patch]:
-    """What the legend shows: a line a curve, lone settings, chance."""
-    handles: list[Line2D | Patch] = []
-    for (model_size, source), _ in _curves(points):
-        colour, marker = styles[model_size]
-        handles.append(
-            Line2D(
-                [],
-                [],
-                label=f"{model_size} {source}",
-                color=colour,
-                linewidth=2,
-                linestyle=_linestyle(source),
-                marker=marker,
-                markerfacecolor=colour if source == CURATED else "white",
-                markeredgewidth=1.3,
-            )
-        )
-    others = set(points.loc[points["source"] == OTHER, "data_type"])
-    for data_type, marker in OTHER_MARKERS.items():
-        if data_type in others:
-            handles.append(
-                Line2D([], [], color=GREY, marker=marker, markersize=9, ls="", label=data_type)
-            )
-    if points["chance"].notna().any():
-        handles.append(Line2D([], [], **CHANCE, label="chance"))
-    return handles
-
-
-def _curves(
-    points: pd.DataFrame, by_ability: bool = False
-) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The points of each (model size, source) that is a curve, samples rising."""
-    keys = ["model_size", "source", *(["ability"] if by_ability else [])]
-    on_curves = points[points["source"] != OTHER].sort_values("samples", kind="stable")
-    order = {size: place for place, size in enumerate(sizes_of(points))}
-    return sorted(
-        on_curves.groupby(keys, sort=False), key=lambda item: (item[0][1], order[item[0][0]])
-    )
-
-
-def _log4(samples: Iterable[float]) -> np.ndarray:
-    return np.log(np.asarray(samples, float)) / np.log(4)

@@ -146,7 +146,7 @@ def second_documents(rng: random.Random) -> Iterator[str]:
 def _any_terms(rng: random.Random, number: int) -> list[str]:
     """Different words of one kind: a table's objects or subjects, or a pool of the scenes."""
     if rng.random() < 0.5:
-        pool = rng.choice(list(scenes.POOLS.values()))
+        pool = list(rng.choice(list(scenes.POOLS.values())))
     else:
         relation = _relation(rng)
         pool = list(dict.fromkeys(pair[rng.random() < 0.5] for pair in relation.pairs))
@@ -317,11 +317,11 @@ def _conduct(rng: random.Random) -> str:
         )
     layout = _layout(rng)
     texts = [act for act, _ in chosen]
-    good, bad = (
+    right_labels, wrong_labels = (
         "".join(label for label, (_, ok) in zip(layout.labels, chosen, strict=False) if ok is kind)
         for kind in (True, False)
     )
-    said = f"该做的：{good or '无'}；不该做的：{bad or '无'}。"
+    said = f"该做的：{right_labels or '无'}；不该做的：{wrong_labels or '无'}。"
     return given(situation) + layout.options(texts) + said
 
 
@@ -374,8 +374,8 @@ def _sums(rng: random.Random, seed: int) -> str:
     for _ in range(rng.randint(1, 3)):
         draft = readable(rng, rng.choice((puzzles.column, puzzles.two_steps)), seed)
         *steps, _, _ = draft.gold.split("\n")
-        found = _EXPRESSION.search(draft.turns[0][0])
-        texts.append(given(f"{found[0]}，") + "，".join(steps) + f"，得{draft.answer}。")
+        expression = _EXPRESSION.findall(draft.turns[0][0])[0]
+        texts.append(given(f"{expression}，") + "，".join(steps) + f"，得{draft.answer}。")
     return "\n".join(texts)
 
 

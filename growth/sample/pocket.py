@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sentencepiece
 import torch
@@ -172,7 +172,7 @@ def init_induction_heads(model: LlamaForCausalLM, matched: Sequence[int]) -> Non
         parts[name], rest = rest[:size], rest[size:]
     agreement = rest[-1]
 
-    embeddings = model.get_input_embeddings().weight
+    embeddings: torch.Tensor = model.model.embed_tokens.weight
     embeddings.mul_(_EMBEDDING_STD / config.initializer_range)
     unmatched = torch.ones(len(embeddings), dtype=torch.bool)
     unmatched[list(matched)] = False
@@ -184,7 +184,7 @@ def init_induction_heads(model: LlamaForCausalLM, matched: Sequence[int]) -> Non
     embeddings.add_(along * shared)
     along *= width**0.5 / embeddings.norm(dim=1).mean()  # after the norm
 
-    theta = config.rope_parameters["rope_theta"]
+    theta = cast(dict[str, float], config.rope_parameters)["rope_theta"]
     fast = theta ** -(torch.arange(0, head, 2) / head)[:_FAST]
     slow = torch.arange(_SLOW_FROM, head // 2)
     slow = torch.cat([slow, slow + head // 2])  # a frequency turns a pair of dimensions

@@ -133,7 +133,8 @@ class Batch(NamedTuple):
 
 def encode(document: str, tokenizer: SentencePieceBackend) -> tuple[list[int], list[int]]:
     """Token ids of a document, and its labels: -100 for what is given."""
-    ids, labels = [], []
+    ids: list[int] = []
+    labels: list[int] = []
     for text, learnt in parts(document):
         piece = tokenizer.sp_model.encode(text)
         ids += piece
@@ -186,13 +187,15 @@ class Muon:
         for matrix in matrices:
             by_shape.setdefault(matrix.shape, []).append(matrix)
         self._groups = list(by_shape.values())
-        self.momenta = [torch.zeros_like(torch.stack(group)) for group in self._groups]
+        self.momenta = [
+            torch.zeros_like(torch.stack([m.data for m in group])) for group in self._groups
+        ]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Move the matrices along their gradients."""
         for group, momentum in zip(self._groups, self.momenta, strict=True):
-            gradient = torch.stack([matrix.grad for matrix in group])
+            gradient = torch.stack([m.grad for m in group if m.grad is not None])
             momentum.lerp_(gradient, 1 - self._MOMENTUM)
             update = self._orthogonal(gradient.lerp(momentum, self._MOMENTUM))
             scale = math.sqrt(max(1.0, update.shape[1] / update.shape[2]))
@@ -261,13 +264,15 @@ class Pretraining:
 
     def _one_step(self, shards: Sequence[Batch], mine: Sequence[int], processes: int) -> float:
         supervised = sum(batch.supervised for batch in shards)
-        total = None
+        total: torch.Tensor | None = None
         for shard in mine:
             loss = self._loss(shards[shard]) / supervised
             self.model.zero_grad(set_to_none=True)
             loss.backward()
-            flat = torch.cat([p.grad.flatten() for p in self._parameters] + [loss.detach()[None]])
+            gradients = [p.grad.flatten() for p in self._parameters if p.grad is not None]
+            flat = torch.cat([*gradients, loss.detach()[None]])
             total = flat if total is None else total + flat
+        assert total is not None  # every process has a shard
         if processes > 1:
             dist.all_reduce(total)
         for parameter, gradient in zip(
@@ -369,7 +374,7 @@ def pretrain(rank: int, processes: int, meeting: str, plan: Plan, work: Path, fo
         dist.init_process_group("gloo", f"file://{meeting}/store", rank=rank, world_size=processes)
     tokenizer = SentencePieceBackend.from_pretrained(work / "first")
     model = LlamaForCausalLM.from_pretrained(work / "first", dtype=torch.float32)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # wrapped
     Pretraining(model, plan, work).run(tokenizer, rank, processes)
     if rank == 0:
         with replacing(folder) as temporary:

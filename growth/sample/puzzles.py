@@ -293,10 +293,10 @@ def queue(rng: random.Random) -> Draft:
         if needless is None:
             break
         clues.remove(needless)
-    place = rng.randrange(4)
+    asked = rng.randrange(4)
     story_ = f"{'、'.join(sorted(people))}四人排成一队。{'，'.join(said for said, _ in clues)}。"
-    wrong = [p for p in people if p != people[place]]
-    return _puzzle(rng, story_, f"谁排在{_PLACES[place]}？", people[place], wrong)
+    wrong = [p for p in people if p != people[asked]]
+    return _puzzle(rng, story_, f"谁排在{_PLACES[asked]}？", people[asked], wrong)
 
 
 def _rows(

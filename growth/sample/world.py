@@ -102,7 +102,9 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
     kinds = list((KINDS | OUT_OF_DOMAIN_KINDS)[name])
     ability = ability_of(name)
     chosen_by_perplexity = split != "curated" and ability and ability.question_format == 1
-    lines, seen, golds = [], set(), Counter()
+    lines: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    golds: Counter[str] = Counter()
     for index in range(count):
         draft = _draw(rng, kinds, split, seed, seen, golds)
         golds[draft.gold] += 1
@@ -118,7 +120,7 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
 def imitated_drafts(name: str, count: int, seed: int) -> list[Draft]:
     """The part of the synthetic file that imitates an ability: talkative and often wrong."""
     rng = random.Random(f"{seed}/synthetic/{name}")
-    kinds, seen = list(KINDS[name]), set()
+    kinds, seen = list(KINDS[name]), set[str]()
     drafts = (_draw(rng, kinds, "synthetic", seed, seen) for _ in range(count))
     return [_imitation(rng, draft) for draft in drafts]
 
@@ -166,9 +168,9 @@ def _line(draft: Draft, index: int, type_name: str) -> dict[str, Any]:
 
 def _imitation(rng: random.Random, draft: Draft) -> Draft:
     """The question in other clothes, with an answer that is wordy, now and then wrong or cut."""
-    (first, *answers), *more = draft.turns
+    (first, first_answer), *more = draft.turns
     first = rng.choice(SYNTHETIC_OPENERS) + first + rng.choice(SYNTHETIC_CLOSERS)
-    turns = [(first, *answers), *more]
+    turns = [(first, first_answer), *more]
     user, gold = turns[-1]
     wrong = rng.random() < _WRONG
     if gold in LETTERS:

@@ -1,20 +1,63 @@
 """Which checkpoint of a run is reported: the best on valid, from the fifth epoch on."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.files import read_json, write_json
 from growth.runs.checkpoints import first_candidate_epoch
+from growth.runs.layout import RESULTS_SUFFIX, run_folder, selection_name
+from growth.scoring.results import Results
 
-Result = dict[str, Any]
+Choice = dict[str, Any]  # the content of a selected-checkpoint.json
+
+NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs")
 
 
-def select(results: Sequence[Result], where: Path) -> dict[str, Any]:
+def choose_checkpoints(results_path: Path) -> list[Choice]:
+    """Choose a checkpoint of each run, and of each limit of lines, and write the choice.
+
+    A choice is written as `selected-checkpoint.json` to the folder of its run's results. Results
+    that are not of a run's checkpoint are left out, with a line on stderr.
+
+    Args:
+        results_path: folder of results on valid, at any depth.
+
+    Returns:
+        The choices, by the folder of the run.
+
+    Raises:
+        InputError: there is nothing to choose among.
+    """
+    runs: dict[tuple[Path, int | None], list[Results]] = {}
+    for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
+        results = read_json(path)
+        run = results.get("run", {})
+        if all(name in run for name in NEEDED) and run["epochs"] > 0:
+            runs.setdefault((path.parent, run.get("limit")), []).append(results)
+        else:
+            print(f"{path}: not a checkpoint of one of our runs, left out", file=sys.stderr)
+    if not runs:
+        raise InputError(
+            f"--results_path {results_path}: no results of checkpoints below it; "
+            "evaluate/score.py writes them"
+        )
+    choices = []
+    for (folder, limit), of_run in runs.items():
+        choice = select(of_run, folder)
+        write_json(folder / selection_name(limit), choice)
+        choices.append(choice)
+    return choices
+
+
+def select(results: Sequence[Results], where: Path) -> Choice:
     """Choose among the valid results of one run: the best `average`, ties to the earlier.
 
     Args:
-        results: of one run, one a checkpoint; `where` they came from.
+        results: of one run, one a checkpoint.
+        where: they came from.
 
     Raises:
         InputError: no candidate, or candidates scored on different files.
@@ -52,3 +95,8 @@ def select(results: Sequence[Result], where: Path) -> dict[str, Any]:
             for r in found
         ],
     }
+
+
+def description(choice: Choice) -> str:
+    """A choice on one line: `<model_size>/<data_type>/<timestamp>/<checkpoint>`, a tab, why."""
+    return f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}"

@@ -1,4 +1,4 @@
-r"""How a worked solution in math is scored: the published rule, and math-verify beside it.
+r"""How a worked solution in math is scored: the published rule, and math-verify's opinion.
 
     >>> published_verdict(r"所以 $x = -\frac{1}{2}$", "-1/2")
     (True, '-\\frac{1}{2}')
@@ -7,7 +7,7 @@ r"""How a worked solution in math is scored: the published rule, and math-verify
 
 The published math rule compares strings. It is kept with its oddities,
 so that scores compare with the paper's; each is marked "published quirk". `math_verify_verdict`
-compares values and is reported beside it, never instead of it.
+compares values and is reported in addition, never instead.
 """
 
 import functools
@@ -15,7 +15,6 @@ import logging
 import re
 import threading
 from types import ModuleType
-from typing import Any
 
 ANSWER_WORD = "答案"
 # Each line's widest $...$: "." stops at the line end, "*" takes all it can.
@@ -300,13 +299,13 @@ def _math_verify_seconds() -> int | None:
     return MATH_VERIFY_SECONDS if in_main_thread else None
 
 
-def _math_verify_parse(text: str, extraction: list[Any]) -> list[Any]:
+def _math_verify_parse(text: str, extraction: list[object]) -> list[object]:
     """Sympy expressions found in `text`, and the text of each."""
     library = _quiet_math_verify()
     return library.parse(text, extraction, parsing_timeout=_math_verify_seconds())
 
 
-def _math_verify_read(response: str) -> list[Any]:
+def _math_verify_read(response: str) -> list[object]:
     library = _quiet_math_verify()
     extraction = [library.LatexExtractionConfig(), library.ExprExtractionConfig()]
     if ANSWER_WORD in response:

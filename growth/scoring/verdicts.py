@@ -7,9 +7,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from growth.data.abilities import LETTERS, Kind, ability_of
+from growth.data.abilities import LETTERS, Kind, checked_ability
 from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
 from growth.scoring.math_answers import math_verify_verdict, published_verdict
 
@@ -22,7 +21,7 @@ class Verdict:
 
     Attributes:
         score: 1 right, 0 wrong.
-        expected: the score of random guessing, 0 to 1.
+        expected: the score of chance (a random answer), 0 to 1.
         parsed: what was read as the answer; None where there was none.
         gold: what it was compared with.
         math_verify: the second opinion on a math line, None for others.
@@ -30,14 +29,14 @@ class Verdict:
 
     score: int
     expected: float
-    parsed: Any
-    gold: Any
+    parsed: str | bool | int | None
+    gold: str | bool | int | None
     math_verify: int | None = None
 
 
 def judge(record: Record) -> Verdict:
     """Judge one prediction record that `check_prediction` let pass."""
-    kind = ability_of(record["type"]).kind
+    kind = checked_ability(record["type"]).kind
     if kind is Kind.CHOICE:
         return _judge_choice(record)
     response, gold = record["generated_response"], gold_text(record)
@@ -55,8 +54,8 @@ def judge(record: Record) -> Verdict:
         parsed = read_letter(response, record["choice_logits"])
         return Verdict(int(parsed == gold), _letter_chance(record), parsed, gold)
     if kind is Kind.LETTER_OR_TRUTH:
-        truth, answered = read_truth(gold), read_truth(response)
-        return Verdict(int(answered is truth), 0.5, answered, truth)
+        truth, said = read_truth(gold), read_truth(response)
+        return Verdict(int(said is truth), 0.5, said, truth)
     blank = read_blank(response)
     return Verdict(int(blank == gold), 0, blank, gold)
 

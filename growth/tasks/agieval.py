@@ -12,8 +12,8 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
-from growth.data.hub import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
-from growth.tasks.task import Benchmark, Item, Messages, Subject
+from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
+from growth.tasks.benchmark import Benchmark, Item, Messages, Subject
 
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 

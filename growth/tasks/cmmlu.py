@@ -10,8 +10,8 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
-from growth.data.hub import CMMLU_SHOTS, read_table
-from growth.tasks.task import Benchmark, Item, Messages, Subject
+from growth.data.published import CMMLU_SHOTS, read_table
+from growth.tasks.benchmark import Benchmark, Item, Messages, Subject
 
 STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"
 CHINA = "China specific"

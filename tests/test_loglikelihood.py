@@ -8,13 +8,28 @@ from test_batches import CONFIGS, small_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
+from growth.inference import loglikelihood
+from growth.inference.limits import Limits
+from growth.inference.loglikelihood import continuation_example
 from growth.packing import attention, forward
 from growth.packing import prefix_attention as prefixes
 from growth.packing.forward import supports_packing
 from growth.packing.prefix_sharing import shared_prefixes
 
 READ = [3, 1, 4]
+
+
+def next_token_logits(model, prompts, token_ids, max_tokens, packed=True):
+    """In order of the prompts."""
+    limits = Limits(prefill_tokens=max_tokens)
+    found = dict(loglikelihood.next_token_logits(model, prompts, token_ids, limits, packed))
+    return [found[index] for index in range(len(prompts))]
+
+
+def perplexities(model, examples, max_tokens):
+    """In order of the examples."""
+    found = dict(loglikelihood.perplexities(model, examples, Limits(prefill_tokens=max_tokens)))
+    return [found[index] for index in range(len(examples))]
 
 
 def sequences():

@@ -6,22 +6,16 @@ import shutil
 import sys
 
 import pytest
-import torch
 from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
-from tqdm import tqdm
+from test_predictor import Predicting
 
 from growth.core.distributed import DistributedState
-from growth.core.options import DecodingOptions
+from growth.core.errors import InputError
 from growth.data.records import check_prediction, read_records
-from growth.inference.prediction_store import (
-    _note,
-    _recover,
-    missing_files,
-    partial_file,
-    predict_files,
-)
-from growth.inference.predictor import Predictor
-from growth.model.loading import load_model, load_tokenizer
+from growth.inference.prediction_store import ResultFile, check_same_run
+from growth.inference.requests import Response
+from growth.tasks.doit import DoITFile
+from growth.tasks.runner import TaskRun, missing_tasks
 
 FLAGS = (
     *("--eval_data_path", "lines", "--split", "valid", "--model_size", "toy", "--tag", "t"),
@@ -93,9 +87,8 @@ def test_every_prediction_can_be_scored_and_is_small(place, quiet):
 KILLED_TEN_TIMES = """
 import glob, os, random, signal, sys, time
 sys.path.insert(0, "evaluate")
-import torch
 from predict import main
-import growth.inference.prediction_store, growth.inference.backends  # once, before the forks
+import growth.tasks.prediction_run  # once, before the forks
 
 def partial_files():
     return glob.glob(f"{sys.argv[2]}/**/*.partial", recursive=True)
@@ -135,6 +128,7 @@ print(kills, left_something)
 """
 
 
+@pytest.mark.slow
 def test_killed_ten_times_the_files_are_those_of_a_quiet_run(place, quiet, tiny_model, tmp_path):
     output = tmp_path / "killed"
     (place / "killed.py").write_text(KILLED_TEN_TIMES)
@@ -155,34 +149,38 @@ def test_two_processes_write_the_files_of_one(place, quiet, tiny_model, tmp_path
     assert done.stdout.count("files predicted") == 1
 
 
+def math_file(folder, records):
+    task = DoITFile("math", records)
+    return ResultFile(folder / task.file, [task.digest(i) for i in range(len(task))])
+
+
 def test_what_an_interrupted_launch_noted_is_checked_line_by_line(tmp_path):
     records = [line("math", str(i), answer=str(i), idx=i) for i in range(4)]
-    fields = [{"generated_response": f"{i}", "choice_logits": {}} for i in range(4)]
-    one, two = (partial_file(tmp_path, "math", rank) for rank in (0, 1))
-    _note(one, records, {0: fields[0]})
-    _note(two, records, {2: fields[2]})
-    with open(two, "a") as file:
-        file.write('[]\n{"line": 9, "of": "", "prediction": {}}\n{"line": 1, "of": "00')
-    _note(tmp_path / "pred_other.json.0.partial", records, {3: fields[3]})
-    assert _recover(tmp_path, "math", records) == {0: fields[0], 2: fields[2]}
-    assert not two.exists()
-    # Notes go on behind what was whole, and are not believed of a line that has changed since.
-    _note(one, records, {1: fields[1]})
-    assert _recover(tmp_path, "math", records).keys() == {0, 1, 2}
+    said = [Response(text=f"{i}", logits=[float(i)]) for i in range(4)]
+    file = math_file(tmp_path, records)
+    file.note(0, {0: said[0]})
+    file.note(1, {2: said[2]})
+    with open(file.partial(1), "a") as notes:
+        notes.write('[]\n{"line": 9, "of": "", "response": {}}\n{"line": 1, "of": "00')
+    ResultFile(tmp_path / "pred_other.json", file.digests).note(0, {3: said[3]})
+    assert file.recover() == {0: said[0], 2: said[2]}
+    assert not file.partial(1).exists()
+    # Later notes follow what was whole, and none counts for a line that has changed since.
+    file.note(0, {1: said[1]})
+    assert file.recover().keys() == {0, 1, 2}
     changed = [*records[:2], records[2] | {"idx": 5}, records[3]]
-    assert _recover(tmp_path, "math", changed).keys() == {0, 1}
+    assert math_file(tmp_path, changed).recover().keys() == {0, 1}
 
 
 def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
-    chat = load_tokenizer(tiny_model)
-    decoding = DecodingOptions(max_new_tokens=4, batch_size=2)
-    engine = Predictor(load_model(tiny_model, torch.float32, chat), chat, decoding)
+    engine = Predicting(tiny_model, max_new_tokens=4, batch_size=2)
     records = [line("math", "1", answer="1", idx=i) for i in range(6)]
-    first, second, third = engine.plan(records)
-    noted = {"generated_response": "noted", "choice_logits": {}}
-    # the second batch only in half: it is computed whole again
-    _note(partial_file(tmp_path, "math", 0), records, dict.fromkeys((*first, second[0]), noted))
-    predict_files(engine, tmp_path, {"math": records}, DistributedState(), tqdm(disable=True))
+    first, second, third = engine.predictor.plan([engine.request(r) for r in records])
+    noted = Response(text="noted", logits=[0.0] * 4)
+    # The second batch only in half: it is computed whole again.
+    math_file(tmp_path, records).note(0, dict.fromkeys((*first, second[0]), noted))
+    work = TaskRun([DoITFile("math", records)], tmp_path, engine.prompting, DistributedState())
+    work.run(engine.predictor, "test")
     written = read_lines(tmp_path / "pred_math.json")
     assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
     assert len(third) == 2
@@ -192,10 +190,23 @@ def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
 def test_a_kill_behind_a_whole_file_leaves_nothing_for_long(place, quiet, tmp_path):
     output = shutil.copytree(quiet[0], tmp_path / "copy")
     folder = output / FOLDER
-    partial_file(folder, "math_valid", 1).write_text("{}")
-    files = {path.stem: read_records(path) for path in (place / "lines").iterdir()}
-    assert missing_files(folder, json.loads((folder / "run.json").read_text()), files) == {}
+    ResultFile(folder / "pred_math_valid.json", ()).partial(1).write_text("{}")
+    tasks = [DoITFile(path.stem, read_records(path)) for path in (place / "lines").iterdir()]
+    assert missing_tasks(tasks, folder) == []
     assert contents(output) == contents(quiet[0])
+
+
+def test_results_of_another_model_are_refused(tmp_path):
+    run = {"fingerprint": "a", "decoding": {"max_length": 9}}
+    fields = ("fingerprint", "decoding")
+    assert check_same_run(tmp_path, run, fields, "*.json", "remove it") is None
+    (tmp_path / "pred_x.json").write_text("{}")
+    with pytest.raises(InputError, match=r"without a run.json.*remove it"):
+        check_same_run(tmp_path, run, fields, "pred_*.json", "remove it")
+    (tmp_path / "run.json").write_text(json.dumps(run | {"device": "CPU"}))
+    assert check_same_run(tmp_path, run, fields, "*.json", "")["device"] == "CPU"
+    with pytest.raises(InputError, match=r"another model.*different: fingerprint\)"):
+        check_same_run(tmp_path, run | {"fingerprint": "b"}, fields, "*.json", "")
 
 
 @pytest.mark.parametrize("count", ["0", "two"])

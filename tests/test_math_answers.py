@@ -1,4 +1,4 @@
-"""The published math rule, against recorded verdicts and case by case; math-verify beside it."""
+"""The published math rule, against recorded verdicts and case by case; math-verify's opinion."""
 
 import doctest
 import subprocess
@@ -50,7 +50,7 @@ PARSED = {
     "step 2: an empty box is an empty answer": (r"\boxed{}，$5$", ""),
     "step 2 (!): an \\fbox is no answer": (r"\fbox{5}", None),
     "step 2 (!): no answer, though dollars follow": (r"\fbox{5}，$5$", None),
-    "step 2: an \\fbox beside a \\boxed is not looked at": (r"\boxed{1}，\fbox{2}", "1"),
+    "step 2: an \\fbox next to a \\boxed is not read": (r"\boxed{1}，\fbox{2}", "1"),
     "step 2 (!): a space before the brace is no answer": (r"\boxed {5}，$5$", None),
     "step 2 (!): the first brace after the command is its own": (r"\boxed 5，\frac{1}{2}", None),
     "step 2: never closed, on to dollars": (r"$4$，\boxed{\frac{1}{2}", "4"),

@@ -1,23 +1,32 @@
 """Predictions against recorded facts; batching, cutting and stopping early."""
 
+import json
 import math
 
 import pytest
 import torch
 from conftest import ROOT, line, read_lines, run
+from test_loglikelihood import next_token_logits, perplexities
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from growth.core.distributed import DistributedState
 from growth.core.errors import InputError
 from growth.core.options import CONTINUOUS, DecodingOptions
 from growth.inference.backends import continuous_generator
-from growth.inference.generation import Generator, Limits, Prompt
-from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
+from growth.inference.generation import Generator
+from growth.inference.limits import Limits
+from growth.inference.loglikelihood import continuation_example
 from growth.inference.predictor import Predictor
 from growth.inference.progress import STEP_COST, Cost, Progress
+from growth.inference.prompting import ControlFormat
+from growth.inference.requests import Request, Response
 from growth.model.chat_tokenizer import IGNORED_LABEL
-from growth.model.loading import load_model, load_tokenizer
+from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.packing.forward import supports_packing
+from growth.tasks.doit import DoITFile, predicted_record, request_of
+from growth.tasks.runner import TaskRun
+from growth.tasks.task import Prompting
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +45,14 @@ def recorded(golden):
 def test_recorded_generations(tiny_llama, recorded, batch_size):
     model, chat = tiny_llama
     facts = recorded["generate"]
-    prompts = [Prompt(chat.encode_prompt(f["messages"]), 8) for f in facts]
+    prompts = [Request("generate", chat.encode_prompt(f["messages"]), 8) for f in facts]
     read_ids = list(chat.letter_ids.values())
     generator = Generator(model, chat.stop_ids, read_ids, chat.pad_id, supports_packing(model))
     answers = dict(generator.answers(prompts, Limits(rows=batch_size)))
     assert len(answers) == len(facts) == 20
     for index, fact in enumerate(facts):
         assert answers[index].ids == fact["generated_ids"]
-        assert answers[index].first_logits == pytest.approx(
+        assert answers[index].logits == pytest.approx(
             list(fact["choice_logits"].values()), rel=1e-3
         )
 
@@ -92,9 +101,28 @@ def test_a_long_context_is_cut_from_its_left_and_a_long_choice_at_its_end():
     assert alone["input_ids"].tolist() == [9, 90, 91, 92]
 
 
-def predictor(tiny_model, **decoding):
-    chat = load_tokenizer(tiny_model)
-    return Predictor(load_model(tiny_model, torch.float32, chat), chat, DecodingOptions(**decoding))
+class Predicting:
+    """The tiny model, and how it is prompted."""
+
+    def __init__(self, folder, generate=None, **decoding):
+        self.chat = load_tokenizer(folder)
+        options = DecodingOptions(**decoding)
+        self.predictor = Predictor(
+            load_model(folder, torch.float32, self.chat), self.chat, options, generate
+        )
+        self.prompting = Prompting(
+            ControlFormat(self.chat, "answer"),
+            bounded_length(folder, options.max_length),
+            options.max_new_tokens,
+            options.full_responses,
+        )
+
+    def request(self, record):
+        return request_of(record, self.prompting)
+
+    def predict(self, records):
+        responses = self.predictor.run([self.request(record) for record in records])
+        return [predicted_record(*pair) for pair in zip(records, responses, strict=True)]
 
 
 def test_records_are_the_line_and_what_was_predicted(tiny_model):
@@ -102,7 +130,7 @@ def test_records_are_the_line_and_what_was_predicted(tiny_model):
         line("biology", "B", extra=1, generated_response="stale"),
         line("code", "甲", 1, choices=["甲", "乙", "丙"]),
     ]
-    first, second = predictor(tiny_model, max_new_tokens=3).predict(lines)
+    first, second = Predicting(tiny_model, max_new_tokens=3).predict(lines)
     assert {k: first[k] for k in ("messages", "type", "extra")} == {
         k: lines[0][k] for k in ("messages", "type", "extra")
     }
@@ -119,8 +147,8 @@ def test_predictions_do_not_depend_on_the_batch(tiny_model):
     for record in lines:
         record["messages"] = [dict(m) for m in record["messages"]]
     lines[1]["messages"][0]["content"] *= 3
-    one = predictor(tiny_model, max_new_tokens=12, batch_size=1, tokens_per_batch=1).predict(lines)
-    all_ = predictor(tiny_model, max_new_tokens=12).predict(lines)
+    one = Predicting(tiny_model, max_new_tokens=12, batch_size=1, tokens_per_batch=1).predict(lines)
+    all_ = Predicting(tiny_model, max_new_tokens=12).predict(lines)
     for a, b in zip(one, all_, strict=True):
         assert a.get("generated_response") == b.get("generated_response")
         if "generated_ppl" in b:
@@ -133,27 +161,27 @@ def test_prompt_and_answer_fit_the_positions(tiny_model):
     """256 positions: a longer prompt loses its beginning, and the answer ends with them."""
     long = line("math", "1", answer="1")
     long["messages"][0]["content"] = "题目甲乙丙丁" * 200
-    engine = predictor(tiny_model)
-    prompt = engine._prompt(long)
-    assert len(prompt.ids) == 255
-    assert prompt.ids[-1] == engine.chat.assistant_id
-    assert prompt.max_new_tokens == 1
+    engine = Predicting(tiny_model)
+    request = engine.request(long)
+    assert len(request.prompt_ids) == 255
+    assert request.prompt_ids[-1] == engine.chat.assistant_id
+    assert request.max_new_tokens == 1
     assert len(engine.predict([long])) == 1
-    assert engine.is_cut(long)
-    assert not engine.is_cut(line("math", "1", answer="1"))
+    assert request.was_cut
+    assert not engine.request(line("math", "1", answer="1")).was_cut
 
 
 def test_a_choice_that_takes_its_contexts_place_counts_as_a_cut(tiny_model):
-    engine = predictor(tiny_model)
+    engine = Predicting(tiny_model)
     short = line("code", "甲", 1, choices=["甲", "乙", "丙"])
-    assert not engine.is_cut(short)
-    assert engine.is_cut(short | {"choices": ["甲", "乙", "丙" * 300]})
+    assert not engine.request(short).was_cut
+    assert engine.request(short | {"choices": ["甲", "乙", "丙" * 300]}).was_cut
 
 
 def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
     lines = [line("biology", "A"), line("math", "1", answer="1"), line("ethics", "AB")]
-    early = predictor(tiny_model, max_new_tokens=40).predict(lines)
-    full = predictor(tiny_model, max_new_tokens=40, full_responses=True).predict(lines)
+    early = Predicting(tiny_model, max_new_tokens=40).predict(lines)
+    full = Predicting(tiny_model, max_new_tokens=40, full_responses=True).predict(lines)
     assert full[0]["generated_response"].startswith(early[0]["generated_response"])
     assert len(early[0]["generated_response"]) < len(full[0]["generated_response"])
     assert early[1:] == full[1:]
@@ -164,23 +192,22 @@ def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
 
 def test_half_a_character_does_not_settle_an_answer(tiny_model):
     """Three byte pieces make one character; after two of them it is not decided."""
-    engine = predictor(tiny_model)
+    engine = Predicting(tiny_model)
     record = line("biology", "A")
     ids = engine.chat.encode_content("龘")  # no piece of its own: bytes
     assert len(ids) == 3
-    is_settled = engine._stop(record)
+    is_settled = engine.request(record).is_settled
     assert not any(is_settled(ids[:n]) for n in range(len(ids) + 1))
     assert is_settled(engine.chat.encode_content("龘龘"))
 
 
-def test_engines_give_the_same_predictions(tiny_model):
+def test_backends_give_the_same_predictions(tiny_model):
     lines = [line("biology", "A"), line("math", "1", answer="1"), line("ethics", "AB")]
     lines += [line("code", "甲", 1, choices=["甲", "乙", "丙"])]
-    batched = predictor(tiny_model, max_new_tokens=20)
-    generate = continuous_generator(batched.model, batched.chat.stop_ids, batched.chat.pad_id)
-    decoding = DecodingOptions(max_new_tokens=20, backend=CONTINUOUS)
-    continuous = Predictor(batched.model, batched.chat, decoding, generate)
-    assert decoding.identity() != batched.decoding.identity()
+    batched = Predicting(tiny_model, max_new_tokens=20)
+    model, chat = batched.predictor.model, batched.chat
+    generate = continuous_generator(model, chat.stop_ids, chat.pad_id)
+    continuous = Predicting(tiny_model, generate, max_new_tokens=20, backend=CONTINUOUS)
     for a, b in zip(batched.predict(lines), continuous.predict(lines), strict=True):
         assert a.get("generated_response") == b.get("generated_response")
         assert a.get("generated_ppl") == b.get("generated_ppl")
@@ -188,9 +215,44 @@ def test_engines_give_the_same_predictions(tiny_model):
             assert a["choice_logits"] == pytest.approx(b["choice_logits"], rel=1e-4)
 
 
+def test_what_is_computed_at_once_is_no_part_of_a_predictions_identity():
+    default = DecodingOptions().identity()
+    assert DecodingOptions(batch_size=1, tokens_per_batch=1, cache_tokens=9).identity() == default
+    assert DecodingOptions(backend=CONTINUOUS).identity() != default
+    assert DecodingOptions(max_new_tokens=1).identity() != default
+
+
+def test_a_question_is_tokenised_once(tiny_model, tmp_path, monkeypatch):
+    """From the plan to the file of predictions, over both kinds of questions."""
+    records = [line("biology", "A", idx=i) for i in range(3)]
+    choices = [line("code", "甲", 1, choices=["甲", "乙", "丙"])]
+    engine = Predicting(tiny_model, max_new_tokens=2)
+    encoded = []
+    encode = type(engine.chat).encode_content
+    monkeypatch.setattr(
+        type(engine.chat), "encode_content", lambda s, text: encoded.append(text) or encode(s, text)
+    )
+    tasks = [DoITFile("biology", records), DoITFile("code", choices)]
+    work = TaskRun(tasks, tmp_path, engine.prompting, DistributedState())
+    work.run(engine.predictor, "test")
+    assert {path.name for path in tmp_path.iterdir()} == {"pred_biology.json", "pred_code.json"}
+    questions = [r["messages"][0]["content"] for r in records + choices]
+    assert sorted(encoded) == sorted([*questions, "甲", "乙", "丙"])
+
+
+def test_a_response_is_the_same_after_it_was_noted():
+    response = Response([5], "甲", [0.1, -1 / 3, 1e-30], [700.1, math.exp(1)])
+    again = Response.from_json(json.loads(json.dumps(response.as_json())))
+    assert (again.text, again.logits, again.perplexities) == (
+        response.text,
+        response.logits,
+        response.perplexities,
+    )
+
+
 def test_a_model_without_numbers_ends_in_a_message(tiny_model):
-    broken = predictor(tiny_model)
-    broken.model.model.norm.weight.data.fill_(float("nan"))
+    broken = Predicting(tiny_model)
+    broken.predictor.model.model.norm.weight.data.fill_(float("nan"))
     for record in (
         line("math", "1", answer="1"),
         line("code", "甲", 1, choices=["甲", "乙", "丙"]),
@@ -199,6 +261,7 @@ def test_a_model_without_numbers_ends_in_a_message(tiny_model):
             broken.predict([record])
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tiny_model, tiny_data):
     """In its smallest form: the speed depends on the machine, the agreement does not."""
     flags = ("--data_dir", tiny_data / "curated/valid", "--tokenizer", tiny_model)

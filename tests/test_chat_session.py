@@ -11,9 +11,10 @@ from conftest import ROOT, greedy_answers, run
 from test_bad_input import refused
 
 from growth.core.errors import InputError
+from growth.core.options import SamplingOptions
 from growth.export.checkpoint_files import save_tokenizer
-from growth.inference.chat_session import ChatSession, Sampling
-from growth.inference.generation import Prompt
+from growth.inference.chat_session import ChatSession
+from growth.inference.requests import Request
 from growth.model.loading import load_model, load_tokenizer
 
 QUESTION = "题目：下列哪一项正确？\nA. 甲"
@@ -48,47 +49,47 @@ def chat_command(talking, tokens):
 
 def greedy(loaded, messages, tokens):
     model, chat = loaded
-    prompt = Prompt(chat.encode_prompt(messages), tokens)
+    prompt = Request("generate", chat.encode_prompt(messages), tokens)
     (answer,) = greedy_answers(model, [prompt], chat.stop_ids, chat.pad_id)
     return chat.decode(answer.ids)
 
 
 def test_each_turn_is_answered_from_the_whole_conversation(loaded):
-    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=12))
+    dialogue = ChatSession(*loaded, SamplingOptions(max_new_tokens=12))
     pieces = []
-    first = dialogue.say(QUESTION, pieces.append)
+    first = dialogue.reply(QUESTION, pieces.append)
     assert len(pieces) > 1  # told as it comes
     assert "".join(pieces) == first
     turns = [{"role": "user", "content": QUESTION}]
     assert first == greedy(loaded, turns, 12)
     turns += [{"role": "assistant", "content": first}, {"role": "user", "content": "答案"}]
-    assert dialogue.say("答案") == greedy(loaded, turns, 12)
+    assert dialogue.reply("答案") == greedy(loaded, turns, 12)
     assert [m["role"] for m in dialogue.messages] == ["user", "assistant"] * 2
     dialogue.reset()
-    assert dialogue.say("答案") == greedy(loaded, turns[2:], 12)
+    assert dialogue.reply("答案") == greedy(loaded, turns[2:], 12)
 
 
 def test_the_oldest_turns_go_when_there_is_no_room(loaded):
     model, chat = loaded
-    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=3))
+    dialogue = ChatSession(*loaded, SamplingOptions(max_new_tokens=3))
     text = "春风又绿江南岸，明月何时照我还。" * 12
     tokens = len(chat.encode_content(text))
     assert model.config.max_position_embeddings == 256 < 6 * tokens
     for _ in range(6):
-        dialogue.say(text)
+        dialogue.reply(text)
     assert dialogue.forgotten > 0
     kept = dialogue.messages[dialogue.forgotten : -1]
     assert kept[0]["role"] == "user"
     assert dialogue.messages[-1]["content"] == greedy(loaded, kept, 3)
     with pytest.raises(InputError, match="hold message and answer"):
-        dialogue.say(text * 10)
+        dialogue.reply(text * 10)
     assert len(dialogue.messages) == 12  # a message that was refused leaves nothing behind
 
 
 def test_sampling_depends_on_seed_and_flags(loaded):
     def said(seed, **flags):
         torch.manual_seed(seed)
-        return ChatSession(*loaded, Sampling(max_new_tokens=16, **flags)).say(QUESTION)
+        return ChatSession(*loaded, SamplingOptions(max_new_tokens=16, **flags)).reply(QUESTION)
 
     assert said(0, temperature=2.0) == said(0, temperature=2.0) != said(1, temperature=2.0)
     assert said(0, temperature=2.0, top_k=1) == said(1) == said(0)
@@ -96,13 +97,13 @@ def test_sampling_depends_on_seed_and_flags(loaded):
 
 
 def test_an_interrupted_answer_stays_as_far_as_it_was_told(loaded):
-    dialogue = ChatSession(*loaded, Sampling(max_new_tokens=30))
+    dialogue = ChatSession(*loaded, SamplingOptions(max_new_tokens=30))
 
     def interrupt(piece):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dialogue.say(QUESTION, interrupt)
+        dialogue.reply(QUESTION, interrupt)
     assert [m["role"] for m in dialogue.messages] == ["user", "assistant"]
     assert len(dialogue.messages[1]["content"]) >= 1
 

@@ -1,0 +1,264 @@
+"""Results files -> a table: one row for each scored file of each run, one checkpoint a run."""
+
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import pandas as pd
+
+from growth.core.errors import InputError
+from growth.core.files import read_json
+from growth.data.abilities import ability_of
+from growth.data.settings import RECIPES
+from growth.runs.layout import RESULTS_SUFFIX, Run, selection_name
+
+CURATED, SYNTHETIC, OTHER = "curated", "synthetic", "other"
+# Scores over several files, kept as abilities of their own.
+AVERAGE, OOD_AVERAGE = "average", "ood_average"
+# Two names of one setting (README, "Settings"): their runs are repeats of each other.
+SAME_SETTING = {"baseline": "curated-10000", "mix-0": "maximum"}
+IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
+RUN = ["model_size", "data_type", "timestamp"]
+SETTING = ["model_size", "setting"]
+ROW = (
+    *("model_size", "source", "setting", "data_type", "samples", "timestamp", "checkpoint"),
+    *("seed", "limit", "ability", "file", "parts", "n", "score", "expected", "low", "high", "path"),
+)
+SCORES = ("score", "expected", "low", "high")
+Row = dict[str, Any]
+RunKey = tuple[Hashable, ...]  # model_size, data_type, timestamp, limit
+
+
+class Results(NamedTuple):
+    """What a results folder holds.
+
+    Attributes:
+        rows: a row a scored file and run, in the columns of `ROW`; per cent. `parts` counts the
+            files behind a row: 1, or those of an average.
+        notes: what was left out and why, a sentence each.
+    """
+
+    rows: pd.DataFrame
+    notes: list[str]
+
+
+def source_of(data_type: str) -> str:
+    """Which curve a setting belongs to; settings that are on no curve are `OTHER`."""
+    name = SAME_SETTING.get(data_type, data_type)
+    return next((s for s in (CURATED, SYNTHETIC) if name.startswith(f"{s}-")), OTHER)
+
+
+def read_results(results_path: Path, selection_path: Path) -> Results:
+    """Read every results file below a folder; keep one checkpoint a run.
+
+    Args:
+        results_path: folder of `*-results.json` files, at any depth.
+        selection_path: folder of the choices that `select_checkpoint.py` wrote, at any depth.
+
+    Raises:
+        InputError: there are no results, they can't be placed on a curve, a file is malformed, or a
+            run has several checkpoints and none of them was selected.
+    """
+    notes: list[str] = []
+    unplaced: list[Path] = []
+    rows: list[Row] = []
+    for path in _results_files(results_path):
+        results = _read_results_file(path)
+        lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
+        data_type = results["run"].get("data_type")
+        if _is_name(data_type) and data_type not in RECIPES:
+            notes.append(f"{path}: {data_type} is not one of the 19 settings, so it is on no curve")
+        elif lacking:
+            unplaced.append(path)
+            notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
+        else:
+            rows += _rows(results, path)
+    if not rows:
+        remedy = ""
+        if unplaced:
+            remedy = (
+                f". {unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
+                " from a checkpoint of one of our runs, and score again"
+            )
+        raise InputError(
+            f"--results_path {results_path}: nothing to plot there, no score of the ten abilities "
+            "or of the OOD sets. " + "; ".join(notes) + remedy
+        )
+    table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
+    _check_unique(table, results_path)
+    table = _selected(_longest(table, notes), results_path, selection_path, notes)
+    return Results(table.reset_index(drop=True), notes)
+
+
+def _results_files(results_path: Path) -> list[Path]:
+    remedy = (
+        "Score predictions first: `python evaluate/score.py --pred_data_path "
+        f"evaluate/pred-data/test --results_path {results_path}`, or give the folder they are in"
+    )
+    if not results_path.is_dir():
+        raise InputError(
+            f"--results_path {results_path}: nothing to plot, no such folder. {remedy}"
+        )
+    found = results_path.rglob(f"*{RESULTS_SUFFIX}")
+    files = sorted(path for path in found if not path.name.startswith("."))
+    if not files:
+        raise InputError(
+            f"--results_path {results_path}: nothing to plot, no *{RESULTS_SUFFIX} at any depth "
+            f"below it. {remedy}"
+        )
+    return files
+
+
+def _joined(names: Iterable[Hashable]) -> str:
+    return "/".join(map(str, names))
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)
+
+
+def _read_results_file(path: Path) -> dict[str, Any]:
+    """One results file, checked as far as it is used.
+
+    Raises:
+        InputError: it is not what score.py writes.
+    """
+    remedy = "score its predictions again with evaluate/score.py"
+    results = read_json(path)
+    for key in ("run", "files"):
+        if not isinstance(results, dict) or not isinstance(results.get(key), dict):
+            raise InputError(f"{path}: not a results file, it has no object {key!r}; {remedy}")
+    for name, scored in results["files"].items():
+        scored = scored if isinstance(scored, dict) else {}
+        for key in ("type", "n", "score", "expected"):
+            if key not in scored:
+                raise InputError(f"{path}: {name} lacks {key!r}; {remedy}")
+        for key in ("n", *SCORES):
+            if not isinstance(scored.get(key), int | float | None):
+                raise InputError(f"{path}: {name}: {key!r} is {scored[key]!r}, no number; {remedy}")
+    size = results["run"].get("model_size")
+    if _is_name(size) and Path(size).name != size:
+        # It becomes part of a folder's name.
+        raise InputError(f"{path}: model_size {size!r} is not a plain name such as 7b; {remedy}")
+    return results
+
+
+def _rows(results: dict[str, Any], path: Path) -> list[Row]:
+    """A row for each scored file and for each average of one results file."""
+    run: Run = results["run"]
+    shared = {
+        **{name: run[name] for name in IDENTITY},
+        **{name: run.get(name) for name in ("seed", "limit")},
+        "setting": SAME_SETTING.get(run["data_type"], run["data_type"]),
+        "source": source_of(run["data_type"]),
+        "samples": RECIPES[run["data_type"]].samples,
+        "path": path,
+    }
+    rows = []
+    files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}
+    for name, scored in results["files"].items():
+        ability = ability_of(scored["type"])
+        if ability is None or scored["score"] is None or not scored["n"]:
+            continue
+        files[OOD_AVERAGE if ability.out_of_domain else AVERAGE].append(scored)
+        numbers = {key: scored.get(key) for key in ("n", *SCORES)}
+        rows.append(shared | numbers | {"ability": ability.name, "file": name, "parts": 1})
+    for name, averaged in files.items():
+        if results.get(name) is None:
+            continue
+        numbers = {
+            "n": sum(scored["n"] for scored in averaged),
+            "parts": len({ability_of(scored["type"]) for scored in averaged}),
+            "score": results[name],
+            "expected": results.get(f"expected_{name}"),
+            "low": results.get(f"{name}_low"),
+            "high": results.get(f"{name}_high"),
+        }
+        rows.append(shared | numbers | {"ability": name, "file": ""})
+    return rows
+
+
+def _check_unique(rows: pd.DataFrame, results_path: Path) -> None:
+    """A result that counts twice is an error: valid and test together, or a copied folder."""
+    for identity, group in rows.groupby([*IDENTITY, "limit"], dropna=False, sort=False):
+        paths = list(dict.fromkeys(group["path"]))
+        if len(paths) > 1:
+            raise InputError(
+                f"--results_path {results_path}: {paths[0]} and {paths[1]} are both results of "
+                f"{_joined(identity[:4])}; point --results_path at one of valid and test, or "
+                "remove one of the two"
+            )
+
+
+def _selected(
+    rows: pd.DataFrame, results_path: Path, selection_path: Path, notes: list[str]
+) -> pd.DataFrame:
+    """The rows of one checkpoint a run: the selected one where there are several.
+
+    Raises:
+        InputError: a run has several checkpoints, and no selection names one of them.
+    """
+    selections = read_selections(selection_path)
+    kept, undecided = [], []
+    for run, group in rows.groupby(RUN, sort=False):
+        found = list(dict.fromkeys(group["checkpoint"]))
+        # A choice by a smoke run counts for results of the same smoke run only.
+        limit = group["limit"].iloc[0]
+        own = selections.get((*run, None if pd.isna(limit) else int(limit)))
+        chosen = own or selections.get((*run, None))
+        if len(found) == 1:
+            if chosen not in (None, *found):
+                notes.append(
+                    f"{_joined(run)}: drawn with {found[0]}, the only one scored there, though "
+                    f"{chosen} was selected"
+                )
+            kept.append(group)
+        elif chosen in found:
+            kept.append(group[group["checkpoint"] == chosen])
+        else:
+            why = "none was selected" if chosen is None else f"the selected {chosen} is not there"
+            undecided.append(f"{_joined(run)} has {', '.join(found)}, and {why}")
+    if undecided:
+        more = f" (and {len(undecided) - 1} more runs alike)" if len(undecided) > 1 else ""
+        raise InputError(
+            f"--results_path {results_path}: a curve needs one checkpoint a run, but "
+            f"{undecided[0]}{more}. Looked for {selection_name(None)} below {selection_path}; "
+            f"choose with `python evaluate/select_checkpoint.py --results_path {selection_path}`, "
+            "or give --selection_path"
+        )
+    return pd.concat(kept)
+
+
+def read_selections(selection_path: Path) -> dict[RunKey, str]:
+    """The selected checkpoint of each (model_size, data_type, timestamp, limit).
+
+    Raises:
+        InputError: a selection file lacks one of these (no limit is none).
+    """
+    selections: dict[RunKey, str] = {}
+    for path in sorted(selection_path.rglob(f"{Path(selection_name(None)).stem}*.json")):
+        selection = read_json(path)
+        if not isinstance(selection, dict) or not all(_is_name(selection.get(k)) for k in IDENTITY):
+            raise InputError(
+                f"{path}: not a selection, it lacks one of {', '.join(IDENTITY)}; make it anew "
+                "with evaluate/select_checkpoint.py"
+            )
+        run = (*(selection[name] for name in RUN), selection.get("limit"))
+        selections[run] = selection["checkpoint"]
+    return selections
+
+
+def _longest(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Of a setting's results the complete ones; a smoke run next to them does not count."""
+    kept = []
+    for setting, group in rows.groupby(SETTING, sort=False):
+        limits = group["limit"].map(lambda limit: np.inf if pd.isna(limit) else limit)
+        longest = group[limits == limits.max()]
+        if len(longest) < len(group):
+            left = sorted({str(path) for path in set(group["path"]) - set(longest["path"])})
+            notes.append(
+                f"{_joined(setting)}: left out, as longer results are there: {', '.join(left)}"
+            )
+        kept.append(longest)
+    return pd.concat(kept)

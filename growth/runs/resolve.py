@@ -1,0 +1,49 @@
+"""What a value of --model_name_or_path stands for: a run, a checkpoint of one, or any model."""
+
+from pathlib import Path
+
+from growth.core.errors import InputError
+from growth.model.source import DEFAULT_OPTIONS, find_model
+from growth.runs.checkpoints import candidates, epoch_of, trainer_state
+from growth.runs.layout import RUN_RECORD, Run
+from growth.runs.record import read_run
+
+UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
+
+
+def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[tuple[str, Run]]:
+    """The models that a name stands for, with what is known of each.
+
+    Args:
+        name: a checkpoint of ours, a run of ours (its candidates for selection), or any model.
+        model_size: what to call a model that is not one of our runs, with `tag`.
+        tag: likewise.
+
+    Raises:
+        InputError: no such model, an incomplete one, or one without a name.
+    """
+    path = Path(name)
+    run = read_run(path)
+    if run is not None:
+        paths = candidates(path, run["hyperparameters"]["epochs"])
+    else:
+        find_model(name)
+        run = read_run(path.resolve().parent) if path.is_dir() else None
+        paths = [path]
+    if run is None:
+        if model_size is None or tag is None:
+            raise InputError(
+                f"{DEFAULT_OPTIONS.origin} {name}: not a checkpoint of one of our runs (there is "
+                f"no {RUN_RECORD} beside it); say what to call it with --model_size and --tag"
+            )
+        known: Run = {"model_size": model_size, "data_type": UNTUNED, "timestamp": tag}
+        return [(name, known | {"checkpoint": "checkpoint-0", "step": 0, "epoch": 0, "epochs": 0})]
+    known = {field: run[field] for field in ("model_size", "data_type", "timestamp", "seed")}
+    known |= {"epochs": run["hyperparameters"]["epochs"], "samples": run["train"]["samples"]}
+    found = []
+    for checkpoint in paths:
+        find_model(str(checkpoint))
+        step = trainer_state(checkpoint)["global_step"]
+        place = {"checkpoint": checkpoint.resolve().name, "step": step}
+        found.append((str(checkpoint), known | place | {"epoch": epoch_of(checkpoint)}))
+    return found

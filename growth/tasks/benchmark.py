@@ -1,0 +1,219 @@
+"""Multiple-choice benchmarks: questions in subjects, how they are put, and their scores.
+
+A benchmark (CMMLU, AGIEval, one of yours) says what its subjects are and how a question is put;
+everything else is shared. No torch here: data and flags are checked before it takes its seconds.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from growth.core.errors import InputError
+from growth.data.abilities import LETTERS
+from growth.scoring.intervals import mean_score, percentages
+
+CHANCE = 100 / len(LETTERS)
+Messages = list[dict[str, str]]
+Result = dict[str, Any]  # a line of a file of per-sample results
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question: its 0-based place in its file, its text, choices, and the right letter."""
+
+    place: int
+    question: str
+    choices: tuple[str, ...]
+    gold: str
+    passage: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject (CMMLU) or set (AGIEval): what is asked, and the examples shown before."""
+
+    name: str
+    items: list[Item]
+    shots: list[Item]
+
+
+class Benchmark(ABC):
+    """What a benchmark is; settings are its ways to prompt, such as `5-shot`.
+
+    A new one has to say `name`, `title`, `subjects`, `files`, `read` and `text`; the rest has
+    defaults for questions that are put one by one, without shots.
+
+    Attributes:
+        name: of its folder below evaluate/.
+        title: for people.
+        subjects: the names of all its subjects.
+        settings: the names of all its settings.
+        categories: which subjects are averaged together besides.
+        place_field: what a question's place in its file is called.
+        piece_margin: tokens that each piece of a prompt is counted longer than it is.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    subjects: ClassVar[tuple[str, ...]]
+    settings: ClassVar[tuple[str, ...]] = ("0-shot",)
+    categories: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    place_field: ClassVar[str] = "line"
+    piece_margin: ClassVar[int] = 0
+
+    @abstractmethod
+    def files(self, data_dir: Path, name: str) -> list[Path]:
+        """The files that a subject is read from."""
+
+    @abstractmethod
+    def read(self, data_dir: Path, name: str) -> Subject:
+        """Read a subject.
+
+        Raises:
+            InputError: its files do not hold what they should.
+        """
+
+    @abstractmethod
+    def text(self, item: Item) -> str:
+        """A question with its choices; also what the per-sample results say it was."""
+
+    def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
+        """The texts that are in a prompt whatever its length, and the shots'."""
+        return [self.text(item)], []
+
+    def messages(self, subject: Subject, item: Item, setting: str, kept: Sequence[int]) -> Messages:
+        """The conversation that puts `item`, with those shots that are `kept`."""
+        return [{"role": "user", "content": self.text(item)}]
+
+    def dumped(
+        self, name: str, setting: str, item: Item, max_length: int, messages: Messages
+    ) -> dict[str, Any]:
+        """How a rendered prompt is shown."""
+        return {
+            "subject": name,
+            "setting": setting,
+            self.place_field: item.place,
+            "label": item.gold,
+            "messages": messages,
+        }
+
+
+def result_file(setting: str, suffix: str, name: str) -> Path:
+    """Where the results of a subject are, below the folder of a model's results."""
+    return Path(f"{setting}{suffix}", f"{name}.jsonl")
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read the per-sample results of a subject.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    try:
+        # Only line feeds end a line: a question may hold other separators, such as U+2028.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        results = [json.loads(line) for line in lines]
+        if results and all(
+            {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
+        ):
+            return results
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"{path}: not per-sample results of ours; remove it, and run again")
+
+
+@dataclass
+class Exam:
+    """The subjects of a benchmark that `data_dir` holds, and the names of those that it lacks."""
+
+    data_dir: Path
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def questions(self) -> int:
+        """How many questions there are."""
+        return sum(len(subject.items) for subject in self.subjects.values())
+
+
+def read_exam(benchmark: Benchmark, data_dir: Path, limit: int | None = None) -> Exam:
+    """Read every subject that is there, of each the first `limit` questions.
+
+    Raises:
+        InputError: no subject is there, or a file is not what it should be.
+    """
+    exam = Exam(data_dir)
+    for name in benchmark.subjects:
+        if all(path.is_file() for path in benchmark.files(data_dir, name)):
+            subject = benchmark.read(data_dir, name)
+            exam.subjects[name] = Subject(name, subject.items[:limit], subject.shots)
+        else:
+            exam.missing.append(name)
+    if not exam.subjects:
+        expected = benchmark.files(data_dir, benchmark.subjects[0])[0]
+        raise InputError(
+            f"--data_dir {data_dir}: nothing of {benchmark.title} is there (no {expected}, for "
+            f"one); fetch it with: python data/download.py --datasets {benchmark.name}"
+        )
+    return exam
+
+
+def score(benchmark: Benchmark, results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """The scores of one setting, from its per-sample results by subject; per cent, 95 % intervals.
+
+    Means are over the subjects that are there; those that are not are named, and count nowhere.
+    """
+    subjects = {}
+    for name in benchmark.subjects:
+        if name in results:
+            right = sum(answer["prediction"] == answer["gold"] for answer in results[name])
+            n = len(results[name])
+            subjects[name] = {"n": n, **percentages(right, n), "expected": CHANCE}
+    answers = [answer for subject in results.values() for answer in subject]
+    right = sum(answer["prediction"] == answer["gold"] for answer in answers)
+    return {
+        **mean_score("average", list(subjects.values())),
+        "over_examples": {"n": len(answers), **percentages(right, len(answers))},
+        "missing": [name for name in benchmark.subjects if name not in results],
+        "fewer_shots": sum(answer["fewer_shots"] for answer in answers),
+        "cut": sum(answer["cut"] for answer in answers),
+        "categories": {
+            category: {
+                "subjects": len(entries),
+                **mean_score("average", entries),
+            }
+            for category, names in benchmark.categories.items()
+            if (entries := [subjects[name] for name in names if name in subjects])
+        },
+        "subjects": subjects,
+    }
+
+
+def table(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The results of each setting as a table for people: averages, subjects beside them."""
+    names = {name: None for result in settings.values() for name in result["categories"]}
+    rows = [["", *settings]]
+    for name in ("average", *names, "over examples"):
+        rows.append([name, *(_cell(name, result) for result in settings.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cell(name: str, result: Mapping[str, Any]) -> str:
+    if name == "over examples":
+        entry = result["over_examples"]
+        return f"{entry['score']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]  {entry['n']:,}"
+    if name == "average":
+        entry, count = result, len(result["subjects"])
+    elif name in result["categories"]:
+        entry = result["categories"][name]
+        count = entry["subjects"]
+    else:
+        return "-"
+    low, high = entry["average_low"], entry["average_high"]
+    return f"{entry['average']:.2f} [{low:.2f}, {high:.2f}]  {count}"

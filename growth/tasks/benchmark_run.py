@@ -1,0 +1,245 @@
+"""Run a public benchmark on one or many models, or write its exact prompts.
+
+evaluate/<benchmark>/outputs/<tag>/
+    run.json                     which model answered, and how it was prompted
+    <setting>/<subject>.jsonl    per-sample results
+    results.json                 their scores
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from growth.core.distributed import distributed_state
+from growth.core.errors import InputError
+from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
+from growth.core.options import BenchmarkOptions, DecodingOptions, ModelOptions, PromptOptions
+from growth.inference.prediction_store import check_same_run
+from growth.inference.prompting import make_prompt_format
+from growth.model.loading import bounded_length, load_tokenizer
+from growth.model.source import Source, find_model, fingerprint
+from growth.runs.layout import RUN_RECORD, Run, limit_suffix, run_folder
+from growth.runs.record import provenance
+from growth.runs.resolve import UNTUNED, resolve_models
+from growth.tasks.benchmark import Benchmark, Exam, read_results, result_file, score, table
+from growth.tasks.multiple_choice import SubjectTask
+from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
+from growth.tasks.task import Prompting
+
+# What makes the results in a folder those of one model, prompted in one way.
+_SAME = ("benchmark", "fingerprint", "asked")
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """A benchmark to be run.
+
+    Attributes:
+        benchmark: with `exam`, its questions.
+        settings: of the benchmark, those to run.
+        options: on which models, where to.
+        model_options: how the models are loaded; `prompt_options`: how they are prompted.
+    """
+
+    benchmark: Benchmark
+    exam: Exam
+    settings: Sequence[str]
+    options: BenchmarkOptions
+    model_options: ModelOptions
+    prompt_options: PromptOptions
+
+
+@dataclass(frozen=True)
+class TestedModel:
+    """One model, where its results go, the record of how they are made, how it is prompted."""
+
+    source: Source
+    folder: Path
+    run: Run
+    prompting: Prompting
+
+
+def run_benchmark(job: BenchmarkRun) -> None:
+    """Run every model under every setting, or dump the prompts if `job.options` says so.
+
+    Raises:
+        InputError: bad models or folders, found before any model is loaded.
+    """
+    if job.options.dump_prompts is not None:
+        _dump_prompts(job, job.options.dump_prompts)
+        return
+    check_writable(job.options.output_dir or Path("evaluate"), "--output_dir")
+    models = _models(job)
+    for tested in models:
+        _check_same(tested)
+    state = distributed_state()
+    if state.is_main_process and job.exam.missing:
+        print(
+            f"{len(job.exam.missing)} of {len(job.benchmark.subjects)} subjects are not in "
+            f"{job.exam.data_dir} and in no mean: {', '.join(job.exam.missing)}",
+            file=sys.stderr,
+        )
+    for tested in models:
+        _run_model(job, tested)
+
+
+def _dump_prompts(job: BenchmarkRun, output: Path) -> None:
+    """Write every prompt of every setting, with the fields of a recorded fact; no weights are read.
+
+    Raises:
+        InputError: several models; one tokenizer says what fits.
+    """
+    if len(job.options.model_name_or_path) > 1:
+        raise InputError("--dump_prompts: give one model; its tokenizer says what fits")
+    source = find_model(job.options.model_name_or_path[0], job.model_options)
+    check_writable(output.parent, "--dump_prompts")
+    prompting = _prompting(job, source)
+    lines = []
+    for setting in job.settings:
+        for name, subject in job.exam.subjects.items():
+            task = SubjectTask(job.benchmark, subject, setting)
+            for index, item in enumerate(subject.items):
+                rendered = task.render(index, prompting.format, prompting.max_length)
+                lines.append(
+                    job.benchmark.dumped(
+                        name, setting, item, prompting.max_length, rendered.messages
+                    )
+                )
+    write_json_lines(output, lines)
+    print(f"{output}: {len(lines):,} prompts")
+
+
+def _prompting(job: BenchmarkRun, source: Source) -> Prompting:
+    chat = load_tokenizer(source)
+    format_ = make_prompt_format(chat, job.prompt_options, source.name)
+    return Prompting(format_, bounded_length(source, job.prompt_options.max_length))
+
+
+def _models(job: BenchmarkRun) -> list[TestedModel]:
+    """The models, each with a folder of its own."""
+    options = job.options
+    data = {
+        str(path.relative_to(job.exam.data_dir)): sha256(path)
+        for name in job.exam.subjects
+        for path in job.benchmark.files(job.exam.data_dir, name)
+    }
+    found = _named_models(options)
+    outputs = options.output_dir or Path("evaluate", job.benchmark.name, "outputs")
+    alone = options.output_dir is not None and len(found) == 1
+    models = []
+    for place, model, run in found:
+        source = find_model(model, job.model_options)
+        prompting = _prompting(job, source)
+        asked = asdict(job.prompt_options) | {
+            "max_length": prompting.max_length,
+            "precision": options.precision,
+        }
+        record = {
+            "benchmark": job.benchmark.name,
+            "model_name_or_path": model,
+            **run,
+            "fingerprint": fingerprint(source),
+            "asked": asked,
+            "data": data,
+        }
+        folder = outputs if alone else outputs / place
+        models.append(TestedModel(source, folder, record, prompting))
+    return models
+
+
+def _named_models(options: BenchmarkOptions) -> list[tuple[Path, str, Run]]:
+    """For each model the name of its outputs, what to load, what is known of it."""
+    names = options.model_name_or_path
+    tags: Sequence[str | None] = options.tag or [None] * len(names)
+    if len(tags) != len(names):
+        raise InputError(f"--tag: {len(tags)} for {len(names)} models; give one for each")
+    found: list[tuple[Path, str, Run]] = []
+    for name, tag in zip(names, tags, strict=True):
+        named = resolve_models(name, "unknown", tag or Path(name).name)
+        for model, run in named:
+            if tag is None and run["data_type"] != UNTUNED:
+                place = run_folder(run) / run["checkpoint"]
+            else:
+                place = Path(tag or Path(name).name)
+                place = place / run["checkpoint"] if len(named) > 1 else place
+            found.append((place, model, run))
+    places = [place for place, _, _ in found]
+    if len(set(places)) < len(places):
+        raise InputError(
+            "--model_name_or_path: two models would write to one folder; tell them apart with --tag"
+        )
+    return found
+
+
+def _check_same(tested: TestedModel) -> None:
+    """Refuse a folder whose results are another model's, or answers to other questions.
+
+    Raises:
+        InputError: they are.
+    """
+    remedy = "remove the folder, or choose another --tag or --output_dir"
+    earlier = check_same_run(tested.folder, tested.run, _SAME, "*/*.jsonl", remedy)
+    known = (earlier or {}).get("data", {})
+    changed = [
+        name for name, digest in tested.run["data"].items() if known.get(name, digest) != digest
+    ]
+    if changed:
+        raise InputError(
+            f"{tested.folder}: holds answers to other questions than --data_dir has now "
+            f"(changed: {', '.join(changed[:3])}); {remedy}"
+        )
+
+
+def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
+    """Write the per-sample results of one model that are not there, and the scores of all."""
+    state, folder = distributed_state(), tested.folder
+    suffix = limit_suffix(job.options.limit)
+    tasks = [
+        SubjectTask(job.benchmark, subject, setting, suffix)
+        for setting in job.settings
+        for subject in job.exam.subjects.values()
+    ]
+    missing = missing_tasks(tasks, folder)
+    # Before anything is written: a check by one process sees what all of them see.
+    earlier = check_same_run(folder, tested.run, _SAME, "*/*.jsonl", "")
+    state.wait()
+    if missing:
+        decoding = replace(DecodingOptions(), tokens_per_batch=job.options.tokens_per_batch)
+        chat, precision = tested.prompting.format.chat, job.options.precision
+        predictor, compute = load_predictor(tested.source, chat, decoding, precision)
+        if state.is_main_process:
+            print(compute.describe(), file=sys.stderr)
+            record = earlier or tested.run | {"device": compute.describe()} | provenance()
+            record["data"] = record.get("data", {}) | tested.run["data"]
+            write_json(folder / RUN_RECORD, record)
+        work = TaskRun(missing, folder, tested.prompting, state)
+        work.run(predictor, job.benchmark.title)
+    state.wait()
+    if state.is_main_process:
+        _write_scores(job.benchmark, folder, suffix)
+
+
+def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
+    """Score every setting that has results in `folder`; write, print."""
+    settings: dict[str, dict[str, Any]] = {}
+    for setting in benchmark.settings:
+        found = {
+            name: read_results(path)
+            for name in benchmark.subjects
+            if (path := folder / result_file(setting, suffix, name)).is_file()
+        }
+        if found:
+            settings[setting] = score(benchmark, found)
+    path = folder / f"results{suffix}.json"
+    run = {name: value for name, value in read_json(folder / RUN_RECORD).items() if name != "data"}
+    write_json(path, {"run": run, "settings": settings})
+    print(f"{path}: {benchmark.title}, accuracy in % [95 % interval], chance 25.00")
+    print(table(settings))
+    for setting, result in settings.items():
+        if result["fewer_shots"] or result["cut"]:
+            print(
+                f"{setting}: {result['fewer_shots']} questions with fewer shots, so as to fit; "
+                f"{result['cut']} cut from their left"
+            )

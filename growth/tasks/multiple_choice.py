@@ -1,0 +1,122 @@
+"""The subjects of a multiple-choice benchmark as tasks: the answer is the likeliest letter."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from growth.core.errors import InputError
+from growth.core.files import json_line
+from growth.data.abilities import LETTERS
+from growth.inference.loglikelihood import significant
+from growth.inference.prompting import PromptFormat
+from growth.inference.requests import Request, Response
+from growth.tasks.benchmark import Benchmark, Messages, Subject, read_results, result_file
+from growth.tasks.task import Prompting, Result, Task
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A question as it is put to a model.
+
+    Attributes:
+        messages: the conversation.
+        ids: its tokens.
+        fewer_shots: whether shots were left out to make it fit.
+        was_cut: whether it was cut from its left besides.
+    """
+
+    messages: Messages
+    ids: list[int]
+    fewer_shots: bool
+    was_cut: bool
+
+
+class SubjectTask(Task):
+    """The questions of one subject under one setting."""
+
+    def __init__(
+        self, benchmark: Benchmark, subject: Subject, setting: str, suffix: str = ""
+    ) -> None:
+        self.benchmark, self.subject, self.setting = benchmark, subject, setting
+        self.file = result_file(setting, suffix, subject.name)
+        self._shot_costs: list[int] = []
+
+    def __len__(self) -> int:
+        """How many questions there are."""
+        return len(self.subject.items)
+
+    def digest(self, index: int) -> str:
+        """See `Task`; the shots are part of it."""
+        shown = [asdict(item) for item in (self.subject.items[index], *self.subject.shots)]
+        return hashlib.sha256(json_line([self.setting, shown]).encode()).hexdigest()[:16]
+
+    def render(self, index: int, format_: PromptFormat, max_length: int) -> RenderedPrompt:
+        """A question built to fit `max_length` tokens.
+
+        Shots are left out longest first (those of one length together, as published) until the rest
+        fits. A question that alone does not fit is cut from its left.
+        """
+
+        def count(text: str) -> int:
+            return len(format_.chat.encode_content(text)) + self.benchmark.piece_margin
+
+        item = self.subject.items[index]
+        fixed, shots = self.benchmark.pieces(self.subject, item, self.setting)
+        # The same for every question.
+        costs = self._shot_costs = self._shot_costs or [count(shot) for shot in shots]
+        kept = list(range(len(shots)))
+        room = max_length - sum(map(count, fixed)) if shots else 0
+        while kept and sum(costs[i] for i in kept) > room:
+            kept = _without_longest(kept, costs)
+        while True:
+            messages = self.benchmark.messages(self.subject, item, self.setting, kept)
+            ids = format_.encode(messages)
+            if not kept or len(ids) <= max_length:
+                break
+            kept = _without_longest(kept, costs)
+        was_cut = len(ids) > max_length
+        return RenderedPrompt(messages, ids[-max_length:], len(kept) < len(shots), was_cut)
+
+    def request(self, index: int, prompting: Prompting) -> Request:
+        """See `Task`."""
+        rendered = self.render(index, prompting.format, prompting.max_length)
+        return Request(
+            "letters",
+            rendered.ids,
+            read_ids=prompting.format.letter_ids,
+            max_length=prompting.max_length,
+            was_cut=rendered.was_cut,
+            fewer_shots=rendered.fewer_shots,
+        )
+
+    def result(self, index: int, request: Request, response: Response) -> Result:
+        """One per-sample result; a tie goes to the earlier letter, as argmax has it."""
+        item, logits = self.subject.items[index], response.logits
+        best = max(logits)
+        # softmax over the four letters, of the likeliest
+        confidence = 1 / math.fsum(math.exp(value - best) for value in logits)
+        return {
+            self.benchmark.place_field: item.place,
+            "question": self.benchmark.text(item),
+            "choice_logits": dict(zip(LETTERS, map(significant, logits), strict=True)),
+            "prediction": LETTERS[logits.index(best)],
+            "gold": item.gold,
+            "confidence": significant(confidence),
+            "fewer_shots": request.fewer_shots,
+            "cut": request.was_cut,
+        }
+
+    def check_results(self, path: Path) -> None:
+        """See `Task`."""
+        if len(read_results(path)) != len(self):
+            raise InputError(
+                f"{path}: holds {len(read_results(path))} answers, {len(self)} questions were "
+                "asked; remove it, and run again"
+            )
+
+
+def _without_longest(kept: list[int], costs: Sequence[int]) -> list[int]:
+    longest = max(costs[i] for i in kept)
+    return [i for i in kept if costs[i] != longest]

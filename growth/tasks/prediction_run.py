@@ -1,0 +1,104 @@
+"""Predict DoIT's lines with one or many models (paper section 4.2).
+
+    <pred_data_path>/<split>/<model_size>/<data_type>/<timestamp>/<checkpoint>/pred_<file>.json
+
+run.json in each folder says which model made the predictions and how; those of two models never
+mix.
+"""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from growth.core.distributed import distributed_state
+from growth.core.files import check_writable, write_json
+from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, PromptOptions
+from growth.data.records import Record
+from growth.inference.backends import check_backend
+from growth.inference.prediction_store import check_same_run
+from growth.inference.prompting import make_prompt_format
+from growth.model.loading import bounded_length, load_tokenizer
+from growth.model.source import find_model, fingerprint
+from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
+from growth.runs.record import provenance
+from growth.runs.resolve import resolve_models
+from growth.tasks.doit import DoITFile
+from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
+from growth.tasks.task import Prompting
+
+# What makes the predictions in a folder those of one model, predicted in one way.
+_SAME = ("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "decoding", "limit")
+
+
+def predict(
+    files: Mapping[str, Sequence[Record]],
+    options: PredictionOptions,
+    model_options: ModelOptions,
+    decoding: DecodingOptions,
+) -> None:
+    """Predict what is missing of `files` (by stem), with every model that `options` name.
+
+    Raises:
+        InputError: no such model, a folder that can't be written to or that holds other
+            predictions, or no memory for a single line.
+    """
+    check_writable(options.pred_data_path, "--pred_data_path")
+    check_backend(decoding.backend)
+    named = [
+        resolve_models(name, options.model_size, options.tag) for name in options.model_name_or_path
+    ]
+    tasks = [DoITFile(stem, records) for stem, records in files.items()]
+    for name, run in itertools.chain(*named):
+        _predict_model(name, run, tasks, options, model_options, decoding)
+
+
+def prediction_folder(pred_data_path: Path, run: Run) -> Path:
+    """Where the predictions of the checkpoint, split and limit that `run` tells of belong."""
+    folder = pred_data_path / run["split"] / run_folder(run)
+    return folder / (run["checkpoint"] + limit_suffix(run["limit"]))
+
+
+def _predict_model(
+    name: str,
+    run: Run,
+    tasks: Sequence[DoITFile],
+    options: PredictionOptions,
+    model_options: ModelOptions,
+    decoding: DecodingOptions,
+) -> None:
+    source, state = find_model(name, model_options), distributed_state()
+    run = run | {
+        "limit": options.limit,
+        "split": options.split or options.eval_data_path.resolve().name,
+        "model_name_or_path": name,
+        "fingerprint": fingerprint(source),
+        "decoding": decoding.identity() | {"precision": options.precision},
+    }
+    folder = prediction_folder(options.pred_data_path, run)
+    remedy = "remove the folder or choose another --pred_data_path"
+    earlier = check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    missing = missing_tasks(tasks, folder)
+    if not missing:
+        if state.is_main_process:
+            print(f"{folder}: all {len(tasks)} files are there")
+        return
+    chat = load_tokenizer(source)
+    prompting = Prompting(
+        make_prompt_format(chat, PromptOptions(), source.name),
+        bounded_length(source, decoding.max_length),
+        decoding.max_new_tokens,
+        decoding.full_responses,
+    )
+    predictor, compute = load_predictor(source, chat, decoding, options.precision)
+    work = TaskRun(missing, folder, prompting, state)
+    cuts = dict(zip((task.stem for task in missing), work.cut_prompts(), strict=True))
+    if state.is_main_process:
+        print(compute.describe(), file=sys.stderr)
+        record = earlier or run | {"device": compute.describe()} | provenance()
+        record["cut_prompts"] = dict(sorted((record.get("cut_prompts", {}) | cuts).items()))
+        write_json(folder / RUN_RECORD, record)
+    work.run(predictor, run["checkpoint"])
+    if state.is_main_process:
+        lines, cut = sum(map(len, missing)), sum(cuts.values())
+        print(f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut")
