@@ -140,6 +140,25 @@ def greedy_answers(model, prompts, stop_ids=frozenset(), pad_id=0):
     return [answers[index] for index in range(len(prompts))]
 
 
+def prompting_of(model, chat, decoding):
+    """How the lines of DoIT become requests, as evaluate/predict.py sets it up."""
+    from growth.inference.prompting import ControlFormat
+    from growth.model.loading import max_positions
+    from growth.tasks.task import Prompting
+
+    max_length = min(decoding.max_length, max_positions(model) or decoding.max_length)
+    format_ = ControlFormat(chat, "answer")
+    return Prompting(format_, max_length, decoding.max_new_tokens, decoding.full_responses)
+
+
+def predict_lines(predictor, prompting, records):
+    """Each line with what the model says, in order."""
+    from growth.tasks.doit import predicted_record, request_of
+
+    responses = predictor.run([request_of(record, prompting) for record in records])
+    return [predicted_record(*pair) for pair in zip(records, responses, strict=True)]
+
+
 TEXTS = [
     "题目：下列哪一项正确？\nA. 甲\nB. 乙\nC. 丙\nD. 丁",
     "答案是：A",

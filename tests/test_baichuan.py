@@ -106,10 +106,10 @@ def test_logits_are_those_of_the_equations(baichuan):
     prompts = [Request("generate", IDS, 4), Request("generate", IDS[:3], 4)]
     answers = greedy_answers(model, prompts)
     for index, prompt in enumerate(prompts):
-        ids = list(prompt.ids)
+        ids = list(prompt.prompt_ids)
         for _ in range(4):
             ids.append(reference(folder, ids)[-1].argmax().item())
-        assert answers[index].ids == ids[len(prompt.ids) :]
+        assert answers[index].ids == ids[len(prompt.prompt_ids) :]
 
 
 def test_tokens_are_sentencepiece_s(baichuan):

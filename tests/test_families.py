@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import greedy_answers, line
+from conftest import greedy_answers, line, predict_lines, prompting_of
 from families import FAMILIES, random_strings
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -100,7 +100,9 @@ def test_predicts(loaded):
         line("math", "3", answer="3"),
         line("code", "x", 1, choices=["答案是：A", "return x", "甲"]),
     ]
-    predicted = Predictor(model, chat, DecodingOptions(max_new_tokens=6)).predict(lines)
+    options = DecodingOptions(max_new_tokens=6)
+    predictor, prompting = Predictor(model, chat, options), prompting_of(model, chat, options)
+    predicted = predict_lines(predictor, prompting, lines)
     prompt = chat.encode_prompt(lines[0]["messages"][:-1])
     with torch.no_grad():
         logits = model(torch.tensor([prompt + chat.letter_prefix])).logits[0, -1]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import ROOT, line, read_lines, run
+from conftest import ROOT, line, predict_lines, prompting_of, read_lines, run
 from test_loglikelihood import next_token_logits, perplexities
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -19,14 +19,12 @@ from growth.inference.limits import Limits
 from growth.inference.loglikelihood import continuation_example
 from growth.inference.predictor import Predictor
 from growth.inference.progress import STEP_COST, Cost, Progress
-from growth.inference.prompting import ControlFormat
 from growth.inference.requests import Request, Response
 from growth.model.chat_tokenizer import IGNORED_LABEL
-from growth.model.loading import bounded_length, load_model, load_tokenizer
+from growth.model.loading import load_model, load_tokenizer
 from growth.packing.forward import supports_packing
-from growth.tasks.doit import DoITFile, predicted_record, request_of
+from growth.tasks.doit import DoITFile, request_of
 from growth.tasks.runner import TaskRun
-from growth.tasks.task import Prompting
 
 
 @pytest.fixture(scope="module")
@@ -105,24 +103,16 @@ class Predicting:
     """The tiny model, and how it is prompted."""
 
     def __init__(self, folder, generate=None, **decoding):
-        self.chat = load_tokenizer(folder)
-        options = DecodingOptions(**decoding)
-        self.predictor = Predictor(
-            load_model(folder, torch.float32, self.chat), self.chat, options, generate
-        )
-        self.prompting = Prompting(
-            ControlFormat(self.chat, "answer"),
-            bounded_length(folder, options.max_length),
-            options.max_new_tokens,
-            options.full_responses,
-        )
+        self.chat, options = load_tokenizer(folder), DecodingOptions(**decoding)
+        model = load_model(folder, torch.float32, self.chat)
+        self.predictor = Predictor(model, self.chat, options, generate)
+        self.prompting = prompting_of(model, self.chat, options)
 
     def request(self, record):
         return request_of(record, self.prompting)
 
     def predict(self, records):
-        responses = self.predictor.run([self.request(record) for record in records])
-        return [predicted_record(*pair) for pair in zip(records, responses, strict=True)]
+        return predict_lines(self.predictor, self.prompting, records)
 
 
 def test_records_are_the_line_and_what_was_predicted(tiny_model):
