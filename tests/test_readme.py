@@ -251,7 +251,8 @@ BEHIND = {
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # A script of ours and what stands behind it, up to the end of the command.
-COMMAND = re.compile(r"(?<![\w/])((?:data|train|evaluate|scripts|benchmarks)/[\w/]+\.(?:py|sh|sbatch))(.*)")
+FOLDERS = "data|train|evaluate|scripts|benchmarks"
+COMMAND = re.compile(rf"(?<![\w/])((?:{FOLDERS})/[\w/]+\.(?:py|sh|sbatch))(.*)")
 # Flags of pip, torchrun and others, which pages name by themselves.
 OTHERS = {"--index-url", "--nnodes", "--node_rank", "--rdzv_backend", "--rdzv_endpoint"}
 
