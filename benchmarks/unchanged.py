@@ -5,7 +5,7 @@
     python benchmarks/unchanged.py --compare before.json after.json
 
 It goes through the scripts' documented flags only, so that it runs unchanged on either side of a
-change: the 19 settings for seeds 0 to 2 on every data set named by --data_dir, the tokens and
+change: the 19 settings for seeds 0 to 2 on a real-sized data set and the sample, the tokens and
 labels of every curated/1000 line, all CMMLU and AGIEval prompts, the weights of a short run,
 predictions, verdicts, results, and the plots' CSV files of `scripts/demo.sh --quick`. Both sides
 have to be made on one machine: another CPU rounds other sums.

@@ -2,7 +2,7 @@
 
     python evaluate/plot.py --plot_type all
 
-Plot types: `overall` (curated data, a curve a model size), `curated_vs_synthetic-<size>` (such as
+Plot types: `overall` (curated data, one curve per model size), `curated_vs_synthetic-<size>` (such as
 -7b), `ood` (the out-of-domain sets), and `all`: each of these that has data, and
 <plots_path>/all/overview.png, the ten abilities on one page.
 

@@ -28,8 +28,13 @@ activate_environment() {
 # .venv is made from requirements.txt, once, and activated.
 use_environment() {
     [[ -z "${VIRTUAL_ENV:-}" ]] || return 0
+    # One that the three install lines of the README have made has no copy of the requirements.
+    if [[ ! -f .venv/requirements.txt ]] &&
+        .venv/bin/python -P -c 'import growth, pytest, torch' 2>/dev/null; then
+        cp requirements.txt .venv/requirements.txt
+    fi
     if ! cmp -s requirements.txt .venv/requirements.txt; then
-        echo "installing requirements.txt into .venv (some minutes, about 2 GB, the first time)"
+        echo "installing requirements.txt into .venv (some minutes and up to 6 GB, the first time)"
         "${PYTHON:-python3}" -m venv .venv
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
         cp requirements.txt .venv/requirements.txt

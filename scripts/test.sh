@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run all checks: lint, format, the order of the library's wings, types, shell scripts, tests.
+# Run all checks: lint, format, the order of the library's packages, types, shell scripts, tests.
 #
 #   bash scripts/test.sh [--slow] [pytest arguments]
 #

@@ -5,7 +5,7 @@
 
 The answer is the likeliest of A, B, C, D as the next token. Beside the results stand run.json and
 per-sample results for each subject, <shots>-shot/<subject>.jsonl: question, logits of the letters,
-prediction, gold, confidence. Sheets that are there already are kept, so the same command goes on
+prediction, gold, confidence. Results that are there already are kept: the same command resumes
 after an interruption. The data is what `python data/download.py --datasets cmmlu` fetches.
 """
 
