@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from growth.core.device import Compute
 from growth.core.errors import InputError
 from growth.export import checkpoint_files
+from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
 from growth.packing.forward import supports_packing
@@ -201,6 +202,68 @@ def test_the_samples_of_a_step_are_dealt_out_by_length():
     shares = [next(iter(StepSampler(lengths, 8, 0, rank, 2))) for rank in (0, 1)]
     work = [sum(lengths[sample] for sample in share) for share in shares]
     assert max(work) < 1.2 * min(work)
+
+
+# Samples that truncation leaves without an answer
+
+CUT_LABELS = ROOT / "tests/cases/cut_labels"
+
+
+def test_answers_that_are_cut_are_counted(study, tiny_model):
+    shutil.copytree(CUT_LABELS, study / "cut_labels", dirs_exist_ok=True)
+    again = command(tiny_model, "cut", "--epochs", "1", "--total_batch_size", "8")
+    again[again.index("train_lines")] = "cut_labels"
+    done = run(*again, cwd=study)
+    # The tiny model's 256 positions bound a line.
+    said = "of 8 lines, 0 lose the end of their answer and 7 all of it beyond 256 tokens"
+    assert f"cut_labels/x.json: {said}" in done.stderr
+    record = json.loads((study / "runs/cut/run.json").read_text())
+    assert (record["train"]["answers_cut"], record["train"]["answers_lost"]) == (0, 7)
+    assert (record["valid"]["answers_cut"], record["valid"]["answers_lost"]) == (0, 0)
+    steps = [m for m in read_lines(study / "runs/cut/metrics.jsonl") if "loss" in m]
+    assert sum(m["answers_lost"] for m in steps) == 7
+    assert all(m["supervised_tokens"] for m in steps)
+
+
+def test_part_of_an_answer_that_is_cut_is_counted(study, tiny_model):
+    shorter = finetune(study, tiny_model, "part", "--max_length", "20", "--epochs", "1")
+    chat = load_tokenizer(str(tiny_model))
+    records = read_lines(study / "train_lines/biology.json")
+    cut = lost = 0
+    for record in records:
+        _, labels = chat.encode_conversation(record["messages"])
+        supervised = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
+        cut += supervised[0] < 20 <= supervised[-1]
+        lost += supervised[0] >= 20
+    assert cut
+    record = json.loads((shorter / "run.json").read_text())["train"]
+    assert (record["answers_cut"], record["answers_lost"]) == (cut, lost)
+    steps = [m for m in read_lines(shorter / "metrics.jsonl") if "loss" in m]
+    assert sum(m["answers_cut"] for m in steps) == cut
+
+
+def test_a_step_without_a_supervised_token_is_refused(study, tiny_model):
+    shutil.copytree(CUT_LABELS, study / "cut_labels", dirs_exist_ok=True)
+    again = command(tiny_model, "never", "--total_batch_size", "2")
+    again[again.index("train_lines")] = "cut_labels"
+    done = run(*again, cwd=study, check=False)
+    assert done.returncode == 2
+    assert "7 of 8 lines of --train_dir lose all of their answer" in done.stderr
+    assert "of epoch 1 would hold no others" in done.stderr
+    assert not (study / "runs/never").exists()
+
+
+def test_the_first_step_of_given_samples_only():
+    sampler = StepSampler([1] * 5, 2, 0, 0, 1)
+    last = list(sampler)[-1]
+    assert sampler.first_step_within(set(last), 1) == (1, 3)
+    assert sampler.first_step_within(set(), 4) is None
+    assert sampler.first_step_within(set(range(5)), 1) == (1, 1)
+    sampler.epoch = 3
+    later = list(sampler)[-1]
+    assert later not in [list(last)]  # another sample is left over
+    assert sampler.first_step_within(set(later), 3) is None
+    assert sampler.first_step_within(set(later), 4) == (4, 3)
 
 
 # LoRA

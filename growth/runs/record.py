@@ -14,7 +14,7 @@ from growth.core.errors import InputError
 from growth.core.files import read_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.data.records import Record
-from growth.packing.batches import Example, supervised_tokens
+from growth.packing.batches import Example, cut_answers, supervised_tokens
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
@@ -124,6 +124,7 @@ def data_record(
         raise InputError(
             f"{folder}: within --max_length no answer has a token left to learn; raise --max_length"
         )
+    cut, lost = cut_answers(examples)
     return {
         "dir": str(folder),
         "files": {
@@ -133,6 +134,9 @@ def data_record(
         "samples": len(examples),
         "tokens": sum(len(example["input_ids"]) for example in examples),
         "supervised_tokens": supervised,
+        # lines that truncation left with part of their answer, and with none of it
+        "answers_cut": cut,
+        "answers_lost": lost,
     }
 
 

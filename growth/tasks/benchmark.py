@@ -61,9 +61,10 @@ def right_letters(label: object) -> str:
     Raises:
         ValueError: there is no letter in it, or something else.
     """
-    parts = label if isinstance(label, list) else [label]
-    if all(isinstance(part, str) for part in parts):
-        text = unicodedata.normalize("NFKC", "".join(parts))
+    parts: list[object] = label if isinstance(label, list) else [label]
+    spelt = [part for part in parts if isinstance(part, str)]
+    if len(spelt) == len(parts):
+        text = unicodedata.normalize("NFKC", "".join(spelt))
         letters = _LABEL_MARKS.sub("", text).upper()
         if letters and set(letters) <= set(_OPTION_LETTERS):
             return letters

@@ -26,13 +26,19 @@ from growth.core.options import (
     LoraOptions,
     ModelOptions,
 )
-from growth.data.records import read_training_files
+from growth.data.records import Record, read_training_files
 from growth.data.settings import default_epochs
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.lora import AdaptedModel, add_lora
 from growth.model.source import Source, find_model
-from growth.packing.batches import Example, tokenised, tokenised_files
+from growth.packing.batches import (
+    Example,
+    cut_answers,
+    supervised_tokens,
+    tokenised,
+    tokenised_files,
+)
 from growth.runs.checkpoints import check_resumable, checkpoint_step, checkpoints
 from growth.runs.record import (
     Run,
@@ -45,6 +51,7 @@ from growth.runs.record import (
     write_run,
 )
 from growth.training.memory import plan_memory
+from growth.training.sampler import StepSampler
 from growth.training.trainer import InstructionTrainer
 
 logger = logging.getLogger(__name__)
@@ -104,7 +111,7 @@ def dump_examples(
         example = tokenised(record["messages"], chat, max_length)
         lines.append(
             {"messages": record["messages"]}
-            | {name: tensor.tolist() for name, tensor in example.items()}
+            | {name: example[name].tolist() for name in ("input_ids", "labels")}
         )
     write_json_lines(output, lines)
     return len(lines)
@@ -126,6 +133,7 @@ def train(job: TrainingRun) -> None:
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
+    _report_cut(job, files, examples, max_length)
     compute = _choose_compute(job)
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
@@ -142,6 +150,7 @@ def train(job: TrainingRun) -> None:
         data_type=job.data_type,
         device=compute.describe(),
     )
+    _check_steps(examples["train"], hyperparameters)
     last, finished = _open_run(job, earlier, run, compute)
     if finished:
         return
@@ -167,6 +176,48 @@ def _log_to_stderr() -> None:
     level = logging.INFO if distributed_state().is_main_process else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
+
+
+def _report_cut(
+    job: TrainingRun,
+    files: Mapping[str, Mapping[str, Sequence[Record]]],
+    examples: Mapping[str, Sequence[Example]],
+    max_length: int,
+) -> None:
+    """Say how many lines of each file lose part or all of their answer."""
+    for part, of_part in files.items():
+        start = 0
+        for name, records in of_part.items():
+            cut, lost = cut_answers(examples[part][start : start + len(records)])
+            start += len(records)
+            if cut or lost:
+                logger.warning(
+                    "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
+                    "tokens (--max_length, or the model's own bound)",
+                    *(getattr(job, f"{part}_dir") / name, f"{len(records):,}"),
+                    *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
+                )
+
+
+def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:
+    """Refuse a run with an optimizer step that has nothing to learn from.
+
+    Raises:
+        InputError: truncation left none of a step's samples any of their answer.
+    """
+    lost = {place for place, each in enumerate(examples) if not supervised_tokens([each])}
+    if not lost:
+        return
+    h = hyperparameters
+    sampler = StepSampler([1] * len(examples), h.total_batch_size, h.seed, 0, 1)
+    found = sampler.first_step_within(lost, h.epochs)
+    if found is not None:
+        raise InputError(
+            f"--max_length {h.max_length}: {len(lost):,} of {len(examples):,} lines of --train_dir "
+            f"lose all of their answer, and step {found[1]} of epoch {found[0]} would hold no "
+            "others, so nothing to learn from; raise --max_length, remove these lines, or raise "
+            "--total_batch_size"
+        )
 
 
 def _choose_compute(job: TrainingRun) -> Compute:

@@ -18,7 +18,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
-from growth.packing.batches import Example, computed_tokens, micro_batches, supervised_tokens
+from growth.packing.batches import (
+    Example,
+    computed_tokens,
+    cut_answers,
+    micro_batches,
+    supervised_tokens,
+)
 from growth.packing.forward import supervised_logits
 
 # What a process without a micro-batch computes in a round; it counts 0 times.
@@ -49,12 +55,15 @@ def summed_loss(
 @dataclass(frozen=True)
 class StepMeasures:
     """Sums over the processes of a step: tokens that are `supervised`, `tokens` in all, tokens
-    `computed` (padding included), and the `seconds` that it took.
+    `computed` (padding included), samples that truncation left with part of their answer
+    (`answers_cut`) or none of it (`answers_lost`), and the `seconds` that it took.
     """
 
     supervised: int = 0
     tokens: int = 0
     computed: int = 1
+    answers_cut: int = 0
+    answers_lost: int = 0
     seconds: float = 1.0
 
 
@@ -127,6 +136,7 @@ class StepLoss:
             supervised_tokens(examples),
             sum(len(example["input_ids"]) for example in examples),
             sum(computed_tokens(group, self.packed) for group in groups),
+            *cut_answers(examples),
         ]
         by_process = self.engine.gather(torch.tensor([counts], device=self.engine.device))
         sums = by_process.sum(0).tolist()

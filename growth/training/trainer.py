@@ -199,6 +199,8 @@ class InstructionTrainer(Trainer):
                 "perplexity": perplexity(logs["loss"]),
                 "supervised_tokens": step.supervised,
                 "tokens": step.tokens,
+                "answers_cut": step.answers_cut,
+                "answers_lost": step.answers_lost,
                 "tokens_per_second": round(step.tokens / step.seconds, 1),
                 # The rest is padding: none where samples are packed.
                 "useful_tokens": round(step.tokens / step.computed, 4),
