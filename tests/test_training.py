@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, copy_scripts, read_lines, run, write_lines
+from conftest import ROOT, TEXTS, copy_scripts, read_lines, run, write_lines
 from safetensors.torch import load_file
 from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -22,9 +22,17 @@ from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
 from growth.packing.forward import supports_packing
-from growth.runs.checkpoints import check_resumable, checkpoints
+from growth.runs.checkpoints import (
+    DEEPSPEED,
+    FSDP,
+    ResumeNeeds,
+    checkpoints,
+    resumable_checkpoint,
+    resume_problems,
+)
 from growth.training import memory
 from growth.training.sampler import StepSampler
+from growth.training.trainer import InstructionTrainer
 
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
 HYPERPARAMETERS = (
@@ -362,11 +370,144 @@ def test_bad_flags_are_reported(study, tiny_model, flags, message):
     assert not (study / "runs/never").exists()
 
 
-def test_a_checkpoint_without_the_optimizer_cannot_be_resumed(adapted):
-    first, last = checkpoints(adapted)
-    check_resumable(last)
-    with pytest.raises(InputError, match="no optimizer state"):
-        check_resumable(first)
+# Resuming
+
+
+@pytest.fixture(scope="module")
+def interrupted(study, tiny_model):
+    """A run that ended in its second epoch: its only checkpoint is the first epoch's."""
+    whole = InstructionTrainer.training_step
+
+    def until_the_sixth(self, *arguments, **named):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return whole(self, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InstructionTrainer, "training_step", until_the_sixth)
+        done = run(*command(tiny_model, "interrupted"), cwd=study, check=False)
+    assert done.returncode == 130
+    return study / "runs/interrupted"
+
+
+STATE = ("model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt")
+
+
+def resume_of(study, tiny_model, interrupted, spoil):
+    """Resume a copy of the interrupted run after `spoil` has had its checkpoint."""
+    shutil.rmtree(study / "runs/copy", ignore_errors=True)
+    shutil.copytree(interrupted, study / "runs/copy")
+    spoil(study / "runs/copy/checkpoint-4")
+    return run(*command(tiny_model, "copy", "--resume"), cwd=study, check=False)
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_a_run_is_not_resumed_without_a_file_that_exactness_needs(
+    study, tiny_model, interrupted, name
+):
+    def damage(checkpoint):
+        data = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(data[:-20])
+
+    for spoil, says in ((lambda c: (c / name).unlink(), "missing"), (damage, "damaged")):
+        before = (interrupted / "metrics.jsonl").read_bytes()
+        done = resume_of(study, tiny_model, interrupted, spoil)
+        assert done.returncode == 2
+        assert f"checkpoint-4: {name} is {says}" in done.stderr
+        assert (study / "runs/copy/metrics.jsonl").read_bytes() == before
+
+
+def test_one_wrong_bit_of_the_optimizer_is_seen(study, tiny_model, interrupted):
+    def flip(checkpoint):
+        data = bytearray((checkpoint / "optimizer.pt").read_bytes())
+        data[len(data) // 2] ^= 1
+        (checkpoint / "optimizer.pt").write_bytes(data)
+
+    done = resume_of(study, tiny_model, interrupted, flip)
+    assert done.returncode == 2
+    assert "checkpoint-4: optimizer.pt is damaged" in done.stderr
+
+
+def test_a_damaged_trainer_state_is_named(adapted, tmp_path):
+    copy = shutil.copytree(adapted, tmp_path / "copy")
+    (copy / "checkpoint-8/trainer_state.json").write_text("{")
+    with pytest.raises(
+        InputError, match=r"checkpoint-8: trainer_state.json is missing or dam"
+    ) as e:
+        resumable_checkpoint(copy, ResumeNeeds(adapter=True))
+    assert "checkpoint-4: optimizer.pt is missing" in str(e.value)
+
+
+def test_the_random_numbers_of_every_process_are_needed(interrupted, adapted):
+    checkpoint = interrupted / "checkpoint-4"
+    assert resume_problems(checkpoint, ResumeNeeds()) == []
+    (first, second, other) = resume_problems(checkpoint, ResumeNeeds(world_size=2))
+    assert first == "rng_state_0.pth is missing"
+    assert second == "rng_state_1.pth is missing"
+    assert other.startswith("rng_state.pth is of another number of processes than the 2")
+
+
+def test_each_engine_has_files_of_its_own(interrupted, adapted):
+    checkpoint = interrupted / "checkpoint-4"
+    assert resume_problems(checkpoint, ResumeNeeds(engine=FSDP)) == [
+        "optimizer.bin is missing",
+        "pytorch_model_fsdp.bin is missing",
+    ]
+    assert resume_problems(checkpoint, ResumeNeeds(engine=DEEPSPEED)) == ["global_step* is missing"]
+    assert resume_problems(checkpoint, ResumeNeeds(loss_scale=True)) == ["scaler.pt is missing"]
+    of_adapters = checkpoints(adapted)[-1]
+    assert resume_problems(of_adapters, ResumeNeeds(adapter=True)) == []
+    assert resume_problems(of_adapters, ResumeNeeds()) == ["model.safetensors is missing"]
+
+
+def test_an_older_checkpoint_that_is_whole_serves(study, interrupted, tmp_path):
+    copy = shutil.copytree(interrupted, tmp_path / "copy")
+    newer = shutil.copytree(copy / "checkpoint-4", copy / "checkpoint-5")
+    state = newer / "trainer_state.json"
+    state.write_text(state.read_text().replace('"global_step": 4', '"global_step": 5'))
+    (newer / "scheduler.pt").unlink()
+    found, passed_over = resumable_checkpoint(copy, ResumeNeeds())
+    assert found == copy / "checkpoint-4"
+    assert passed_over == ["checkpoint-5: scheduler.pt is missing"]
+
+
+def test_a_model_is_the_same_wherever_it_lies(study, tiny_model, interrupted, alone):
+    moved = shutil.copytree(tiny_model, study / "moved")
+    names = (f"{tiny_model}/", os.path.relpath(tiny_model, study), "./moved", f"{moved}")
+    for place, name in enumerate(names):
+        shutil.copytree(interrupted, study / f"runs/as-{place}")
+        resumed = finetune(study, name, f"as-{place}", "--resume")
+        for weight, expected in final_weights(alone).items():
+            assert torch.equal(final_weights(resumed)[weight], expected)
+    # A record of before has no fingerprint; its name leads to the model.
+    old = shutil.copytree(interrupted, study / "runs/old")
+    record = json.loads((old / "run.json").read_text())
+    del record["model_fingerprint"], record["train"]["tokens_sha256"]
+    (old / "run.json").write_text(json.dumps(record))
+    finetune(study, "moved", "old", "--resume")
+
+
+def test_another_model_behind_the_same_name_is_refused(study, tiny_model, interrupted):
+    model = shutil.copytree(tiny_model, study / "changed")
+    shutil.copytree(interrupted, study / "runs/of-changed")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    done = run(*command(model, "of-changed", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "the model's weights or config" in done.stderr
+
+
+def test_another_tokenizer_is_refused(study, tiny_model, interrupted):
+    model = shutil.copytree(tiny_model, study / "retokenised")
+    shutil.copytree(interrupted, study / "runs/of-retokenised")
+    from growth.sample.pocket import make_pocket
+
+    make_pocket(study / "other-words", ["甲乙甲乙丙丙丙A" * 9, *TEXTS] * 20, seed=0, vocabulary=380)
+    shutil.copy(study / "other-words/tokenizer.model", model)
+    done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "the tokens of --train_dir" in done.stderr
 
 
 # Memory

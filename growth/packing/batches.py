@@ -1,5 +1,6 @@
 """Tokenised examples -> batches of tensors."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -38,6 +39,16 @@ def tokenised_files(
 def supervised_tokens(examples: Sequence[Example]) -> int:
     """Tokens that the loss is taken over: labels with a token before them to predict them from."""
     return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Changes when a token or a label of `examples` does."""
+    found = hashlib.sha256()
+    for example in examples:
+        for name in ("input_ids", "labels"):
+            found.update(len(example[name]).to_bytes(8, "little"))
+            found.update(example[name].numpy().tobytes())
+    return found.hexdigest()
 
 
 def cut_answers(examples: Sequence[Example]) -> tuple[int, int]:

@@ -39,7 +39,15 @@ from growth.packing.batches import (
     tokenised,
     tokenised_files,
 )
-from growth.runs.checkpoints import check_resumable, checkpoint_step, checkpoints
+from growth.runs.checkpoints import (
+    DEEPSPEED,
+    FSDP,
+    PLAIN,
+    ResumeNeeds,
+    checkpoint_step,
+    checkpoints,
+    resumable_checkpoint,
+)
 from growth.runs.record import (
     Run,
     check_same_run,
@@ -142,7 +150,7 @@ def train(job: TrainingRun) -> None:
     hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
     run = new_record(
         job.output_dir,
-        job.model_name_or_path,
+        source,
         model.num_parameters(),
         data,
         hyperparameters,
@@ -297,6 +305,7 @@ def _open_run(
 
     Every process reads the folder before the main process writes to it.
     """
+    needs = _resume_needs(job, compute)
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
     if earlier:
@@ -312,12 +321,27 @@ def _open_run(
     if last and step >= run["steps"]:
         logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
         return None, True
+    checkpoint = None
+    if earlier and not last:
+        logger.info("no checkpoint is complete yet: the run begins anew")
     if last:
-        check_resumable(last[0])
+        checkpoint, passed_over = resumable_checkpoint(job.output_dir, needs)
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        for problem in passed_over:
+            logger.warning("--resume: passed over: %s", problem)
+        logger.info("resumes from %s", checkpoint)
+    # Nobody writes before all have read.
+    PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
         write_run(job.output_dir, run)
         forget_metrics_after(job.output_dir, step)
-    return (str(last[0]) if last else None), False
+    return (str(checkpoint) if checkpoint else None), False
+
+
+def _resume_needs(job: TrainingRun, compute: Compute) -> ResumeNeeds:
+    engine = DEEPSPEED if job.engine.deepspeed else FSDP if job.engine.fsdp_config else PLAIN
+    scaled = compute.precision == "fp16" and compute.device.type == "cuda" and engine != DEEPSPEED
+    return ResumeNeeds(distributed_state().world_size, engine, job.lora is not None, scaled)
 
 
 def _trainer_options(job: TrainingRun) -> dict[str, Any]:

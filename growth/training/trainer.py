@@ -232,6 +232,8 @@ class InstructionTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save all; then drop the optimizer's state, twice the weights, from older checkpoints."""
         super()._save_checkpoint(model, trial)
+        # The other processes' random numbers are part of it.
+        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for older in checkpoints(self.run_dir)[:-1]:
                 drop_resume_state(older)
