@@ -13,6 +13,7 @@ import sys
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
+from growth.core import device
 from growth.core.errors import InputError
 from growth.data.published import read_table
 from growth.tasks.agieval import AGIEval
@@ -345,6 +346,16 @@ def test_other_questions_behind_a_tag_are_refused_and_more_of_them_are_not(flags
     assert list(result["subjects"]) == ["agronomy", "arts"]
     write_cmmlu(data, {"arts": 4})
     with pytest.raises(InputError, match=r"other questions.*test/arts.csv"):
+        ask("cmmlu", *flags)
+
+
+def test_answers_are_finished_in_the_precision_they_began_in(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
+    ask("cmmlu", *flags, "--num_fewshot", "0")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["run"]["asked"]["precision"] == "fp32"
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    with pytest.raises(InputError, match=r"asked \(precision 'fp32', now 'bf16'\)"):
         ask("cmmlu", *flags)
 
 

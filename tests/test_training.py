@@ -370,6 +370,36 @@ def test_bad_flags_are_reported(study, tiny_model, flags, message):
     assert not (study / "runs/never").exists()
 
 
+# Precision
+
+
+@pytest.mark.parametrize("value", ["bf16", "fp16", "BF16"])
+def test_the_launchers_precision_is_not_taken(study, tiny_model, alone, monkeypatch, value):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
+    done = run(*command(tiny_model, f"launcher-{value}", "--epochs", "1"), cwd=study)
+    assert f"ACCELERATE_MIXED_PRECISION={value}" in done.stderr
+    run_dir = study / f"runs/launcher-{value}"
+    assert json.loads((run_dir / "run.json").read_text())["hyperparameters"]["precision"] == "fp32"
+    assert curve(run_dir)[:1] == curve(alone)[:1]  # bit for bit: later rates are of more epochs
+
+
+def test_what_is_asked_for_is_computed_whatever_the_launcher_says(study, tiny_model, monkeypatch):
+    flags = ("--epochs", "1", "--precision", "bf16")
+    asked = finetune(study, tiny_model, "bf16", *flags)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    launched = finetune(study, tiny_model, "bf16-no", *flags)
+    assert curve(launched) == curve(asked)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_an_engine_that_only_the_launcher_names_is_refused(study, tiny_model, monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    done = run(*command(tiny_model, "never"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert f"ACCELERATE_USE_{name}=true" in done.stderr
+    assert not (study / "runs/never").exists()
+
+
 # Resuming
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
@@ -155,7 +156,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         prompting = _prompting(job, source)
         asked = asdict(job.prompt_options) | {
             "max_length": prompting.max_length,
-            "precision": options.precision,
+            "precision": choose_compute(options.precision).precision,  # never "auto"
         }
         record = {
             "benchmark": job.benchmark.name,

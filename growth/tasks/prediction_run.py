@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.files import check_writable, write_json
 from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, PromptOptions
@@ -68,12 +69,14 @@ def _predict_model(
     decoding: DecodingOptions,
 ) -> None:
     source, state = find_model(name, model_options), distributed_state()
+    # What is computed: on another machine "auto" may be another precision.
+    precision = choose_compute(options.precision).precision
     run = run | {
         "limit": options.limit,
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
         "fingerprint": fingerprint(source),
-        "decoding": decoding.identity() | {"precision": options.precision},
+        "decoding": decoding.identity() | {"precision": precision},
     }
     folder = prediction_folder(options.pred_data_path, run)
     remedy = "remove the folder or choose another --pred_data_path"

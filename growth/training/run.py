@@ -229,6 +229,14 @@ def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) 
 
 
 def _choose_compute(job: TrainingRun) -> Compute:
+    for name, flag in (("FSDP", "--fsdp_config"), ("DEEPSPEED", "--deepspeed")):
+        variable = f"ACCELERATE_USE_{name}"  # set by accelerate launch, heeded by the Trainer
+        given = job.engine.fsdp_config if name == "FSDP" else job.engine.deepspeed
+        if os.environ.get(variable, "").lower() in ("1", "true") and given is None:
+            raise InputError(
+                f"{variable}={os.environ[variable]}: the launcher asks for an engine that run.json "
+                f"would not name; launch without it, and give {flag}"
+            )
     compute = choose_compute(job.hyperparameters.precision)
     logger.info(compute.describe())
     if job.engine.deepspeed and compute.device.type == "cpu":

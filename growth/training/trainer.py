@@ -5,6 +5,8 @@ Source: paper section 4.1 and the published training script (README, "Training")
 
 import dataclasses
 import functools
+import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
+from growth.core.errors import InputError
 from growth.core.files import json_line
 from growth.core.options import Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
@@ -32,12 +35,16 @@ from growth.training.progress_bar import ProgressBar
 from growth.training.sampler import StepLoader, StepSampler
 from growth.training.step import StepLoss, StepMeasures, linear_decay, perplexity
 
+logger = logging.getLogger(__name__)
+_LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
+
 
 def training_arguments(
     hyperparameters: Hyperparameters, compute: Compute, run_dir: Path, **options: Any
 ) -> TrainingArguments:
     """The Trainer's arguments of a run; `options` are passed on."""
     h = hyperparameters
+    _override_launcher(compute.precision)
     return TrainingArguments(
         output_dir=str(run_dir),
         num_train_epochs=h.epochs,
@@ -64,6 +71,22 @@ def training_arguments(
         remove_unused_columns=False,
         **options,
     )
+
+
+def _override_launcher(precision: str) -> None:
+    """Set the precision that accelerate takes from its launcher, or from its configuration file.
+
+    It would be used where the arguments ask for fp32.
+    """
+    wanted = "no" if precision == "fp32" else precision
+    launcher = os.environ.get(_LAUNCHER_PRECISION, wanted)
+    if launcher.lower() != wanted:
+        logger.warning(
+            "%s=%s, as accelerate launch --mixed_precision sets it, is not taken: --precision "
+            "decides, and that is %s",
+            *(_LAUNCHER_PRECISION, launcher, precision),
+        )
+    os.environ[_LAUNCHER_PRECISION] = wanted
 
 
 class InstructionTrainer(Trainer):
@@ -102,6 +125,13 @@ class InstructionTrainer(Trainer):
             train_dataset=cast(Dataset, train),
             eval_dataset=cast(Dataset, valid),
         )
+        wanted = "no" if compute.precision == "fp32" else compute.precision
+        if self.accelerator.mixed_precision != wanted:
+            raise InputError(
+                f"--precision {compute.precision}: accelerate would compute with mixed precision "
+                f"{self.accelerator.mixed_precision!r}; remove that from the file of --fsdp_config "
+                "or --deepspeed, or ask for it with --precision"
+            )
         self.remove_callback(PrinterCallback)
         self.add_callback(ProgressBar())
         self.train_examples, self.valid_examples = train, valid
