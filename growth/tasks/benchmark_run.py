@@ -8,6 +8,7 @@ evaluate/<benchmark>/outputs/<tag>/
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
+from growth.core.locks import locked
 from growth.core.options import BenchmarkOptions, DecodingOptions, ModelOptions, PromptOptions
 from growth.inference.prediction_store import check_same_run
 from growth.inference.prompting import make_prompt_format
@@ -79,7 +81,9 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job)
     for tested in models:
-        _run_model(job, tested)
+        lock = locked(tested.folder, "--output_dir") if state.is_main_process else nullcontext()
+        with lock:
+            _run_model(job, tested)
 
 
 def _report_data(job: BenchmarkRun) -> None:

@@ -1,5 +1,6 @@
 """A training run from its first check to its last checkpoint; or only its tokenised examples."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from growth.core.device import Compute, choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
+from growth.core.locks import locked
 from growth.core.options import (
     LEARNING_RATE,
     LEARNING_RATE_FALL,
@@ -146,6 +148,28 @@ def train(job: TrainingRun) -> None:
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
     transformers_logging.disable_progress_bar()  # from here on there is our own
+    with _only_launch_in(job.output_dir):
+        _train_locked(job, source, chat, model, compute, examples, data, max_length)
+
+
+def _only_launch_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The main process holds the lock for all processes of the launch."""
+    if distributed_state().is_main_process:
+        return locked(folder, "--output_dir")
+    return contextlib.nullcontext()
+
+
+def _train_locked(
+    job: TrainingRun,
+    source: Source,
+    chat: ChatTokenizer,
+    model: AdaptedModel,
+    compute: Compute,
+    examples: Mapping[str, list[Example]],
+    data: Mapping[str, Any],
+    max_length: int,
+) -> None:
+    """The part of `train` that reads and writes the folder of the run."""
     earlier = read_run(job.output_dir)
     hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
     run = new_record(
