@@ -359,6 +359,22 @@ def test_answers_are_finished_in_the_precision_they_began_in(flags, tmp_path, mo
         ask("cmmlu", *flags)
 
 
+def test_as_published_asks_in_fp32_and_reads_bare_pieces(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    with pytest.raises(InputError, match="--precision bf16: --as_published computes in fp32"):
+        ask("cmmlu", *flags, "--as_published", "--precision", "bf16")
+    ask("cmmlu", *flags, "--as_published", "--num_fewshot", "0")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["run"]["as_published"] is True
+    assert results["run"]["asked"]["precision"] == "fp32"
+    assert results["run"]["asked"]["letter_tokens"] == "bare"
+    explicit = ("--precision", "fp32", "--letter_tokens", "bare", "--num_fewshot", "0")
+    ask("cmmlu", *flags[:4], "--output_dir", tmp_path / "explicit", *explicit)
+    for subject in QUESTIONS:
+        sheets = (tmp_path / f"{place}/0-shot/{subject}.jsonl" for place in ("out", "explicit"))
+        assert len({sheet.read_bytes() for sheet in sheets}) == 1
+
+
 # A parent that never computes forks what it has imported: a kill or a rank costs no imports.
 FORKS = """
 import os, random, signal, socket, sys, time

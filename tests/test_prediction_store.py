@@ -242,3 +242,18 @@ def test_the_precision_that_was_computed_is_recorded_and_kept(
     monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
     run(*again, cwd=place)
     assert json.loads(record.read_text())["decoding"]["precision"] == "fp32"
+
+
+def test_as_published_predicts_in_fp32(place, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    again = command(tiny_model, tmp_path)
+    done = run(*again, "--as_published", "--precision", "bf16", cwd=place, check=False)
+    assert done.returncode == 2
+    assert "--precision bf16: --as_published computes in fp32" in done.stderr
+    done = run(*again, "--as_published", cwd=place)
+    assert "in fp32: as asked for" in done.stderr
+    record = json.loads((tmp_path / FOLDER / "run.json").read_text())
+    assert record["as_published"] is True
+    assert record["decoding"]["precision"] == "fp32"
+    done = run(*again, cwd=place, check=False)  # the default is bf16 here
+    assert "decoding (precision 'fp32', now 'bf16')" in done.stderr

@@ -1,6 +1,7 @@
 """Ways to train that change no result: micro-batches, processes, engines; LoRA; memory."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,10 +18,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
+from growth.core.options import Hyperparameters
 from growth.export import checkpoint_files
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
+from growth.packing.batches import pad_rows, tokenised
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import (
     DEEPSPEED,
@@ -31,7 +34,9 @@ from growth.runs.checkpoints import (
     resume_problems,
 )
 from growth.training import memory
+from growth.training.run import _default_epochs
 from growth.training.sampler import StepSampler
+from growth.training.step import published_rate
 from growth.training.trainer import InstructionTrainer
 
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
@@ -368,6 +373,138 @@ def test_bad_flags_are_reported(study, tiny_model, flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not (study / "runs/never").exists()
+
+
+# As published
+
+
+def plain_loop(model_path, lines, rates, *, betas=(0.9, 0.999), decay_all=True):
+    """Two epochs of plain torch on padded batches, at the given rates; losses and weights."""
+    chat = load_tokenizer(str(model_path))
+    model = load_model(str(model_path), torch.float32, chat).train()
+    samples = [tokenised(line["messages"], chat, 256) for line in lines]
+    decayed = [p for p in model.parameters() if decay_all or p.ndim > 1]
+    others = [p for p in model.parameters() if not decay_all and p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=betas, eps=1e-8)
+    sampler = StepSampler([len(sample["labels"]) for sample in samples], 7, 3, 0, 1)
+    losses, rates = [], iter(rates)
+    for epoch in range(2):
+        sampler.epoch = epoch
+        for step in sampler:
+            batch = pad_rows([samples[place] for place in step], chat.pad_id)
+            labels = batch.pop("labels")[:, 1:]
+            logits = model(**batch).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL
+            )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = next(rates) if group is optimizer.param_groups[0] else group["lr"]
+            optimizer.param_groups[1]["lr"] = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses, model.state_dict()
+
+
+# Of 8 steps, as WarmupDecayLR of DeepSpeed 0.9.5 has them: without warm-up steps it makes two.
+PUBLISHED_RATES = [1e-2 * factor for factor in (1, 0, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6)]
+
+
+@pytest.fixture(scope="module")
+def as_published(study, tiny_model):
+    """A run with the preset."""
+    return finetune(study, tiny_model, "as-published", "--as_published")
+
+
+def largest_difference(weights, expected):
+    return max((weights[name] - expected[name]).abs().max().item() for name in weights)
+
+
+def test_as_published_is_held_to_a_plain_loop(study, tiny_model, as_published):
+    steps = [m for m in read_lines(as_published / "metrics.jsonl") if "loss" in m]
+    assert [m["learning_rate"] for m in steps] == pytest.approx(PUBLISHED_RATES, abs=1e-12)
+    lines = read_lines(study / "train_lines/biology.json")
+    losses, expected = plain_loop(tiny_model, lines, PUBLISHED_RATES)
+    assert [m["loss"] for m in steps] == pytest.approx(losses, rel=1e-5)
+    ours = final_weights(as_published)
+    assert largest_difference(ours, expected) < 2e-5
+    # Each of the three differences is seen by this comparison.
+    meant = [1e-2 - 9e-3 * step / 7 for step in range(8)]
+    for other in (
+        {"rates": PUBLISHED_RATES, "betas": (0.9, 0.95)},
+        {"rates": PUBLISHED_RATES, "decay_all": False},
+        {"rates": meant},
+    ):
+        _, weights = plain_loop(tiny_model, lines, **other)
+        assert largest_difference(ours, weights) > 1e-3
+
+
+def test_the_defaults_are_held_to_the_same_loop(study, tiny_model, alone):
+    lines = read_lines(study / "train_lines/biology.json")
+    meant = [1e-2 - 9e-3 * step / 7 for step in range(8)]
+    losses, expected = plain_loop(tiny_model, lines, meant, betas=(0.9, 0.95), decay_all=False)
+    steps = [m for m in read_lines(alone / "metrics.jsonl") if "loss" in m]
+    assert [m["loss"] for m in steps] == pytest.approx(losses, rel=1e-5)
+    assert largest_difference(final_weights(alone), expected) < 2e-5
+
+
+def test_the_preset_is_recorded(study, tiny_model, as_published, alone):
+    preset, default = (
+        json.loads((run_dir / "run.json").read_text())["hyperparameters"]
+        for run_dir in (as_published, alone)
+    )
+    changed = {name: value for name, value in preset.items() if value != default[name]}
+    assert changed == {
+        "as_published": True,
+        "adam_beta2": 0.999,
+        "decay_all": True,
+        "schedule": "warmup_decay",
+        "end_learning_rate": 0.0,
+    }
+    done = run(*command(tiny_model, "as-published", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "as_published True, now False" in done.stderr
+
+
+def test_a_record_without_the_new_fields_is_of_the_defaults(study, tiny_model, alone):
+    old = shutil.copytree(alone, study / "runs/older")
+    record = json.loads((old / "run.json").read_text())
+    for name in ("as_published", "decay_all", "schedule"):
+        del record["hyperparameters"][name]
+    (old / "run.json").write_text(json.dumps(record))
+    assert "is finished" in run(*command(tiny_model, "older", "--resume"), cwd=study).stderr
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 100])
+def test_the_published_rates_fall_and_never_reach_their_end(steps):
+    """DeepSpeed's own formula, asked after each step."""
+
+    def gamma(asked):
+        if asked < 2:
+            return math.log(asked + 1) / math.log(2)
+        return max(0.0, float(steps - asked) / float(max(1.0, steps - 2)))
+
+    expected = [1.0, *(gamma(asked) for asked in range(steps - 1))]
+    found = [published_rate(step, steps) for step in range(steps)]
+    assert found == expected
+    assert found[:4] == [1.0, 0.0, 1.0, 1.0][:steps]
+    assert found[-1] > 0 or steps == 2
+
+
+def test_the_preset_has_15_epochs_for_few_lines_too():
+    hyperparameters = (Hyperparameters(as_published=True), Hyperparameters())
+    assert [_default_epochs(h, 40) for h in hyperparameters] == [15, 20]
+    assert [_default_epochs(h, 640) for h in hyperparameters] == [15, 15]
+
+
+@pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])
+def test_the_preset_leaves_no_room_for_what_it_sets(study, tiny_model, flags):
+    done = run(*command(tiny_model, "never", "--as_published", *flags), cwd=study, check=False)
+    assert done.returncode == 2
+    assert f"--as_published goes without {flags[0]}" in done.stderr
 
 
 # Precision

@@ -204,7 +204,9 @@ def _fingerprint_of(earlier: Run) -> str | None:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    hyperparameters = {k: v for k, v in run["hyperparameters"].items() if k not in _FREE}
+    # Those that a record of before lacks had their defaults.
+    known = dataclasses.asdict(Hyperparameters()) | run["hyperparameters"]
+    hyperparameters = {k: v for k, v in known.items() if k not in _FREE}
     files = {f"files of --{part}_dir": run[part]["files"] for part in ("train", "valid")}
     return {name: run[name] for name in _IDENTITY} | hyperparameters | files
 

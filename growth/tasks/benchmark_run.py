@@ -18,7 +18,13 @@ from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
 from growth.core.locks import locked
-from growth.core.options import BenchmarkOptions, DecodingOptions, ModelOptions, PromptOptions
+from growth.core.options import (
+    BenchmarkOptions,
+    DecodingOptions,
+    ModelOptions,
+    PromptOptions,
+    published_precision,
+)
 from growth.inference.prediction_store import check_same_run
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
@@ -70,6 +76,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     Raises:
         InputError: bad models or folders, found before any model is loaded.
     """
+    job = _as_published(job)
     if job.options.dump_prompts is not None:
         _dump_prompts(job, job.options.dump_prompts)
         return
@@ -84,6 +91,18 @@ def run_benchmark(job: BenchmarkRun) -> None:
         lock = locked(tested.folder, "--output_dir") if state.is_main_process else nullcontext()
         with lock:
             _run_model(job, tested)
+
+
+def _as_published(job: BenchmarkRun) -> BenchmarkRun:
+    """What --as_published makes of the options: fp32, and letters read as bare pieces."""
+    options = job.options
+    precision = published_precision(options.as_published, options.precision)
+    letters = "bare" if options.as_published else job.prompt_options.letter_tokens
+    return replace(
+        job,
+        options=replace(options, precision=precision),
+        prompt_options=replace(job.prompt_options, letter_tokens=letters),
+    )
 
 
 def _report_data(job: BenchmarkRun) -> None:
@@ -168,6 +187,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             **run,
             "fingerprint": fingerprint(source),
             "asked": asked,
+            "as_published": options.as_published,
             "data": data,
             "read": read,
         }

@@ -16,7 +16,13 @@ from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.files import check_writable, write_json
 from growth.core.locks import locked
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, PromptOptions
+from growth.core.options import (
+    DecodingOptions,
+    ModelOptions,
+    PredictionOptions,
+    PromptOptions,
+    published_precision,
+)
 from growth.data.records import Record
 from growth.inference.backends import check_backend
 from growth.inference.prediction_store import check_same_run
@@ -46,6 +52,7 @@ def predict(
         InputError: no such model, a folder that can't be written to or that holds other
             predictions, or no memory for a single line.
     """
+    published_precision(options.as_published, options.precision)
     check_writable(options.pred_data_path, "--pred_data_path")
     check_backend(decoding.backend)
     named = [
@@ -72,12 +79,14 @@ def _predict_model(
 ) -> None:
     source, state = find_model(name, model_options), distributed_state()
     # What is computed: on another machine "auto" may be another precision.
-    precision = choose_compute(options.precision).precision
+    asked = published_precision(options.as_published, options.precision)
+    precision = choose_compute(asked).precision
     run = run | {
         "limit": options.limit,
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
         "fingerprint": fingerprint(source),
+        "as_published": options.as_published,
         "decoding": decoding.identity() | {"precision": precision},
     }
     folder = prediction_folder(options.pred_data_path, run)
@@ -111,7 +120,7 @@ def _predict_missing(
         decoding.max_new_tokens,
         decoding.full_responses,
     )
-    predictor, compute = load_predictor(source, chat, decoding, options.precision)
+    predictor, compute = load_predictor(source, chat, decoding, run["decoding"]["precision"])
     work = TaskRun(missing, folder, prompting, state)
     cuts = dict(zip((task.stem for task in missing), work.cut_prompts(), strict=True))
     if state.is_main_process:

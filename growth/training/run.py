@@ -20,6 +20,7 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
 from growth.core.locks import locked
 from growth.core.options import (
+    AS_PUBLISHED,
     LEARNING_RATE,
     LEARNING_RATE_FALL,
     LORA_LEARNING_RATE,
@@ -316,7 +317,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": default_epochs(len(examples["train"])),
+        "epochs": _default_epochs(asked, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
     }
     fixed = {
@@ -327,7 +328,13 @@ def _resolved(
         "gradient_checkpointing": plan.gradient_checkpointing,
         "lora": job.lora,
     }
-    return Hyperparameters(**(chosen | dict(job.given) | fixed))
+    published = dict(AS_PUBLISHED) if asked.as_published else {}
+    return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
+
+
+def _default_epochs(asked: Hyperparameters, lines: int) -> int:
+    """The study's; the rule for few lines never fired in the published run."""
+    return Hyperparameters.epochs if asked.as_published else default_epochs(lines)
 
 
 def _open_run(

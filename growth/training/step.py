@@ -39,6 +39,24 @@ def linear_decay(step: int, steps: int, end_factor: float) -> float:
     return 1 - (1 - end_factor) * min(1.0, step / max(1, steps - 1))
 
 
+def published_rate(step: int, steps: int) -> float:
+    """The factor on the learning rate as the published run's engine had it.
+
+    DeepSpeed's WarmupDecayLR (0.9.5) without warm-up steps still makes two, from 0 and by a
+    logarithm, and is first asked after the first step: 1, 0, 1, 1, then falling to 2 / (steps - 2).
+
+    Args:
+        step: of the optimizer, from 0.
+        steps: of the run.
+    """
+    if step == 0:
+        return 1.0  # the optimizer's own
+    asked = step - 1
+    if asked < 2:
+        return math.log(asked + 1) / math.log(2)
+    return max(0.0, (steps - asked) / max(1, steps - 2))
+
+
 def perplexity(loss: float) -> float:
     """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
     return math.exp(min(loss, 700.0))

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from growth.core.device import Compute
 from growth.core.errors import InputError
 from growth.core.files import json_line
-from growth.core.options import Hyperparameters
+from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
@@ -33,7 +33,13 @@ from growth.runs.record import now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
 from growth.training.progress_bar import ProgressBar
 from growth.training.sampler import StepLoader, StepSampler
-from growth.training.step import StepLoss, StepMeasures, linear_decay, perplexity
+from growth.training.step import (
+    StepLoss,
+    StepMeasures,
+    linear_decay,
+    perplexity,
+    published_rate,
+)
 
 logger = logging.getLogger(__name__)
 _LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
@@ -166,14 +172,29 @@ class InstructionTrainer(Trainer):
             collate_fn=lambda step: {"examples": step},
         )
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """The parameters with weight decay: all but norms and biases, unless `decay_all`."""
+        if self.hyperparameters.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Linear from `learning_rate` at the first step to `end_learning_rate` at the last."""
-        end_factor = self.hyperparameters.end_learning_rate / self.hyperparameters.learning_rate
+        """Linear from `learning_rate` at the first step to `end_learning_rate` at the last.
+
+        With the schedule WARMUP_DECAY as `published_rate` says.
+        """
+        h = self.hyperparameters
+        end_factor = h.end_learning_rate / h.learning_rate
+        published = h.schedule == WARMUP_DECAY
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or cast(torch.optim.Optimizer, self.optimizer),
-            lambda step: linear_decay(step, num_training_steps, end_factor),
+            lambda step: (
+                published_rate(step, num_training_steps)
+                if published
+                else linear_decay(step, num_training_steps, end_factor)
+            ),
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
