@@ -10,6 +10,43 @@ fail() {
     exit 2
 }
 
+# run_and_wait COMMAND ...: run it in a process group of its own. Signals that this script gets are
+# passed on to the whole group, and the script ends only when the group has.
+run_and_wait() {
+    local child status=0 signalled=false
+    set -m # else the group would be this script's, and deaf to Ctrl-C
+    "$@" </dev/null &
+    child=$!
+    set +m
+    for signal in INT TERM HUP; do
+        # shellcheck disable=SC2064 # now, while the names have their values
+        trap "signalled=true; kill -$signal -- -$child 2>/dev/null || true" "$signal"
+    done
+    # A signal ends `wait`, not the child.
+    while
+        status=0
+        wait "$child" || status=$?
+        kill -0 "$child" 2>/dev/null
+    do :; done
+    if $signalled; then
+        while kill -0 -- "-$child" 2>/dev/null; do sleep 0.1; done
+    fi
+    trap - INT TERM HUP
+    return "$status"
+}
+
+# logged LOG COMMAND ...: run it, its output also in a log. A signal to the group ends the command;
+# this shell and tee stay until its last words are written.
+logged() {
+    local log="$1"
+    shift
+    trap : INT TERM HUP
+    "$@" 2>&1 | (
+        trap '' INT TERM HUP
+        exec tee -a "$log"
+    )
+}
+
 # For scripts that need an installed environment: a Python that has the package is used as it is;
 # otherwise .venv is activated, if it is there.
 activate_environment() {
@@ -69,6 +106,6 @@ run_benchmark() {
     activate_environment
     local log="evaluate/$name/logs/$tag.log"
     mkdir -p "$(dirname "$log")"
-    "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" --tag "$tag" "$@" 2>&1 |
-        tee -a "$log"
+    run_and_wait logged "$log" "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" \
+        --tag "$tag" "$@"
 }

@@ -49,11 +49,14 @@ say "1/2 sample data: data/sample"
 [[ -d data/sample/synthetic ]] || python data/make_sample.py --output_dir data/sample >/dev/null
 say "2/2 tune train/pocket $epochs epochs, predict, score, select, plot; $jobs settings at a time: $settings"
 # A model that has not learnt to answer never stops; 48 tokens are enough for every answer here.
-figure=$(
-    bash scripts/run_sweep.sh --model_size "$size" --model_name_or_path train/pocket \
-        --data_types "$settings" --data_dir data/sample --build_dir "data/sample/seed-$seed" \
+sweep() {
+    exec bash scripts/run_sweep.sh --model_size "$size" --model_name_or_path train/pocket \
+        --data_types "$settings" --data_dir data/sample --build_dir data/sample/builds \
         --run_name "demo-$seed" --seed "$seed" --jobs "$jobs" \
         --train_flags "--epochs $epochs --total_batch_size 16 --learning_rate 1e-3 --end_learning_rate 1e-4" \
-        --predict_flags "--max_new_tokens 48 --batch_size 128" | tee >(cat >&2) | tail -n 1
-)
-say "done: look at $figure"
+        --predict_flags "--max_new_tokens 48 --batch_size 128"
+}
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+run_and_wait logged "$log" sweep
+say "done: look at $(tail -n 1 "$log")"

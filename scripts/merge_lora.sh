@@ -15,4 +15,4 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
 fi
 [[ $# -ge 2 ]] || fail "expected CHECKPOINT OUTPUT_DIR; bash scripts/merge_lora.sh --help"
 activate_environment
-python evaluate/export.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"
+exec python evaluate/export.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"

@@ -7,8 +7,8 @@
 # --model_size S, --model_name_or_path M   as in scripts/run_train.sh
 # --data_types "T ..."   settings; default: all curated and synthetic ones
 # --data_dir D           holds curated/ and synthetic/; default: data
-# --build_dir B          settings are built in B/T; default: data
-# --run_name N           name of each run's folder; default: sweep
+# --build_dir B          settings are built in B/seed-S-<sum of D's path>/T; default: data/builds
+# --run_name N           name of each run's folder; default: sweep, for other seeds than 0 sweep-seed-S
 # --seed S               seed of the sampling and of the training order; default: 0
 # --jobs N               settings run at the same time; default: 1
 # --train_flags "..."    further flags of train/finetune.py, such as "--epochs 3"
@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 
-model_size="" model="" data_dir="data" build_dir="data" run_name="sweep" seed=0 jobs=1 train_flags="" predict_flags=""
+model_size="" model="" data_dir="data" build_dir="data/builds" run_name="" seed=0 jobs=1 train_flags="" predict_flags=""
 data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
 data_types+=" synthetic-10 synthetic-40 synthetic-160 synthetic-640 synthetic-2560"
 data_types+=" synthetic-10000 synthetic-40960"
@@ -44,6 +44,14 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the runs"
 [[ -n "$model" ]] || fail "--model_name_or_path is missing"
+[[ "$seed" =~ ^[0-9]+$ ]] || fail "--seed '$seed': expected a whole number"
+if [[ -z "$run_name" ]]; then
+    run_name=sweep
+    ((seed == 0)) || run_name="sweep-seed-$seed"
+fi
+# Other seeds and other data have builds of their own: two sweeps never train on each other's lines.
+key="$(realpath -m "$data_dir" | cksum | cut -d " " -f 1)"
+build_dir="${build_dir%/}/seed-$seed-$key"
 activate_environment
 
 began=$(date +%s)
@@ -56,7 +64,7 @@ one_setting() {
     # Unquoted on purpose: the flags are separated by spaces.
     # shellcheck disable=SC2086
     if python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
-        --output_dir "$build_dir" --seed "$seed" >"$log" 2>&1 &&
+        --output_dir "$build_dir" --seed "$seed" >>"$log" 2>&1 &&
         bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume --seed "$seed" \
             --model_name_or_path "$model" --output_dir "$run_dir" \
             --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" $train_flags >>"$log" 2>&1 &&
@@ -72,8 +80,14 @@ one_setting() {
 export -f one_setting
 export model_size model data_dir build_dir run_name seed train_flags predict_flags began
 # When one setting fails, xargs continues with the others and reports it in its exit code.
+# shellcheck disable=SC2329 # run_and_wait calls it
+all_settings() {
+    tr ' ' '\n' <<<"$data_types" | grep . |
+        xargs -P "$jobs" -I{} bash -c 'set -uo pipefail; trap "exit 143" INT TERM HUP; one_setting {}'
+}
 status=0
-tr ' ' '\n' <<<"$data_types" | grep . |
-    xargs -P "$jobs" -I{} bash -c 'set -uo pipefail; one_setting {}' || status=1
+run_and_wait all_settings || status=$?
+((status < 128)) || exit "$status" # a signal
+((status == 0)) || status=1
 python evaluate/plot.py --plot_type all | tail -n 1
 exit "$status"

@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 data_type="" model_size="" output_dir="" train_dir="" resume=false
-num_processes=1
+num_processes=1 fresh=false
 given=("$@")
 passed_on=()
 for ((i = 0; i < ${#given[@]}; i++)); do
@@ -68,14 +68,26 @@ if [[ -z "$output_dir" ]]; then
         [[ -n "$newest" ]] || fail "--resume: there is no run in $setting to resume"
         output_dir="$newest"
     else
-        output_dir="$setting/${RUN_TIMESTAMP:-$(date +%Y%m%d-%H%M%S)}"
+        fresh=true
     fi
 fi
 
-log="${output_dir%/}.log"
 existed=true
-[[ -d "$(dirname "$output_dir")" ]] || existed=false
-mkdir -p "$(dirname "$output_dir")"
+[[ -d "${setting:-$(dirname "$output_dir")}" ]] || existed=false
+mkdir -p "${setting:-$(dirname "$output_dir")}"
+if $fresh && [[ -n "${RUN_TIMESTAMP:-}" ]]; then
+    output_dir="$setting/$RUN_TIMESTAMP" # of a job, whose nodes share it
+elif $fresh; then
+    # Made by this script alone: of two that begin in one second, one waits for the next.
+    while
+        output_dir="$setting/$(date +%Y%m%d-%H%M%S)"
+        ! mkdir "$output_dir" 2>/dev/null
+    do
+        [[ -d "$output_dir" ]] || fail "$output_dir: can't be made"
+        sleep 0.2
+    done
+fi
+log="${output_dir%/}.log"
 status=0
 launch=(python)
 if [[ "$num_processes" -gt 1 || -n "${TORCHRUN_ARGS:-}" ]]; then
@@ -88,8 +100,9 @@ if [[ "$num_processes" -gt 1 || -n "${TORCHRUN_ARGS:-}" ]]; then
     fi
     launch=(python -m torch.distributed.run "${launcher_flags[@]}")
 fi
-"${launch[@]}" train/finetune.py --train_dir "data/$data_type" --valid_dir data/curated/valid \
-    --output_dir "$output_dir" "${passed_on[@]}" 2>&1 | tee -a "$log" || status=$?
+run_and_wait logged "$log" "${launch[@]}" train/finetune.py --train_dir "data/$data_type" \
+    --valid_dir data/curated/valid --output_dir "$output_dir" "${passed_on[@]}" || status=$?
+! $fresh || rmdir "$output_dir" 2>/dev/null || true # empty: the run never started
 if [[ $status -ne 0 && ! -d "$output_dir" ]]; then
     # The run never started: remove what was created for it.
     rm -f "$log"

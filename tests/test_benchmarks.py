@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import sys
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
 
+from growth.core import device
 from growth.core.errors import InputError
 from growth.data.published import read_table
 from growth.tasks.agieval import AGIEval
 from growth.tasks.benchmark import read_exam, score
-from growth.tasks.cmmlu import CATEGORIES, CHINA, SUBJECTS
+from growth.tasks.cmmlu import CATEGORIES, CHINA, CMMLU, SUBJECTS
 
 LETTERS = "ABCD"
 
@@ -347,6 +349,32 @@ def test_other_questions_behind_a_tag_are_refused_and_more_of_them_are_not(flags
         ask("cmmlu", *flags)
 
 
+def test_answers_are_finished_in_the_precision_they_began_in(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
+    ask("cmmlu", *flags, "--num_fewshot", "0")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["run"]["asked"]["precision"] == "fp32"
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    with pytest.raises(InputError, match=r"asked \(precision 'fp32', now 'bf16'\)"):
+        ask("cmmlu", *flags)
+
+
+def test_as_published_asks_in_fp32_and_reads_bare_pieces(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    with pytest.raises(InputError, match="--precision bf16: --as_published computes in fp32"):
+        ask("cmmlu", *flags, "--as_published", "--precision", "bf16")
+    ask("cmmlu", *flags, "--as_published", "--num_fewshot", "0")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["run"]["as_published"] is True
+    assert results["run"]["asked"]["precision"] == "fp32"
+    assert results["run"]["asked"]["letter_tokens"] == "bare"
+    explicit = ("--precision", "fp32", "--letter_tokens", "bare", "--num_fewshot", "0")
+    ask("cmmlu", *flags[:4], "--output_dir", tmp_path / "explicit", *explicit)
+    for subject in QUESTIONS:
+        sheets = (tmp_path / f"{place}/0-shot/{subject}.jsonl" for place in ("out", "explicit"))
+        assert len({sheet.read_bytes() for sheet in sheets}) == 1
+
+
 # A parent that never computes forks what it has imported: a kill or a rank costs no imports.
 FORKS = """
 import os, random, signal, socket, sys, time
@@ -432,13 +460,15 @@ def spoil_cell(old, new):
     return spoil
 
 
+NO_QUESTION = ",Question,A,B,C,D,Answer\n"
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (spoil_cell("Answer", "Antwort"), "arts.csv: no column Answer"),
-        (spoil_cell("丁,A", "丁,E"), "question 0 .* has the answer 'E'"),
-        (spoil_cell("丁,A", "丁,A,A"), "question 0 .* has 8 fields"),
-        (lambda d: (d / "test/arts.csv").write_text(",Question,A,B,C,D,Answer\n"), "no question"),
+        (lambda d: (d / "test/arts.csv").write_text(NO_QUESTION), "no question"),
+        (lambda d: (d / "dev/arts.csv").write_text(NO_QUESTION), "dev/arts.csv: holds no question"),
         (lambda d: (d / "test/arts.csv").write_bytes(b"\xff\xfe"), "not a CSV file in UTF-8"),
         (shutil.rmtree, r"nothing of CMMLU is there .* python data/download.py --datasets cmmlu"),
     ],
@@ -451,20 +481,171 @@ def test_bad_questions_are_refused_before_a_model_is_loaded(flags, tmp_path, spo
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unreadable_subject_does_not_stop_the_others(flags, tmp_path, capsys):
+    data = write_cmmlu(tmp_path / "data", {"arts": 3, "virology": 2})
+    (data / "test/arts.csv").write_bytes(b"\xff\xfe")
+    ask("cmmlu", *flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    result = json.loads((tmp_path / "out/results.json").read_text())["settings"]["0-shot"]
+    assert list(result["subjects"]) == ["virology"]
+    assert "arts" in result["missing"]
+    assert "not a CSV file" in result["left_out"]["arts"][0]
+    printed = capsys.readouterr()
+    assert "arts, the subject is in no mean: " in printed.err
+    assert "0-shot: left out, as they can't be read (see results): arts 1" in printed.out
+
+
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("row", "reason"),
     [
-        ("{", r"arts|logiqa-zh.jsonl:1: not an AGIEval item"),
-        (agieval_item(0, label="E"), "logiqa-zh.jsonl:1: .*label 'E'"),
-        (agieval_item(0, options=None), "logiqa-zh.jsonl:1"),
-        (agieval_item(0, label=["A", "B"]), "no question with four choices"),
+        ("3,题,甲,乙,丙,丁,", "names no option"),
+        ("3,题,甲,乙,丙,丁,E", "has the answer 'E'"),
+        ("3,题,甲,乙,丙,丁,AB", "has the answer 'AB'"),
+        ("3,题,甲,乙,丙,丁,见解析", "names no option"),
+        ("3,题,甲,乙,丙,丁,A,A", "it has 8 fields, the header 7"),
+        ("3,题,甲,乙,丙,,A", "it has the options A, B, C; expected"),
+        (",,,,,,", "a blank row"),
+        (" ", "a blank row"),
     ],
 )
-def test_bad_sets_are_refused(tmp_path, line, message):
+def test_a_row_that_is_no_question_is_left_out_by_name(flags, tmp_path, row, reason, capsys):
+    data = write_cmmlu(tmp_path / "data", {"arts": 3})
+    for split in ("dev", "test"):
+        with open(data / split / "arts.csv", "a", encoding="utf-8") as file:
+            file.write(f"{row}\n4,末题,甲,乙,丙,丁,C\n")
+    ask("cmmlu", *flags[:2], "--data_dir", data, *flags[4:])
+    results = json.loads((tmp_path / "out/results.json").read_text())["settings"]
+    for setting in ("0-shot", "5-shot"):
+        (of_test, of_dev) = results[setting]["left_out"]["arts"]
+        assert "test/arts.csv: question 3 (from 0) is left out: " in of_test
+        assert reason in of_test
+        assert "dev/arts.csv: question 5 (from 0) is left out: " in of_dev
+        sheet = read_lines(tmp_path / f"out/{setting}/arts.jsonl")
+        assert [(answer["row"], answer["gold"]) for answer in sheet][-1] == (4, "C")
+        assert len(sheet) == 4
+    assert f"arts, left out: {data}/test/arts.csv: question 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cell", ["B", "(B)", "（B）", "Ｂ", " B ", "b", "B.", "[B]"])
+def test_a_letter_is_read_however_it_is_spelt(tmp_path, cell):
+    data = write_cmmlu(tmp_path / "cmmlu", {"arts": 1})
+    with open(data / "test/arts.csv", "a", encoding="utf-8") as file:
+        file.write(f"1,题,甲,乙,丙,丁,{cell}\n")
+    assert read_exam(CMMLU(), data).subjects["arts"].items[1].gold == "B"
+    data = write_agieval(tmp_path / "agieval")
+    lines = [agieval_item(0, cell), agieval_item(1, [cell])]
+    write_lines(data / "v1/logiqa-zh.jsonl", lines)
+    subject = read_exam(AGIEval(), data).subjects["logiqa-zh"]
+    assert [item.gold for item in subject.items] == ["B", "B"]
+    assert not subject.left_out
+
+
+def test_a_question_with_five_options_is_left_out(tmp_path):
+    data = write_cmmlu(tmp_path, {"arts": 1})
+    with open(data / "test/arts.csv", "w", encoding="utf-8") as file:
+        file.write("Question,A,B,C,D,E,Answer\n一,甲,乙,丙,丁,戊,A\n二,甲,乙,丙,丁,,B\n")
+    subject = read_exam(CMMLU(), data).subjects["arts"]
+    assert [item.place for item in subject.items] == [1]
+    assert "A, B, C, D, E; expected A, B, C, D" in subject.left_out[0]
+
+
+OF_TWO_ROWS = ROOT / "tests/cases/cmmlu_two_shots"
+
+
+def test_fewer_shots_than_the_setting_says_are_reported(flags, tmp_path, capsys):
+    ask("cmmlu", *flags[:2], "--data_dir", OF_TWO_ROWS, *flags[4:], "--num_fewshot", "0", "2", "5")
+    settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
+    assert settings["0-shot"]["short_of_shots"] == {}
+    assert settings["2-shot"]["short_of_shots"] == {}
+    assert settings["5-shot"]["short_of_shots"] == {"agronomy": 2}
+    assert "5-shot: not that many shots are in the data" in capsys.readouterr().out
+    # Scores of an earlier version say it too, the next time.
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    del record["read"]
+    (tmp_path / "out/run.json").write_text(json.dumps(record))
+    ask("cmmlu", *flags[:2], "--data_dir", OF_TWO_ROWS, *flags[4:])
+    settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
+    assert settings["5-shot"]["short_of_shots"] == {"agronomy": 2}
+
+
+def test_a_line_separator_in_a_question_ends_no_line(flags, tmp_path):
+    data = ROOT / "tests/cases/cmmlu_u2028"
+    for _ in range(2):
+        ask("cmmlu", *flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    result = json.loads((tmp_path / "out/results.json").read_text())["settings"]["0-shot"]
+    assert result["over_examples"]["n"] == 5
+
+
+def test_a_demonstration_with_five_options_is_shown_as_agieval_does(tmp_path, tiny_model):
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "tests/cases/agieval5", data)
+    flags = ("--model_name_or_path", tiny_model, "--data_dir", data)
+    ask("agieval", *flags, "--dump_prompts", tmp_path / "dumped")
+    few = [d for d in read_lines(tmp_path / "dumped") if d["setting"] == "few-shot"]
+    shown, answer, asked = few[0]["messages"]
+    assert shown["content"].endswith("(E)5\n答案：从A到E, 我们应选择")
+    assert answer["content"] == "A"
+    assert asked["content"].endswith("(D)4\n答案：从A到D, 我们应选择")
+    ask("agieval", *flags, "--output_dir", tmp_path / "out")
+    settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
+    assert settings["few-shot"]["short_of_shots"] == {"gaokao-physics": 1}
+
+
+def test_options_of_an_object_are_read_by_letter(tmp_path):
     data = write_agieval(tmp_path)
+    options = {"B": "乙", "A": "甲", "D": "(D)丁", "C": "丙"}
+    write_lines(data / "v1/logiqa-zh.jsonl", [agieval_item(0, options=options)])
+    (item,) = read_exam(AGIEval(), data).subjects["logiqa-zh"].items
+    assert item.choices == ("(A)甲", "(B)乙", "(C)丙", "(D)丁")
+
+
+BAD_ITEMS = [
+    ("{", "logiqa-zh.jsonl:1: left out, not an AGIEval item"),
+    ("[]", "logiqa-zh.jsonl:1"),
+    (agieval_item(0, label="E"), "logiqa-zh.jsonl:1: .*label 'E'"),
+    (agieval_item(0, label=None), "label None names no option"),
+    (agieval_item(0, label=[]), "names no option"),
+    (agieval_item(0, options=None), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, options=[1, 2, 3, 4]), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, options={"A": "甲", "C": "丙"}), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, options={"A": 1, "B": 2}), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, question=None), "logiqa-zh.jsonl:1"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_ITEMS)
+def test_bad_items_are_left_out_by_name(tmp_path, line, message):
+    data = write_agieval(tmp_path)
+    write_lines(data / "v1/logiqa-zh.jsonl", [line, agieval_item(7, "C"), "", "  "])
+    exam = read_exam(AGIEval(), data)
+    assert [item.gold for item in exam.subjects["logiqa-zh"].items] == ["C"]
+    assert re.search(message, exam.left_out()["logiqa-zh"][0])
     write_lines(data / "v1/logiqa-zh.jsonl", [line])
-    with pytest.raises(InputError, match=message):
-        read_exam(AGIEval(), data)
+    exam = read_exam(AGIEval(), data)
+    assert len(exam.subjects) == 9
+    assert re.search(message, exam.unreadable["logiqa-zh"])
+
+
+def test_what_is_not_asked_is_counted(tmp_path, tiny_model):
+    data = write_agieval(tmp_path / "data")
+    lines = [
+        agieval_item(0),
+        agieval_item(1, ["A", "B"]),
+        agieval_item(2, "AB"),
+        agieval_item(3, options=["(A)", "(B)", "(C)", "(D)", "(E)"]),
+    ]
+    write_lines(data / "v1/logiqa-zh.jsonl", lines)
+    subject = read_exam(AGIEval(), data).subjects["logiqa-zh"]
+    assert (len(subject.items), subject.not_asked, subject.left_out) == (1, 3, ())
+
+
+def test_demonstrations_that_can_not_be_read_are_left_out_by_name(tmp_path):
+    data = write_agieval(tmp_path)
+    path = data / "few_shot_prompts.csv"
+    path.write_text(path.read_text().replace("第0题", "第0题' +", 1))
+    exam = read_exam(AGIEval(), data)
+    ((name, (problem,)),) = exam.left_out().items()
+    assert f"few_shot_prompts.csv: column {name}, sample 1: left out" in problem
+    assert [shot.place for shot in exam.subjects[name].shots] == [3]
 
 
 def test_a_spoilt_sheet_is_named(flags, tmp_path):

@@ -1,6 +1,10 @@
 """Files that are there whole or not at all."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from growth.core.files import replacing, write_json, write_text
 
@@ -36,9 +40,55 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
 
 
 def test_what_a_kill_left_behind_goes_the_next_time(tmp_path):
-    (tmp_path / ".setting.tmp").mkdir()
-    write_text(tmp_path / ".setting.tmp/half.json", "half")
+    killed = """
+import os, signal, sys
+from pathlib import Path
+from growth.core.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    (temporary / "half.json").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "setting")], cwd=ROOT)
+    (left,) = names(tmp_path)
+    assert left.startswith(".setting.")
+    (tmp_path / ".setting.tmp").mkdir()  # of a version that had one name for all
+    elsewhere = tmp_path / ".setting.00000000.1.0.tmp"  # of another machine: nobody knows
+    elsewhere.mkdir()
+    other = tmp_path / left.replace(".setting.", ".setting-2.")  # of another folder
+    other.mkdir()
     with replacing(tmp_path / "setting") as temporary:
         write_text(temporary / "a.json", "a")
-    assert names(tmp_path) == ["setting"]
+    assert names(tmp_path) == sorted(["setting", elsewhere.name, other.name])
     assert names(tmp_path / "setting") == ["a.json"]
+
+
+def test_two_that_write_the_same_file_share_no_temporary_name(tmp_path):
+    path = tmp_path / "x.json"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert names(tmp_path) == ["x.json"]
+    assert path.read_text() == "1"  # the outer one ends last
+
+
+def test_two_processes_that_replace_one_folder_leave_it_whole(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from growth.core.files import replacing
+for _ in range(300):
+    with replacing(Path(sys.argv[1])) as temporary:
+        temporary.mkdir()
+        for name in "ab":
+            (temporary / name).write_text(sys.argv[2])
+"""
+    folder = str(tmp_path / "setting")
+    begun = [
+        subprocess.Popen([sys.executable, "-c", program, folder, word], cwd=ROOT)
+        for word in ("one", "two")
+    ]
+    assert [process.wait() for process in begun] == [0, 0]
+    assert names(tmp_path) == ["setting"]
+    assert len({(tmp_path / "setting" / name).read_text() for name in "ab"}) == 1

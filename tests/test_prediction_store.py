@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
 from test_predictor import Predicting
 
+from growth.core import device
 from growth.core.distributed import DistributedState
 from growth.core.errors import InputError
 from growth.data.records import check_prediction, read_records
@@ -215,3 +216,44 @@ def test_a_number_of_processes_that_is_none_is_refused(count, tmp_path):
     done = run("scripts/run_evaluate.sh", *flags, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert f"--num_processes {count}" in done.stderr
+
+
+def test_the_precision_that_was_computed_is_recorded_and_kept(
+    place, tiny_model, tmp_path, monkeypatch
+):
+    """Machines differ in what `auto` is; a prediction is finished in the precision it began in."""
+    again = command(tiny_model, tmp_path)
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
+    run(*again, cwd=place)
+    record = tmp_path / FOLDER / "run.json"
+    assert json.loads(record.read_text())["decoding"]["precision"] == "fp32"
+    (tmp_path / FOLDER / "pred_math_valid.json").unlink()
+    run(*again, "--precision", "fp32", cwd=place)  # the same, said in another way
+    (tmp_path / FOLDER / "pred_math_valid.json").unlink()
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    for _ in range(2):
+        done = run(*again, cwd=place, check=False)
+        assert done.returncode == 2
+        assert "decoding (precision 'fp32', now 'bf16')" in done.stderr
+        # A record of before said "auto".
+        old = json.loads(record.read_text())
+        old["decoding"]["precision"] = "auto"
+        record.write_text(json.dumps(old))
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
+    run(*again, cwd=place)
+    assert json.loads(record.read_text())["decoding"]["precision"] == "fp32"
+
+
+def test_as_published_predicts_in_fp32(place, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
+    again = command(tiny_model, tmp_path)
+    done = run(*again, "--as_published", "--precision", "bf16", cwd=place, check=False)
+    assert done.returncode == 2
+    assert "--precision bf16: --as_published computes in fp32" in done.stderr
+    done = run(*again, "--as_published", cwd=place)
+    assert "in fp32: as asked for" in done.stderr
+    record = json.loads((tmp_path / FOLDER / "run.json").read_text())
+    assert record["as_published"] is True
+    assert record["decoding"]["precision"] == "fp32"
+    done = run(*again, cwd=place, check=False)  # the default is bf16 here
+    assert "decoding (precision 'fp32', now 'bf16')" in done.stderr

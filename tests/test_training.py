@@ -1,6 +1,7 @@
 """Ways to train that change no result: micro-batches, processes, engines; LoRA; memory."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,20 +11,33 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, copy_scripts, read_lines, run, write_lines
+from conftest import ROOT, TEXTS, copy_scripts, read_lines, run, write_lines
 from safetensors.torch import load_file
 from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
+from growth.core.options import Hyperparameters
 from growth.export import checkpoint_files
+from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
+from growth.packing.batches import pad_rows, tokenised
 from growth.packing.forward import supports_packing
-from growth.runs.checkpoints import check_resumable, checkpoints
+from growth.runs.checkpoints import (
+    DEEPSPEED,
+    FSDP,
+    ResumeNeeds,
+    checkpoints,
+    resumable_checkpoint,
+    resume_problems,
+)
 from growth.training import memory
+from growth.training.run import _default_epochs
 from growth.training.sampler import StepSampler
+from growth.training.step import published_rate
+from growth.training.trainer import InstructionTrainer
 
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
 HYPERPARAMETERS = (
@@ -203,6 +217,68 @@ def test_the_samples_of_a_step_are_dealt_out_by_length():
     assert max(work) < 1.2 * min(work)
 
 
+# Samples that truncation leaves without an answer
+
+CUT_LABELS = ROOT / "tests/cases/cut_labels"
+
+
+def test_answers_that_are_cut_are_counted(study, tiny_model):
+    shutil.copytree(CUT_LABELS, study / "cut_labels", dirs_exist_ok=True)
+    again = command(tiny_model, "cut", "--epochs", "1", "--total_batch_size", "8")
+    again[again.index("train_lines")] = "cut_labels"
+    done = run(*again, cwd=study)
+    # The tiny model's 256 positions bound a line.
+    said = "of 8 lines, 0 lose the end of their answer and 7 all of it beyond 256 tokens"
+    assert f"cut_labels/x.json: {said}" in done.stderr
+    record = json.loads((study / "runs/cut/run.json").read_text())
+    assert (record["train"]["answers_cut"], record["train"]["answers_lost"]) == (0, 7)
+    assert (record["valid"]["answers_cut"], record["valid"]["answers_lost"]) == (0, 0)
+    steps = [m for m in read_lines(study / "runs/cut/metrics.jsonl") if "loss" in m]
+    assert sum(m["answers_lost"] for m in steps) == 7
+    assert all(m["supervised_tokens"] for m in steps)
+
+
+def test_part_of_an_answer_that_is_cut_is_counted(study, tiny_model):
+    shorter = finetune(study, tiny_model, "part", "--max_length", "20", "--epochs", "1")
+    chat = load_tokenizer(str(tiny_model))
+    records = read_lines(study / "train_lines/biology.json")
+    cut = lost = 0
+    for record in records:
+        _, labels = chat.encode_conversation(record["messages"])
+        supervised = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
+        cut += supervised[0] < 20 <= supervised[-1]
+        lost += supervised[0] >= 20
+    assert cut
+    record = json.loads((shorter / "run.json").read_text())["train"]
+    assert (record["answers_cut"], record["answers_lost"]) == (cut, lost)
+    steps = [m for m in read_lines(shorter / "metrics.jsonl") if "loss" in m]
+    assert sum(m["answers_cut"] for m in steps) == cut
+
+
+def test_a_step_without_a_supervised_token_is_refused(study, tiny_model):
+    shutil.copytree(CUT_LABELS, study / "cut_labels", dirs_exist_ok=True)
+    again = command(tiny_model, "never", "--total_batch_size", "2")
+    again[again.index("train_lines")] = "cut_labels"
+    done = run(*again, cwd=study, check=False)
+    assert done.returncode == 2
+    assert "7 of 8 lines of --train_dir lose all of their answer" in done.stderr
+    assert "of epoch 1 would hold no others" in done.stderr
+    assert not (study / "runs/never").exists()
+
+
+def test_the_first_step_of_given_samples_only():
+    sampler = StepSampler([1] * 5, 2, 0, 0, 1)
+    last = list(sampler)[-1]
+    assert sampler.first_step_within(set(last), 1) == (1, 3)
+    assert sampler.first_step_within(set(), 4) is None
+    assert sampler.first_step_within(set(range(5)), 1) == (1, 1)
+    sampler.epoch = 3
+    later = list(sampler)[-1]
+    assert later not in [list(last)]  # another sample is left over
+    assert sampler.first_step_within(set(later), 3) is None
+    assert sampler.first_step_within(set(later), 4) == (4, 3)
+
+
 # LoRA
 
 
@@ -299,11 +375,306 @@ def test_bad_flags_are_reported(study, tiny_model, flags, message):
     assert not (study / "runs/never").exists()
 
 
-def test_a_checkpoint_without_the_optimizer_cannot_be_resumed(adapted):
-    first, last = checkpoints(adapted)
-    check_resumable(last)
-    with pytest.raises(InputError, match="no optimizer state"):
-        check_resumable(first)
+# As published
+
+
+def plain_loop(model_path, lines, rates, *, betas=(0.9, 0.999), decay_all=True):
+    """Two epochs of plain torch on padded batches, at the given rates; losses and weights."""
+    chat = load_tokenizer(str(model_path))
+    model = load_model(str(model_path), torch.float32, chat).train()
+    samples = [tokenised(line["messages"], chat, 256) for line in lines]
+    decayed = [p for p in model.parameters() if decay_all or p.ndim > 1]
+    others = [p for p in model.parameters() if not decay_all and p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=betas, eps=1e-8)
+    sampler = StepSampler([len(sample["labels"]) for sample in samples], 7, 3, 0, 1)
+    losses, rates = [], iter(rates)
+    for epoch in range(2):
+        sampler.epoch = epoch
+        for step in sampler:
+            batch = pad_rows([samples[place] for place in step], chat.pad_id)
+            labels = batch.pop("labels")[:, 1:]
+            logits = model(**batch).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL
+            )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = next(rates) if group is optimizer.param_groups[0] else group["lr"]
+            optimizer.param_groups[1]["lr"] = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses, model.state_dict()
+
+
+# Of 8 steps, as WarmupDecayLR of DeepSpeed 0.9.5 has them: without warm-up steps it makes two.
+PUBLISHED_RATES = [1e-2 * factor for factor in (1, 0, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6)]
+
+
+@pytest.fixture(scope="module")
+def as_published(study, tiny_model):
+    """A run with the preset."""
+    return finetune(study, tiny_model, "as-published", "--as_published")
+
+
+def largest_difference(weights, expected):
+    return max((weights[name] - expected[name]).abs().max().item() for name in weights)
+
+
+def test_as_published_is_held_to_a_plain_loop(study, tiny_model, as_published):
+    steps = [m for m in read_lines(as_published / "metrics.jsonl") if "loss" in m]
+    assert [m["learning_rate"] for m in steps] == pytest.approx(PUBLISHED_RATES, abs=1e-12)
+    lines = read_lines(study / "train_lines/biology.json")
+    losses, expected = plain_loop(tiny_model, lines, PUBLISHED_RATES)
+    assert [m["loss"] for m in steps] == pytest.approx(losses, rel=1e-5)
+    ours = final_weights(as_published)
+    assert largest_difference(ours, expected) < 2e-5
+    # Each of the three differences is seen by this comparison.
+    meant = [1e-2 - 9e-3 * step / 7 for step in range(8)]
+    for other in (
+        {"rates": PUBLISHED_RATES, "betas": (0.9, 0.95)},
+        {"rates": PUBLISHED_RATES, "decay_all": False},
+        {"rates": meant},
+    ):
+        _, weights = plain_loop(tiny_model, lines, **other)
+        assert largest_difference(ours, weights) > 1e-3
+
+
+def test_the_defaults_are_held_to_the_same_loop(study, tiny_model, alone):
+    lines = read_lines(study / "train_lines/biology.json")
+    meant = [1e-2 - 9e-3 * step / 7 for step in range(8)]
+    losses, expected = plain_loop(tiny_model, lines, meant, betas=(0.9, 0.95), decay_all=False)
+    steps = [m for m in read_lines(alone / "metrics.jsonl") if "loss" in m]
+    assert [m["loss"] for m in steps] == pytest.approx(losses, rel=1e-5)
+    assert largest_difference(final_weights(alone), expected) < 2e-5
+
+
+def test_the_preset_is_recorded(study, tiny_model, as_published, alone):
+    preset, default = (
+        json.loads((run_dir / "run.json").read_text())["hyperparameters"]
+        for run_dir in (as_published, alone)
+    )
+    changed = {name: value for name, value in preset.items() if value != default[name]}
+    assert changed == {
+        "as_published": True,
+        "adam_beta2": 0.999,
+        "decay_all": True,
+        "schedule": "warmup_decay",
+        "end_learning_rate": 0.0,
+    }
+    done = run(*command(tiny_model, "as-published", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "as_published True, now False" in done.stderr
+
+
+def test_a_record_without_the_new_fields_is_of_the_defaults(study, tiny_model, alone):
+    old = shutil.copytree(alone, study / "runs/older")
+    record = json.loads((old / "run.json").read_text())
+    for name in ("as_published", "decay_all", "schedule"):
+        del record["hyperparameters"][name]
+    (old / "run.json").write_text(json.dumps(record))
+    assert "is finished" in run(*command(tiny_model, "older", "--resume"), cwd=study).stderr
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 100])
+def test_the_published_rates_fall_and_never_reach_their_end(steps):
+    """DeepSpeed's own formula, asked after each step."""
+
+    def gamma(asked):
+        if asked < 2:
+            return math.log(asked + 1) / math.log(2)
+        return max(0.0, float(steps - asked) / float(max(1.0, steps - 2)))
+
+    expected = [1.0, *(gamma(asked) for asked in range(steps - 1))]
+    found = [published_rate(step, steps) for step in range(steps)]
+    assert found == expected
+    assert found[:4] == [1.0, 0.0, 1.0, 1.0][:steps]
+    assert found[-1] > 0 or steps == 2
+
+
+def test_the_preset_has_15_epochs_for_few_lines_too():
+    hyperparameters = (Hyperparameters(as_published=True), Hyperparameters())
+    assert [_default_epochs(h, 40) for h in hyperparameters] == [15, 20]
+    assert [_default_epochs(h, 640) for h in hyperparameters] == [15, 15]
+
+
+@pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])
+def test_the_preset_leaves_no_room_for_what_it_sets(study, tiny_model, flags):
+    done = run(*command(tiny_model, "never", "--as_published", *flags), cwd=study, check=False)
+    assert done.returncode == 2
+    assert f"--as_published goes without {flags[0]}" in done.stderr
+
+
+# Precision
+
+
+@pytest.mark.parametrize("value", ["bf16", "fp16", "BF16"])
+def test_the_launchers_precision_is_not_taken(study, tiny_model, alone, monkeypatch, value):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
+    done = run(*command(tiny_model, f"launcher-{value}", "--epochs", "1"), cwd=study)
+    assert f"ACCELERATE_MIXED_PRECISION={value}" in done.stderr
+    run_dir = study / f"runs/launcher-{value}"
+    assert json.loads((run_dir / "run.json").read_text())["hyperparameters"]["precision"] == "fp32"
+    assert curve(run_dir)[:1] == curve(alone)[:1]  # bit for bit: later rates are of more epochs
+
+
+def test_what_is_asked_for_is_computed_whatever_the_launcher_says(study, tiny_model, monkeypatch):
+    flags = ("--epochs", "1", "--precision", "bf16")
+    asked = finetune(study, tiny_model, "bf16", *flags)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    launched = finetune(study, tiny_model, "bf16-no", *flags)
+    assert curve(launched) == curve(asked)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_an_engine_that_only_the_launcher_names_is_refused(study, tiny_model, monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    done = run(*command(tiny_model, "never"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert f"ACCELERATE_USE_{name}=true" in done.stderr
+    assert not (study / "runs/never").exists()
+
+
+# Resuming
+
+
+@pytest.fixture(scope="module")
+def interrupted(study, tiny_model):
+    """A run that ended in its second epoch: its only checkpoint is the first epoch's."""
+    whole = InstructionTrainer.training_step
+
+    def until_the_sixth(self, *arguments, **named):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return whole(self, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InstructionTrainer, "training_step", until_the_sixth)
+        done = run(*command(tiny_model, "interrupted"), cwd=study, check=False)
+    assert done.returncode == 130
+    return study / "runs/interrupted"
+
+
+STATE = ("model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt")
+
+
+def resume_of(study, tiny_model, interrupted, spoil):
+    """Resume a copy of the interrupted run after `spoil` has had its checkpoint."""
+    shutil.rmtree(study / "runs/copy", ignore_errors=True)
+    shutil.copytree(interrupted, study / "runs/copy")
+    spoil(study / "runs/copy/checkpoint-4")
+    return run(*command(tiny_model, "copy", "--resume"), cwd=study, check=False)
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_a_run_is_not_resumed_without_a_file_that_exactness_needs(
+    study, tiny_model, interrupted, name
+):
+    def damage(checkpoint):
+        data = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(data[:-20])
+
+    for spoil, says in ((lambda c: (c / name).unlink(), "missing"), (damage, "damaged")):
+        before = (interrupted / "metrics.jsonl").read_bytes()
+        done = resume_of(study, tiny_model, interrupted, spoil)
+        assert done.returncode == 2
+        assert f"checkpoint-4: {name} is {says}" in done.stderr
+        assert (study / "runs/copy/metrics.jsonl").read_bytes() == before
+
+
+def test_one_wrong_bit_of_the_optimizer_is_seen(study, tiny_model, interrupted):
+    def flip(checkpoint):
+        data = bytearray((checkpoint / "optimizer.pt").read_bytes())
+        data[len(data) // 2] ^= 1
+        (checkpoint / "optimizer.pt").write_bytes(data)
+
+    done = resume_of(study, tiny_model, interrupted, flip)
+    assert done.returncode == 2
+    assert "checkpoint-4: optimizer.pt is damaged" in done.stderr
+
+
+def test_a_damaged_trainer_state_is_named(adapted, tmp_path):
+    copy = shutil.copytree(adapted, tmp_path / "copy")
+    (copy / "checkpoint-8/trainer_state.json").write_text("{")
+    with pytest.raises(
+        InputError, match=r"checkpoint-8: trainer_state.json is missing or dam"
+    ) as e:
+        resumable_checkpoint(copy, ResumeNeeds(adapter=True))
+    assert "checkpoint-4: optimizer.pt is missing" in str(e.value)
+
+
+def test_the_random_numbers_of_every_process_are_needed(interrupted, adapted):
+    checkpoint = interrupted / "checkpoint-4"
+    assert resume_problems(checkpoint, ResumeNeeds()) == []
+    (first, second, other) = resume_problems(checkpoint, ResumeNeeds(world_size=2))
+    assert first == "rng_state_0.pth is missing"
+    assert second == "rng_state_1.pth is missing"
+    assert other.startswith("rng_state.pth is of another number of processes than the 2")
+
+
+def test_each_engine_has_files_of_its_own(interrupted, adapted):
+    checkpoint = interrupted / "checkpoint-4"
+    assert resume_problems(checkpoint, ResumeNeeds(engine=FSDP)) == [
+        "optimizer.bin is missing",
+        "pytorch_model_fsdp.bin is missing",
+    ]
+    assert resume_problems(checkpoint, ResumeNeeds(engine=DEEPSPEED)) == ["global_step* is missing"]
+    assert resume_problems(checkpoint, ResumeNeeds(loss_scale=True)) == ["scaler.pt is missing"]
+    of_adapters = checkpoints(adapted)[-1]
+    assert resume_problems(of_adapters, ResumeNeeds(adapter=True)) == []
+    assert resume_problems(of_adapters, ResumeNeeds()) == ["model.safetensors is missing"]
+
+
+def test_an_older_checkpoint_that_is_whole_serves(study, interrupted, tmp_path):
+    copy = shutil.copytree(interrupted, tmp_path / "copy")
+    newer = shutil.copytree(copy / "checkpoint-4", copy / "checkpoint-5")
+    state = newer / "trainer_state.json"
+    state.write_text(state.read_text().replace('"global_step": 4', '"global_step": 5'))
+    (newer / "scheduler.pt").unlink()
+    found, passed_over = resumable_checkpoint(copy, ResumeNeeds())
+    assert found == copy / "checkpoint-4"
+    assert passed_over == ["checkpoint-5: scheduler.pt is missing"]
+
+
+def test_a_model_is_the_same_wherever_it_lies(study, tiny_model, interrupted, alone):
+    moved = shutil.copytree(tiny_model, study / "moved")
+    names = (f"{tiny_model}/", os.path.relpath(tiny_model, study), "./moved", f"{moved}")
+    for place, name in enumerate(names):
+        shutil.copytree(interrupted, study / f"runs/as-{place}")
+        resumed = finetune(study, name, f"as-{place}", "--resume")
+        for weight, expected in final_weights(alone).items():
+            assert torch.equal(final_weights(resumed)[weight], expected)
+    # A record of before has no fingerprint; its name leads to the model.
+    old = shutil.copytree(interrupted, study / "runs/old")
+    record = json.loads((old / "run.json").read_text())
+    del record["model_fingerprint"], record["train"]["tokens_sha256"]
+    (old / "run.json").write_text(json.dumps(record))
+    finetune(study, "moved", "old", "--resume")
+
+
+def test_another_model_behind_the_same_name_is_refused(study, tiny_model, interrupted):
+    model = shutil.copytree(tiny_model, study / "changed")
+    shutil.copytree(interrupted, study / "runs/of-changed")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    done = run(*command(model, "of-changed", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "the model's weights or config" in done.stderr
+
+
+def test_another_tokenizer_is_refused(study, tiny_model, interrupted):
+    model = shutil.copytree(tiny_model, study / "retokenised")
+    shutil.copytree(interrupted, study / "runs/of-retokenised")
+    from growth.sample.pocket import make_pocket
+
+    make_pocket(study / "other-words", ["甲乙甲乙丙丙丙A" * 9, *TEXTS] * 20, seed=0, vocabulary=380)
+    shutil.copy(study / "other-words/tokenizer.model", model)
+    done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "the tokens of --train_dir" in done.stderr
 
 
 # Memory

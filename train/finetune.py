@@ -107,6 +107,12 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
         if getattr(args, name) is not None and args.lora_rank is None:
             parser.error(f"--{name} needs --lora_rank")
+    for name in ("lora_rank", "end_learning_rate"):
+        if args.as_published and getattr(args, name) is not None:
+            parser.error(
+                f"--as_published goes without --{name}: the published run tuned all weights, and "
+                "its learning rate fell as its engine had it"
+            )
     if args.fsdp_config and args.deepspeed:
         parser.error("--fsdp_config and --deepspeed exclude each other")
     if args.lora_rank and (args.fsdp_config or args.deepspeed):

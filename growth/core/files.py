@@ -1,15 +1,25 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
+import glob
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+
+_COUNT = itertools.count()
+# temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
+_LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
 
 
 @contextlib.contextmanager
@@ -17,26 +27,69 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path` to write a file or folder to; it replaces `path` at the end.
 
     Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
-    that already stands at `path` is removed only once the new one is complete. What a kill leaves
-    behind has a fixed name, and is removed the next time.
+    that already stands at `path` is removed only once the new one is complete. No two processes
+    share a temporary path: of two that write the same file the last one wins. What a killed process
+    left behind is removed the next time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, outgoing = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    _remove(temporary)
-    _remove(outgoing)
+    _remove_leftovers(path)
+    stem = f".{path.name}.{_host()}.{os.getpid()}.{next(_COUNT)}"
+    temporary, outgoing = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():
-            os.replace(path, outgoing)
-        os.replace(temporary, path)
+        _replace(temporary, path, outgoing)
     finally:
         _remove(temporary)
         _remove(outgoing)
 
 
+def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
+    """Move `temporary` to `path`; a folder that is there goes to `outgoing` first."""
+    while True:
+        if temporary.is_dir() and path.exists():
+            _remove(outgoing)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                os.replace(path, outgoing)
+        try:
+            os.replace(temporary, path)
+            return
+        except OSError as error:
+            # Another process has put its folder there in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose process is dead; of other machines nothing is known.
+
+    Those without a process in their name are of versions that had one name for all.
+    """
+    for name in (f".{path.name}.tmp", f".{path.name}.old"):
+        _remove(path.with_name(name))
+    prefix = f".{path.name}"
+    for left in path.parent.glob(f"{glob.escape(prefix)}.*"):
+        match = _LEFTOVER.fullmatch(left.name.removeprefix(prefix))
+        if match and match[1] == _host() and not _is_alive(int(match[2])):
+            _remove(left)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another process may be removing it
     else:
         path.unlink(missing_ok=True)
 

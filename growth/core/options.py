@@ -4,9 +4,12 @@ A group of options is a frozen dataclass. `growth.core.cli.add_options` makes fl
 and `growth.core.cli.options_from` the dataclass of the parsed flags.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from growth.core.errors import InputError
 
 MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper section 4.1)
 MAX_NEW_TOKENS = 1024  # of an answer (paper section 4.2)
@@ -24,6 +27,8 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
+
+LINEAR, WARMUP_DECAY = SCHEDULES = ("linear", "warmup_decay")
 
 ALL_LINEAR = "all-linear"
 LORA_DROPOUT = 0.05
@@ -175,6 +180,40 @@ class Hyperparameters:
         choices=ATTN_IMPLEMENTATIONS,
     )
     lora: LoraOptions | None = None
+    as_published: bool = option(
+        False,
+        "train as the published run really did, not as it was meant: AdamW's beta2 0.999, weight "
+        "decay on all parameters, its engine's learning rates, 15 epochs for any number of lines",
+    )
+    decay_all: bool = False  # weight decay on norms and biases too
+    schedule: str = LINEAR  # one of SCHEDULES
+
+
+# What --as_published makes of them (seen in the pinned libraries: transformers 4.30.2, deepspeed
+# 0.9.5). The engine's configuration had no betas, and its scheduler falls to 0, which it never
+# reaches.
+AS_PUBLISHED: Mapping[str, Any] = {
+    "adam_beta2": 0.999,
+    "decay_all": True,
+    "schedule": WARMUP_DECAY,
+    "end_learning_rate": 0.0,
+}
+
+
+def published_precision(as_published: bool, precision: str) -> str:
+    """The precision of prediction and benchmarks, fp32 as the published run loaded its models.
+
+    Raises:
+        InputError: another one is asked for besides.
+    """
+    if not as_published:
+        return precision
+    if precision not in (AUTO, "fp32"):
+        raise InputError(
+            f"--precision {precision}: --as_published computes in fp32, as the published run did; "
+            "leave one of the two out"
+        )
+    return "fp32"
 
 
 @dataclass(frozen=True)
@@ -290,6 +329,7 @@ class PredictionOptions:
         None, "only the first N lines per file; marks the output's name", unset="all", metavar="N"
     )
     precision: str = option("auto", "of the model", choices=PRECISIONS)
+    as_published: bool = option(False, "as the published run predicted: in fp32")
 
 
 @dataclass(frozen=True)
@@ -315,6 +355,9 @@ class BenchmarkOptions:
     )
     tokens_per_batch: int = option(TOKENS_PER_BATCH, "computed at once", unit="tokens")
     precision: str = option("auto", "of the model", choices=PRECISIONS)
+    as_published: bool = option(
+        False, "as the published run asked: in fp32, letters read as bare pieces"
+    )
     limit: int | None = option(
         None,
         "only the first N questions per subject; marks the outputs' names",

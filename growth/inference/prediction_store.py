@@ -7,6 +7,7 @@
 
 import glob
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.core.files import json_line, read_json, write_json_lines
+from growth.core.options import AUTO, WEIGHT_PRECISIONS
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
 PARTIAL_SUFFIX = ".partial"
+_PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
 def check_same_run(
@@ -46,14 +49,40 @@ def check_same_run(
                 f"{remedy}"
             )
         return None
-    earlier = read_json(path)
-    different = [name for name in fields if earlier.get(name) != run.get(name)]
+    earlier = _with_computed_precision(read_json(path))
+    different = [
+        _difference(name, earlier.get(name), run.get(name))
+        for name in fields
+        if earlier.get(name) != run.get(name)
+    ]
     if different:
         raise InputError(
             f"{folder}: holds results of another model or another way to predict (different: "
             f"{', '.join(different)}); {remedy}"
         )
     return earlier
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    """What differs, of an object also its fields."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return name
+    values = [
+        f"{key} {before.get(key)!r}, now {now.get(key)!r}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+    return f"{name} ({'; '.join(values)})"
+
+
+def _with_computed_precision(record: Run) -> Run:
+    """A record of before, which says "auto" where the line on the device says what was computed."""
+    computed = _PRECISION_OF_DEVICE.search(str(record.get("device")))
+    for name in ("decoding", "asked"):
+        fields = record.get(name)
+        if computed and isinstance(fields, dict) and fields.get("precision") == AUTO:
+            record = record | {name: fields | {"precision": computed[1]}}
+    return record
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class Source:
         return path if path.is_dir() else None
 
     @property
+    def name_or_path(self) -> str:
+        """What --model_name_or_path would say."""
+        return str(Path(self.name) / self.gguf_file) if self.gguf_file else self.name
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is a LoRA adapter, which needs a base."""
         return self.folder is not None and lora.is_adapter(self.folder)

@@ -1,5 +1,6 @@
 """Tokenised examples -> batches of tensors."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -8,16 +9,19 @@ from tqdm import tqdm
 from growth.data.records import Record
 from growth.model.chat_tokenizer import IGNORED_LABEL, ChatTokenizer, Messages
 
-Example = dict[str, torch.Tensor]  # input_ids (tokens,), labels (tokens,)
+# input_ids (tokens,), labels (tokens,); lost (), supervised tokens that truncation took
+Example = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
 
 
 def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Example:
     """One example, truncated to `max_length` tokens as published (paper section 4.1)."""
     input_ids, labels = chat.encode_conversation(messages)
+    beyond = labels[max_length:]
     return {
         "input_ids": torch.tensor(input_ids[:max_length]),
         "labels": torch.tensor(labels[:max_length]),
+        "lost": torch.tensor(len(beyond) - beyond.count(IGNORED_LABEL)),
     }
 
 
@@ -35,6 +39,23 @@ def tokenised_files(
 def supervised_tokens(examples: Sequence[Example]) -> int:
     """Tokens that the loss is taken over: labels with a token before them to predict them from."""
     return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Changes when a token or a label of `examples` does."""
+    found = hashlib.sha256()
+    for example in examples:
+        for name in ("input_ids", "labels"):
+            found.update(len(example[name]).to_bytes(8, "little"))
+            found.update(example[name].numpy().tobytes())
+    return found.hexdigest()
+
+
+def cut_answers(examples: Sequence[Example]) -> tuple[int, int]:
+    """How many of `examples` truncation left with part of their answer, and how many with none."""
+    cut = [example for example in examples if int(example.get("lost", 0))]
+    none_left = sum(not supervised_tokens([example]) for example in cut)
+    return len(cut) - none_left, none_left
 
 
 def micro_batches(

@@ -1,8 +1,13 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
 import shutil
+import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from growth.core.errors import InputError
 from growth.core.files import read_json
@@ -12,6 +17,12 @@ CHECKPOINT = "checkpoint-"
 # Patterns of what the Trainer, FSDP and DeepSpeed keep of the optimizer.
 _OPTIMIZER_STATE = ("optimizer.pt", "optimizer.bin", "global_step*")
 _FSDP_WEIGHTS = ("pytorch_model_fsdp.bin",)  # the weights a second time
+PLAIN, FSDP, DEEPSPEED = ENGINES = ("plain", "fsdp", "deepspeed")
+_ENGINE_FILES = {
+    PLAIN: ("optimizer.pt",),
+    FSDP: ("optimizer.bin", *_FSDP_WEIGHTS),
+    DEEPSPEED: (),
+}
 FIRST_EPOCH = 5  # earlier checkpoints are no candidates (paper section 4.2)
 
 
@@ -43,17 +54,117 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=checkpoint_step)
 
 
-def check_resumable(checkpoint: Path) -> None:
-    """Only the newest checkpoint of a run can be resumed exactly.
+@dataclass(frozen=True)
+class ResumeNeeds:
+    """What the process that resumes a run reads of a checkpoint.
+
+    Attributes:
+        world_size: processes of the launch, each of which has random numbers of its own.
+        engine: one of `ENGINES`.
+        adapter: whether the weights are a LoRA adapter's.
+        loss_scale: whether fp16's loss scale is part of the state.
+    """
+
+    world_size: int = 1
+    engine: str = PLAIN
+    adapter: bool = False
+    loss_scale: bool = False
+
+    def rng_files(self) -> list[str]:
+        """The files of the processes' random numbers, by rank."""
+        if self.world_size == 1:
+            return ["rng_state.pth"]
+        return [f"rng_state_{rank}.pth" for rank in range(self.world_size)]
+
+    def archives(self) -> list[str]:
+        """The files that torch saved."""
+        files = ["scheduler.pt", *self.rng_files(), *_ENGINE_FILES[self.engine]]
+        return [*files, "scaler.pt"] if self.loss_scale else files
+
+
+def resume_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
+    """Why a run can't be resumed exactly from `checkpoint`: which files are missing or damaged.
+
+    transformers itself begins with a new optimizer, a new schedule or other random numbers where
+    one of these files is missing, and says nothing.
+    """
+    if not is_complete(checkpoint):
+        return [f"{TRAINER_STATE} is missing or damaged"]
+    found = [
+        problem
+        for name in needs.archives()
+        if (problem := _archive_problem(checkpoint / name)) is not None
+    ]
+    if needs.engine == DEEPSPEED and not any(checkpoint.glob("global_step*/*")):
+        found.append("global_step* is missing")
+    others = {path.name for path in checkpoint.glob("rng_state*.pth")} - set(needs.rng_files())
+    if others:
+        found.append(
+            f"{', '.join(sorted(others))} is of another number of processes than the "
+            f"{needs.world_size} there are now"
+        )
+    return found + _weight_problems(checkpoint, needs)
+
+
+def _archive_problem(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch's format; reading it compares checksums
+            damaged = archive.testzip() is not None
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        damaged = True
+    return f"{path.name} is damaged" if damaged else None
+
+
+def _weight_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
+    names = ["adapter_model.safetensors"] if needs.adapter else ["model.safetensors"]
+    index = checkpoint / "model.safetensors.index.json"
+    if index.is_file() and not needs.adapter:
+        try:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        except (InputError, KeyError, TypeError, AttributeError):
+            return [f"{index.name} is damaged"]
+    found = []
+    for name in names:
+        if not (checkpoint / name).is_file():
+            found.append(f"{name} is missing")
+            continue
+        try:
+            with safe_open(checkpoint / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError):
+            found.append(f"{name} is damaged")
+    return found
+
+
+def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that a run can be resumed from exactly; None where there is none yet.
+
+    Returns:
+        The checkpoint, and why newer ones are passed over.
 
     Raises:
-        InputError: `checkpoint` holds no state of the optimizer.
+        InputError: there are complete checkpoints, and none of them can be resumed exactly.
     """
-    if not any(True for pattern in _OPTIMIZER_STATE for _ in checkpoint.glob(pattern)):
+    passed_over = [
+        f"{path.name}: {TRAINER_STATE} is missing or damaged"
+        for path in sorted(run_dir.glob(f"{CHECKPOINT}*"))
+        if not is_complete(path)
+    ]
+    complete = checkpoints(run_dir)
+    for checkpoint in reversed(complete):
+        problems = resume_problems(checkpoint, needs)
+        if not problems:
+            return checkpoint, passed_over
+        passed_over.append(f"{checkpoint.name}: {', '.join(problems)}")
+    if complete:
         raise InputError(
-            f"--resume {checkpoint}: has no optimizer state, which only a run's newest checkpoint "
-            "keeps, so the run can't be resumed exactly; train it anew in another --output_dir"
+            f"--resume {run_dir}: can't be resumed exactly: {'; '.join(passed_over)} (only a run's "
+            "newest checkpoint keeps the optimizer's state); resume with the processes and the "
+            "engine it was begun with, put the files back, or train anew in another --output_dir"
         )
+    return None, passed_over
 
 
 def drop_resume_state(checkpoint: Path) -> None:

@@ -14,7 +14,8 @@ from growth.core.errors import InputError
 from growth.core.files import read_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.data.records import Record
-from growth.packing.batches import Example, supervised_tokens
+from growth.model.source import Source, fingerprint
+from growth.packing.batches import Example, cut_answers, digest, supervised_tokens
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
@@ -61,7 +62,7 @@ def write_run(run_dir: Path, run: Run) -> None:
 
 
 # What makes two runs the same, and hyper-parameters that only say how a step is computed.
-_IDENTITY = ("model_size", "data_type", "model_name_or_path")
+_IDENTITY = ("model_size", "data_type")
 _FREE = (
     "batch_size",
     "tokens_per_micro_batch",
@@ -72,7 +73,7 @@ _FREE = (
 
 def new_record(
     run_dir: Path,
-    model_name_or_path: str,
+    source: Source,
     parameters: int,
     data: Mapping[str, Any],
     hyperparameters: Hyperparameters,
@@ -85,7 +86,7 @@ def new_record(
 
     Args:
         run_dir: its name stands for the run.
-        model_name_or_path: the foundation model, of `parameters` parameters.
+        source: of the foundation model, of `parameters` parameters.
         data: `data_record` of "train" and "valid".
         hyperparameters: with nothing left open.
         model_size: by default counted; `data_type` by default the name of the training folder.
@@ -97,7 +98,8 @@ def new_record(
         "model_size": model_size or shortened(parameters),
         "data_type": data_type or Path(data["train"]["dir"]).resolve().name,
         "timestamp": run_dir.resolve().name,
-        "model_name_or_path": model_name_or_path,
+        "model_name_or_path": source.name_or_path,
+        "model_fingerprint": fingerprint(source),
         "parameters": parameters,
         **data,
         "seed": hyperparameters.seed,
@@ -124,6 +126,7 @@ def data_record(
         raise InputError(
             f"{folder}: within --max_length no answer has a token left to learn; raise --max_length"
         )
+    cut, lost = cut_answers(examples)
     return {
         "dir": str(folder),
         "files": {
@@ -133,6 +136,10 @@ def data_record(
         "samples": len(examples),
         "tokens": sum(len(example["input_ids"]) for example in examples),
         "supervised_tokens": supervised,
+        "tokens_sha256": digest(examples),
+        # lines that truncation left with part of their answer, and with none of it
+        "answers_cut": cut,
+        "answers_lost": lost,
     }
 
 
@@ -152,14 +159,14 @@ def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
         InputError: `run_dir` holds a run of another setting, or `resume` is not set.
     """
     before, after = _identity(earlier), _identity(run)
-    different = {name: value for name, value in after.items() if before.get(name) != value}
-    if different:
-        changes = ", ".join(
-            name
-            if name.startswith("files")
-            else f"{name} {before.get(name)!r}, now {after[name]!r}"
-            for name in different
-        )
+    changed = [
+        name if name.startswith("files") else f"{name} {before.get(name)!r}, now {value!r}"
+        for name, value in after.items()
+        if before.get(name) != value
+    ]
+    changed += _changed_content(earlier, run)
+    if changed:
+        changes = ", ".join(changed)
         raise InputError(
             f"--output_dir {run_dir}: holds a run of another setting ({changes}); choose another "
             "folder"
@@ -171,8 +178,35 @@ def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
         )
 
 
+def _changed_content(earlier: Run, run: Run) -> list[str]:
+    """What differs by content: the model, wherever it lies, and the tokens of the lines."""
+    changed = []
+    if _fingerprint_of(earlier) not in (run["model_fingerprint"], None):
+        changed.append(
+            f"the model's weights or config, of model_name_or_path "
+            f"{earlier['model_name_or_path']!r}, now {run['model_name_or_path']!r}"
+        )
+    for part in ("train", "valid"):
+        before = earlier[part].get("tokens_sha256")
+        if before not in (run[part]["tokens_sha256"], None):
+            changed.append(f"the tokens of --{part}_dir, as the tokenizer is another")
+    return changed
+
+
+def _fingerprint_of(earlier: Run) -> str | None:
+    """Of a run's foundation model; earlier records have only its name. None if it is unknown."""
+    if "model_fingerprint" in earlier:
+        return str(earlier["model_fingerprint"])
+    try:
+        return fingerprint(earlier["model_name_or_path"])
+    except InputError:
+        return None
+
+
 def _identity(run: Run) -> dict[str, Any]:
-    hyperparameters = {k: v for k, v in run["hyperparameters"].items() if k not in _FREE}
+    # Those that a record of before lacks had their defaults.
+    known = dataclasses.asdict(Hyperparameters()) | run["hyperparameters"]
+    hyperparameters = {k: v for k, v in known.items() if k not in _FREE}
     files = {f"files of --{part}_dir": run[part]["files"] for part in ("train", "valid")}
     return {name: run[name] for name in _IDENTITY} | hyperparameters | files
 

@@ -13,8 +13,10 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Item, Messages, Subject
+from growth.tasks.benchmark import Benchmark, Item, Messages, Subject, right_letters
 
+_LETTERS = "ABCDEFG"  # AGIEval's own options
+_FEWEST_SHOTS = 3
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 
 
@@ -33,8 +35,14 @@ class AGIEval(Benchmark):
 
     def read(self, data_dir: Path, name: str) -> Subject:
         """A set's questions, and its demonstrations with one right answer."""
-        questions, shots = self.files(data_dir, name)
-        return Subject(name, _items(questions), _demonstrations(shots, name))
+        questions, demonstrations = self.files(data_dir, name)
+        items, not_asked, problems = _items(questions)
+        shots, of_shots = _demonstrations(demonstrations, name)
+        return Subject(name, items, shots, (*problems, *of_shots), not_asked)
+
+    def shots_wanted(self, setting: str) -> int:
+        """The published table has three to five demonstrations with one right answer for a set."""
+        return 0 if setting == ZERO_SHOT else _FEWEST_SHOTS
 
     def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
         """The question, and the demonstrations."""
@@ -82,17 +90,17 @@ def _numbered(item: Item, number: int) -> str:
 
 def _request(item: Item) -> str:
     # Some demonstrations have all four choices in one string.
-    last = LETTERS[len(item.choices) - 1] if len(item.choices) > 1 else LETTERS[-1]
+    last = _LETTERS[len(item.choices) - 1] if len(item.choices) > 1 else LETTERS[-1]
     return f"答案：从A到{last}, 我们应选择"
 
 
-def _items(path: Path) -> list[Item]:
-    """The four-choice questions with one right answer of a JSON Lines file.
+def _items(path: Path) -> tuple[list[Item], int, list[str]]:
+    """The questions of a JSON Lines file that are asked, how many are not, and what is no question.
 
     Raises:
-        InputError: not UTF-8, not JSON, not an item of AGIEval, or no question.
+        InputError: not UTF-8, or without a four-choice question with one right answer.
     """
-    items = []
+    items, not_asked, problems = [], 0, []
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -103,38 +111,70 @@ def _items(path: Path) -> list[Item]:
         try:
             item = _item(json.loads(line), number)
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}:{number + 1}: not an AGIEval item ({error!r})") from None
+            problems.append(f"{path}:{number + 1}: left out, not an AGIEval item ({error!r})")
+            continue
         if item is not None and len(item.choices) == len(LETTERS):
             items.append(item)
+        else:
+            not_asked += 1
     if not items:
-        raise InputError(f"{path}: holds no question with four choices; fetch it again")
-    return items
+        reasons = "".join(f"; {problem}" for problem in problems[:1])
+        raise InputError(f"{path}: holds no question with four choices{reasons}; fetch it again")
+    return items, not_asked, problems
 
 
 def _item(fields: dict[str, Any], place: int) -> Item | None:
-    """An item with one right answer; None for one with several."""
-    # a label is a letter, several letters, or a list of letters
-    choices, label = fields["options"], fields["label"]
-    if len(label) != 1:
-        return None
-    if label[0] not in LETTERS or not all(isinstance(text, str) for text in choices):
-        raise ValueError(f"label {label!r}, options {choices!r}")
-    if not isinstance(fields["question"], str):
-        raise TypeError(f"question {fields['question']!r}")
-    return Item(place, fields["question"], tuple(choices), label[0], fields["passage"] or "")
-
-
-def _demonstrations(path: Path, name: str) -> list[Item]:
-    """A set's column of the table of demonstrations; every other row is an explanation.
+    """An item with one right answer; None for one with several.
 
     Raises:
-        InputError: no such column, or something else in it.
+        ValueError, KeyError, TypeError: it is no item.
+    """
+    choices, gold = _choices(fields["options"]), right_letters(fields["label"])
+    if len(gold) != 1:
+        return None
+    # Some demonstrations have all four choices in one string.
+    if gold not in _LETTERS[: len(choices) if len(choices) > 1 else len(LETTERS)]:
+        raise ValueError(f"label {fields['label']!r} of options {fields['options']!r}")
+    if not isinstance(fields["question"], str):
+        raise TypeError(f"question {fields['question']!r}")
+    return Item(place, fields["question"], choices, gold, fields.get("passage") or "")
+
+
+def _choices(options: object) -> tuple[str, ...]:
+    """The choices, each with its letter in front; an object has them by letter.
+
+    Raises:
+        ValueError: they are no texts.
+    """
+    if isinstance(options, str):
+        return (options,)
+    if isinstance(options, dict) and sorted(options) == list(_LETTERS[: len(options)]):
+        options = [
+            f"({letter}){text}"
+            if isinstance(text, str) and not text.lstrip().startswith(f"({letter})")
+            else text
+            for letter, text in sorted(options.items())
+        ]
+    if not isinstance(options, list) or not options:
+        raise ValueError(f"options {options!r}")
+    if len(options) > len(_LETTERS) or not all(isinstance(text, str) for text in options):
+        raise ValueError(f"options {options!r}")
+    return tuple(options)
+
+
+def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
+    """A set's column of the table of demonstrations, and what in it is none.
+
+    Every other row is an explanation.
+
+    Raises:
+        InputError: no such column.
     """
     header, *rows = read_table(path) or [[]]
     if name not in header:
         raise InputError(f"{path}: no column {name}; fetch it again")
     column = header.index(name)
-    items = []
+    items, problems = [], []
     for number, row in enumerate(rows[::2], start=1):
         cell = row[column].strip() if column < len(row) else ""
         if not cell:
@@ -142,12 +182,13 @@ def _demonstrations(path: Path, name: str) -> list[Item]:
         try:
             item = _item(_parsed(cell), number)
         except (ValueError, SyntaxError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: column {name}, sample {number}: not an AGIEval item ({error!r})"
-            ) from None
+            problems.append(
+                f"{path}: column {name}, sample {number}: left out, not an AGIEval item ({error!r})"
+            )
+            continue
         if item is not None:
             items.append(item)
-    return items
+    return items, problems
 
 
 def _parsed(cell: str) -> dict[str, Any]:

@@ -5,9 +5,11 @@ everything else is shared. No torch here: data and flags are checked before it t
 """
 
 import json
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,11 +35,40 @@ class Item:
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject (CMMLU) or set (AGIEval): what is asked, and the examples shown before."""
+    """One subject (CMMLU) or set (AGIEval): what is asked, and the examples shown before.
+
+    Attributes:
+        name: of the subject.
+        items: its questions; `shots`: the examples.
+        left_out: what in its files could not be read, a sentence each that names the place.
+        not_asked: how many questions are of another kind than the benchmark asks.
+    """
 
     name: str
     items: list[Item]
     shots: list[Item]
+    left_out: tuple[str, ...] = ()
+    not_asked: int = 0
+
+
+_LABEL_MARKS = re.compile(r"[\s()\[\]【】.,、。;]+")
+_OPTION_LETTERS = "ABCDEFGH"
+
+
+def right_letters(label: object) -> str:
+    """The letters of a label, which may be spelt `B`, `(B)`, `Ｂ`, `b.`, `["B"]` or `A, C`.
+
+    Raises:
+        ValueError: there is no letter in it, or something else.
+    """
+    parts: list[object] = label if isinstance(label, list) else [label]
+    spelt = [part for part in parts if isinstance(part, str)]
+    if len(spelt) == len(parts):
+        text = unicodedata.normalize("NFKC", "".join(spelt))
+        letters = _LABEL_MARKS.sub("", text).upper()
+        if letters and set(letters) <= set(_OPTION_LETTERS):
+            return letters
+    raise ValueError(f"the label {label!r} names no option")
 
 
 class Benchmark(ABC):
@@ -79,6 +110,10 @@ class Benchmark(ABC):
     @abstractmethod
     def text(self, item: Item) -> str:
         """A question with its choices; also what the per-sample results say it was."""
+
+    def shots_wanted(self, setting: str) -> int:
+        """How many shots a setting promises, at least."""
+        return 0
 
     def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
         """The texts that are in a prompt whatever its length, and the shots'."""
@@ -127,30 +162,50 @@ def read_results(path: Path) -> list[Result]:
 
 @dataclass
 class Exam:
-    """The subjects of a benchmark that `data_dir` holds, and the names of those that it lacks."""
+    """The subjects of a benchmark that `data_dir` holds, and the names of those that it lacks.
+
+    Of a subject whose files can't be read at all, `unreadable` says why.
+    """
 
     data_dir: Path
     subjects: dict[str, Subject] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def questions(self) -> int:
         """How many questions there are."""
         return sum(len(subject.items) for subject in self.subjects.values())
 
+    def left_out(self) -> dict[str, list[str]]:
+        """By subject, what its files hold that could not be read."""
+        found = {name: list(s.left_out) for name, s in self.subjects.items() if s.left_out}
+        return found | {name: [reason] for name, reason in self.unreadable.items()}
+
 
 def read_exam(benchmark: Benchmark, data_dir: Path, limit: int | None = None) -> Exam:
     """Read every subject that is there, of each the first `limit` questions.
 
+    What can't be read is left out and named in what is returned; the rest is asked.
+
     Raises:
-        InputError: no subject is there, or a file is not what it should be.
+        InputError: no subject is there that can be read.
     """
     exam = Exam(data_dir)
     for name in benchmark.subjects:
         if all(path.is_file() for path in benchmark.files(data_dir, name)):
-            subject = benchmark.read(data_dir, name)
-            exam.subjects[name] = Subject(name, subject.items[:limit], subject.shots)
+            try:
+                subject = benchmark.read(data_dir, name)
+            except InputError as error:
+                exam.unreadable[name] = str(error)
+            else:
+                exam.subjects[name] = replace(subject, items=subject.items[:limit])
         else:
             exam.missing.append(name)
+    if not exam.subjects and exam.unreadable:
+        raise InputError(
+            f"--data_dir {data_dir}: nothing of {benchmark.title} there can be read: "
+            + "; ".join(list(exam.unreadable.values())[:3])
+        )
     if not exam.subjects:
         expected = benchmark.files(data_dir, benchmark.subjects[0])[0]
         raise InputError(
@@ -160,11 +215,31 @@ def read_exam(benchmark: Benchmark, data_dir: Path, limit: int | None = None) ->
     return exam
 
 
-def score(benchmark: Benchmark, results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+def short_of_shots(benchmark: Benchmark, setting: str, shots: Mapping[str, int]) -> dict[str, int]:
+    """The subjects with fewer shots than a setting promises, and how many they have."""
+    wanted = benchmark.shots_wanted(setting)
+    return {name: count for name, count in shots.items() if count < wanted}
+
+
+def score(
+    benchmark: Benchmark,
+    results: Mapping[str, Sequence[Result]],
+    setting: str = "",
+    read: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The scores of one setting, from its per-sample results by subject; per cent, 95 % intervals.
 
     Means are over the subjects that are there; those that are not are named, and count nowhere.
+
+    Args:
+        benchmark: that was asked.
+        results: of each subject.
+        setting: that was asked.
+        read: by subject what was read of its files: its number of "shots", what was "left_out",
+            how many were "not_asked".
     """
+    read = read or {}
+    shots = {name: read[name]["shots"] for name in results if name in read}
     subjects = {}
     for name in benchmark.subjects:
         if name in results:
@@ -177,6 +252,9 @@ def score(benchmark: Benchmark, results: Mapping[str, Sequence[Result]]) -> dict
         **mean_score("average", list(subjects.values())),
         "over_examples": {"n": len(answers), **percentages(right, len(answers))},
         "missing": [name for name in benchmark.subjects if name not in results],
+        "left_out": {name: about["left_out"] for name, about in read.items() if about["left_out"]},
+        "not_asked": sum(read[name]["not_asked"] for name in results if name in read),
+        "short_of_shots": short_of_shots(benchmark, setting, shots) if setting else {},
         "fewer_shots": sum(answer["fewer_shots"] for answer in answers),
         "cut": sum(answer["cut"] for answer in answers),
         "categories": {

@@ -8,14 +8,23 @@ evaluate/<benchmark>/outputs/<tag>/
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
-from growth.core.options import BenchmarkOptions, DecodingOptions, ModelOptions, PromptOptions
+from growth.core.locks import locked
+from growth.core.options import (
+    BenchmarkOptions,
+    DecodingOptions,
+    ModelOptions,
+    PromptOptions,
+    published_precision,
+)
 from growth.inference.prediction_store import check_same_run
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
@@ -67,6 +76,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     Raises:
         InputError: bad models or folders, found before any model is loaded.
     """
+    job = _as_published(job)
     if job.options.dump_prompts is not None:
         _dump_prompts(job, job.options.dump_prompts)
         return
@@ -75,14 +85,39 @@ def run_benchmark(job: BenchmarkRun) -> None:
     for tested in models:
         _check_same(tested)
     state = distributed_state()
-    if state.is_main_process and job.exam.missing:
+    if state.is_main_process:
+        _report_data(job)
+    for tested in models:
+        lock = locked(tested.folder, "--output_dir") if state.is_main_process else nullcontext()
+        with lock:
+            _run_model(job, tested)
+
+
+def _as_published(job: BenchmarkRun) -> BenchmarkRun:
+    """What --as_published makes of the options: fp32, and letters read as bare pieces."""
+    options = job.options
+    precision = published_precision(options.as_published, options.precision)
+    letters = "bare" if options.as_published else job.prompt_options.letter_tokens
+    return replace(
+        job,
+        options=replace(options, precision=precision),
+        prompt_options=replace(job.prompt_options, letter_tokens=letters),
+    )
+
+
+def _report_data(job: BenchmarkRun) -> None:
+    """Say what of the benchmark is not there, or can't be asked."""
+    exam = job.exam
+    if exam.missing:
         print(
-            f"{len(job.exam.missing)} of {len(job.benchmark.subjects)} subjects are not in "
-            f"{job.exam.data_dir} and in no mean: {', '.join(job.exam.missing)}",
+            f"{len(exam.missing)} of {len(job.benchmark.subjects)} subjects are not in "
+            f"{exam.data_dir} and in no mean: {', '.join(exam.missing)}",
             file=sys.stderr,
         )
-    for tested in models:
-        _run_model(job, tested)
+    for name, problems in exam.left_out().items():
+        of_what = "the subject is in no mean" if name in exam.unreadable else "left out"
+        for problem in problems:
+            print(f"{name}, {of_what}: {problem}", file=sys.stderr)
 
 
 def _dump_prompts(job: BenchmarkRun, output: Path) -> None:
@@ -125,6 +160,16 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         for name in job.exam.subjects
         for path in job.benchmark.files(job.exam.data_dir, name)
     }
+    left_out = job.exam.left_out()
+    read = {
+        name: {
+            "shots": len(subject.shots) if subject else 0,
+            "left_out": left_out.get(name, []),
+            "not_asked": subject.not_asked if subject else 0,
+        }
+        for name in job.benchmark.subjects
+        if (subject := job.exam.subjects.get(name)) or name in left_out
+    }
     found = _named_models(options)
     outputs = options.output_dir or Path("evaluate", job.benchmark.name, "outputs")
     alone = options.output_dir is not None and len(found) == 1
@@ -134,7 +179,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         prompting = _prompting(job, source)
         asked = asdict(job.prompt_options) | {
             "max_length": prompting.max_length,
-            "precision": options.precision,
+            "precision": choose_compute(options.precision).precision,  # never "auto"
         }
         record = {
             "benchmark": job.benchmark.name,
@@ -142,7 +187,9 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             **run,
             "fingerprint": fingerprint(source),
             "asked": asked,
+            "as_published": options.as_published,
             "data": data,
+            "read": read,
         }
         folder = outputs if alone else outputs / place
         models.append(TestedModel(source, folder, record, prompting))
@@ -212,18 +259,26 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
         if state.is_main_process:
             print(compute.describe(), file=sys.stderr)
             record = earlier or tested.run | {"device": compute.describe()} | provenance()
-            record["data"] = record.get("data", {}) | tested.run["data"]
-            write_json(folder / RUN_RECORD, record)
+            _write_record(folder, record, tested.run)
         work = TaskRun(missing, folder, tested.prompting, state)
         work.run(predictor, job.benchmark.title)
+    elif state.is_main_process and earlier:
+        _write_record(folder, earlier, tested.run)
     state.wait()
     if state.is_main_process:
         _write_scores(job.benchmark, folder, suffix)
 
 
+def _write_record(folder: Path, record: Run, now: Run) -> None:
+    """Write the record of a folder of results, which may hold more subjects than `now` do."""
+    merged = {name: record.get(name, {}) | now[name] for name in ("data", "read")}
+    write_json(folder / RUN_RECORD, record | merged)
+
+
 def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
     """Score every setting that has results in `folder`; write, print."""
     settings: dict[str, dict[str, Any]] = {}
+    record = read_json(folder / RUN_RECORD)
     for setting in benchmark.settings:
         found = {
             name: read_results(path)
@@ -231,13 +286,22 @@ def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
             if (path := folder / result_file(setting, suffix, name)).is_file()
         }
         if found:
-            settings[setting] = score(benchmark, found)
+            settings[setting] = score(benchmark, found, setting, record.get("read"))
     path = folder / f"results{suffix}.json"
-    run = {name: value for name, value in read_json(folder / RUN_RECORD).items() if name != "data"}
+    run = {name: value for name, value in record.items() if name not in ("data", "read")}
     write_json(path, {"run": run, "settings": settings})
     print(f"{path}: {benchmark.title}, accuracy in % [95 % interval], chance 25.00")
     print(table(settings))
     for setting, result in settings.items():
+        if result["short_of_shots"]:
+            counts = (f"{name} {count}" for name, count in result["short_of_shots"].items())
+            print(
+                f"{setting}: not that many shots are in the data, which is said in the results: "
+                f"{', '.join(counts)}"
+            )
+        if result["left_out"]:
+            counts = (f"{name} {len(found)}" for name, found in result["left_out"].items())
+            print(f"{setting}: left out, as they can't be read (see results): {', '.join(counts)}")
         if result["fewer_shots"] or result["cut"]:
             print(
                 f"{setting}: {result['fewer_shots']} questions with fewer shots, so as to fit; "

@@ -11,7 +11,7 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.data.published import CMMLU_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Item, Messages, Subject
+from growth.tasks.benchmark import Benchmark, Item, Messages, Subject, right_letters
 
 STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"
 CHINA = "China specific"
@@ -91,6 +91,7 @@ CATEGORIES = {
     for category in (STEM, HUMANITIES, SOCIAL, OTHER)
 } | {CHINA: tuple(name for name, about in SUBJECTS.items() if about[2:])}
 HEADER = "以下是关于{}的单项选择题，请直接给出正确答案的选项。"
+_OPTIONS = tuple("ABCDEFGH")  # columns; a question with more than four is not asked
 COLUMNS = ("Question", *LETTERS, "Answer")
 
 
@@ -110,11 +111,16 @@ class CMMLU(Benchmark):
     def read(self, data_dir: Path, name: str) -> Subject:
         """A subject's dev and test questions."""
         dev, test = self.files(data_dir, name)
-        return Subject(name, _items(test), _items(dev)[:CMMLU_SHOTS])
+        (items, problems), (shots, of_shots) = _items(test), _items(dev)
+        return Subject(name, items, shots[:CMMLU_SHOTS], (*problems, *of_shots))
 
     def files(self, data_dir: Path, name: str) -> list[Path]:
         """The files that `read` reads."""
         return [data_dir / split / f"{name}.csv" for split in ("dev", "test")]
+
+    def shots_wanted(self, setting: str) -> int:
+        """As many as its name says."""
+        return self.shots(setting)
 
     def shots(self, setting: str) -> int:
         """How many shots a setting has."""
@@ -152,8 +158,8 @@ class CMMLU(Benchmark):
         }
 
 
-def _items(path: Path) -> list[Item]:
-    """The questions of a CSV file.
+def _items(path: Path) -> tuple[list[Item], list[str]]:
+    """The questions of a CSV file, and what in it is none, named by its place.
 
     Raises:
         InputError: not a CSV file with the columns of CMMLU, or without a question.
@@ -162,21 +168,33 @@ def _items(path: Path) -> list[Item]:
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-    places = [header.index(column) for column in COLUMNS]
-    items = []
+    items, problems = [], []
     for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}: question {number} (from 0) has {len(row)} fields, its header "
-                f"{len(header)}"
-            )
-        question, *choices, gold = (row[place] for place in places)
-        if gold not in LETTERS:
-            raise InputError(
-                f"{path}: question {number} (from 0) has the answer {gold!r}; expected one of "
-                f"{', '.join(LETTERS)}"
-            )
-        items.append(Item(number, question, tuple(choices), gold))
+        try:
+            items.append(_item(header, row, number))
+        except ValueError as error:
+            problems.append(f"{path}: question {number} (from 0) is left out: {error}")
     if not items:
-        raise InputError(f"{path}: holds no question; fetch it again")
-    return items
+        reasons = "".join(f"; {problem}" for problem in problems[:1])
+        raise InputError(f"{path}: holds no question{reasons}; fetch it again")
+    return items, problems
+
+
+def _item(header: list[str], row: list[str], number: int) -> Item:
+    """The question of a row.
+
+    Raises:
+        ValueError: it is none with four choices of which one is right.
+    """
+    if not any(cell.strip() for cell in row):
+        raise ValueError("a blank row")
+    if len(row) != len(header):
+        raise ValueError(f"it has {len(row)} fields, the header {len(header)}")
+    cells = dict(zip(header, row, strict=True))
+    options = [name for name in header if name in _OPTIONS and cells[name].strip()]
+    if options != list(LETTERS):
+        raise ValueError(f"it has the options {', '.join(options) or 'none'}; expected A, B, C, D")
+    gold = right_letters(cells["Answer"])
+    if gold not in tuple(LETTERS):
+        raise ValueError(f"it has the answer {cells['Answer']!r}; expected one of A, B, C, D")
+    return Item(number, cells["Question"], tuple(cells[letter] for letter in LETTERS), gold)

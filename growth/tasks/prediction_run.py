@@ -9,17 +9,26 @@ mix.
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.files import check_writable, write_json
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, PromptOptions
+from growth.core.locks import locked
+from growth.core.options import (
+    DecodingOptions,
+    ModelOptions,
+    PredictionOptions,
+    PromptOptions,
+    published_precision,
+)
 from growth.data.records import Record
 from growth.inference.backends import check_backend
 from growth.inference.prediction_store import check_same_run
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
-from growth.model.source import find_model, fingerprint
+from growth.model.source import Source, find_model, fingerprint
 from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
 from growth.runs.resolve import resolve_models
@@ -43,6 +52,7 @@ def predict(
         InputError: no such model, a folder that can't be written to or that holds other
             predictions, or no memory for a single line.
     """
+    published_precision(options.as_published, options.precision)
     check_writable(options.pred_data_path, "--pred_data_path")
     check_backend(decoding.backend)
     named = [
@@ -68,16 +78,36 @@ def _predict_model(
     decoding: DecodingOptions,
 ) -> None:
     source, state = find_model(name, model_options), distributed_state()
+    # What is computed: on another machine "auto" may be another precision.
+    asked = published_precision(options.as_published, options.precision)
+    precision = choose_compute(asked).precision
     run = run | {
         "limit": options.limit,
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
         "fingerprint": fingerprint(source),
-        "decoding": decoding.identity() | {"precision": options.precision},
+        "as_published": options.as_published,
+        "decoding": decoding.identity() | {"precision": precision},
     }
     folder = prediction_folder(options.pred_data_path, run)
     remedy = "remove the folder or choose another --pred_data_path"
-    earlier = check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    lock = locked(folder, "--pred_data_path") if state.is_main_process else nullcontext()
+    with lock:
+        _predict_missing(source, folder, run, tasks, options, decoding)
+
+
+def _predict_missing(
+    source: Source,
+    folder: Path,
+    run: Run,
+    tasks: Sequence[DoITFile],
+    options: PredictionOptions,
+    decoding: DecodingOptions,
+) -> None:
+    """Predict what is not in `folder` yet, which no other launch writes to meanwhile."""
+    state = distributed_state()
+    earlier = check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", "")
     missing = missing_tasks(tasks, folder)
     if not missing:
         if state.is_main_process:
@@ -90,7 +120,7 @@ def _predict_model(
         decoding.max_new_tokens,
         decoding.full_responses,
     )
-    predictor, compute = load_predictor(source, chat, decoding, options.precision)
+    predictor, compute = load_predictor(source, chat, decoding, run["decoding"]["precision"])
     work = TaskRun(missing, folder, prompting, state)
     cuts = dict(zip((task.stem for task in missing), work.cut_prompts(), strict=True))
     if state.is_main_process:

@@ -1,5 +1,6 @@
 """A training run from its first check to its last checkpoint; or only its tokenised examples."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -17,7 +18,9 @@ from growth.core.device import Compute, choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
+from growth.core.locks import locked
 from growth.core.options import (
+    AS_PUBLISHED,
     LEARNING_RATE,
     LEARNING_RATE_FALL,
     LORA_LEARNING_RATE,
@@ -26,14 +29,28 @@ from growth.core.options import (
     LoraOptions,
     ModelOptions,
 )
-from growth.data.records import read_training_files
+from growth.data.records import Record, read_training_files
 from growth.data.settings import default_epochs
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.lora import AdaptedModel, add_lora
 from growth.model.source import Source, find_model
-from growth.packing.batches import Example, tokenised, tokenised_files
-from growth.runs.checkpoints import check_resumable, checkpoint_step, checkpoints
+from growth.packing.batches import (
+    Example,
+    cut_answers,
+    supervised_tokens,
+    tokenised,
+    tokenised_files,
+)
+from growth.runs.checkpoints import (
+    DEEPSPEED,
+    FSDP,
+    PLAIN,
+    ResumeNeeds,
+    checkpoint_step,
+    checkpoints,
+    resumable_checkpoint,
+)
 from growth.runs.record import (
     Run,
     check_same_run,
@@ -45,6 +62,7 @@ from growth.runs.record import (
     write_run,
 )
 from growth.training.memory import plan_memory
+from growth.training.sampler import StepSampler
 from growth.training.trainer import InstructionTrainer
 
 logger = logging.getLogger(__name__)
@@ -104,7 +122,7 @@ def dump_examples(
         example = tokenised(record["messages"], chat, max_length)
         lines.append(
             {"messages": record["messages"]}
-            | {name: tensor.tolist() for name, tensor in example.items()}
+            | {name: example[name].tolist() for name in ("input_ids", "labels")}
         )
     write_json_lines(output, lines)
     return len(lines)
@@ -126,15 +144,38 @@ def train(job: TrainingRun) -> None:
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
+    _report_cut(job, files, examples, max_length)
     compute = _choose_compute(job)
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
     transformers_logging.disable_progress_bar()  # from here on there is our own
+    with _only_launch_in(job.output_dir):
+        _train_locked(job, source, chat, model, compute, examples, data, max_length)
+
+
+def _only_launch_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The main process holds the lock for all processes of the launch."""
+    if distributed_state().is_main_process:
+        return locked(folder, "--output_dir")
+    return contextlib.nullcontext()
+
+
+def _train_locked(
+    job: TrainingRun,
+    source: Source,
+    chat: ChatTokenizer,
+    model: AdaptedModel,
+    compute: Compute,
+    examples: Mapping[str, list[Example]],
+    data: Mapping[str, Any],
+    max_length: int,
+) -> None:
+    """The part of `train` that reads and writes the folder of the run."""
     earlier = read_run(job.output_dir)
     hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
     run = new_record(
         job.output_dir,
-        job.model_name_or_path,
+        source,
         model.num_parameters(),
         data,
         hyperparameters,
@@ -142,6 +183,7 @@ def train(job: TrainingRun) -> None:
         data_type=job.data_type,
         device=compute.describe(),
     )
+    _check_steps(examples["train"], hyperparameters)
     last, finished = _open_run(job, earlier, run, compute)
     if finished:
         return
@@ -169,7 +211,57 @@ def _log_to_stderr() -> None:
     logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
+def _report_cut(
+    job: TrainingRun,
+    files: Mapping[str, Mapping[str, Sequence[Record]]],
+    examples: Mapping[str, Sequence[Example]],
+    max_length: int,
+) -> None:
+    """Say how many lines of each file lose part or all of their answer."""
+    for part, of_part in files.items():
+        start = 0
+        for name, records in of_part.items():
+            cut, lost = cut_answers(examples[part][start : start + len(records)])
+            start += len(records)
+            if cut or lost:
+                logger.warning(
+                    "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
+                    "tokens (--max_length, or the model's own bound)",
+                    *(getattr(job, f"{part}_dir") / name, f"{len(records):,}"),
+                    *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
+                )
+
+
+def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:
+    """Refuse a run with an optimizer step that has nothing to learn from.
+
+    Raises:
+        InputError: truncation left none of a step's samples any of their answer.
+    """
+    lost = {place for place, each in enumerate(examples) if not supervised_tokens([each])}
+    if not lost:
+        return
+    h = hyperparameters
+    sampler = StepSampler([1] * len(examples), h.total_batch_size, h.seed, 0, 1)
+    found = sampler.first_step_within(lost, h.epochs)
+    if found is not None:
+        raise InputError(
+            f"--max_length {h.max_length}: {len(lost):,} of {len(examples):,} lines of --train_dir "
+            f"lose all of their answer, and step {found[1]} of epoch {found[0]} would hold no "
+            "others, so nothing to learn from; raise --max_length, remove these lines, or raise "
+            "--total_batch_size"
+        )
+
+
 def _choose_compute(job: TrainingRun) -> Compute:
+    for name, flag in (("FSDP", "--fsdp_config"), ("DEEPSPEED", "--deepspeed")):
+        variable = f"ACCELERATE_USE_{name}"  # set by accelerate launch, heeded by the Trainer
+        given = job.engine.fsdp_config if name == "FSDP" else job.engine.deepspeed
+        if os.environ.get(variable, "").lower() in ("1", "true") and given is None:
+            raise InputError(
+                f"{variable}={os.environ[variable]}: the launcher asks for an engine that run.json "
+                f"would not name; launch without it, and give {flag}"
+            )
     compute = choose_compute(job.hyperparameters.precision)
     logger.info(compute.describe())
     if job.engine.deepspeed and compute.device.type == "cpu":
@@ -225,7 +317,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": default_epochs(len(examples["train"])),
+        "epochs": _default_epochs(asked, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
     }
     fixed = {
@@ -236,7 +328,13 @@ def _resolved(
         "gradient_checkpointing": plan.gradient_checkpointing,
         "lora": job.lora,
     }
-    return Hyperparameters(**(chosen | dict(job.given) | fixed))
+    published = dict(AS_PUBLISHED) if asked.as_published else {}
+    return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
+
+
+def _default_epochs(asked: Hyperparameters, lines: int) -> int:
+    """The study's; the rule for few lines never fired in the published run."""
+    return Hyperparameters.epochs if asked.as_published else default_epochs(lines)
 
 
 def _open_run(
@@ -246,6 +344,7 @@ def _open_run(
 
     Every process reads the folder before the main process writes to it.
     """
+    needs = _resume_needs(job, compute)
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
     if earlier:
@@ -261,12 +360,27 @@ def _open_run(
     if last and step >= run["steps"]:
         logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
         return None, True
+    checkpoint = None
+    if earlier and not last:
+        logger.info("no checkpoint is complete yet: the run begins anew")
     if last:
-        check_resumable(last[0])
+        checkpoint, passed_over = resumable_checkpoint(job.output_dir, needs)
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        for problem in passed_over:
+            logger.warning("--resume: passed over: %s", problem)
+        logger.info("resumes from %s", checkpoint)
+    # Nobody writes before all have read.
+    PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
         write_run(job.output_dir, run)
         forget_metrics_after(job.output_dir, step)
-    return (str(last[0]) if last else None), False
+    return (str(checkpoint) if checkpoint else None), False
+
+
+def _resume_needs(job: TrainingRun, compute: Compute) -> ResumeNeeds:
+    engine = DEEPSPEED if job.engine.deepspeed else FSDP if job.engine.fsdp_config else PLAIN
+    scaled = compute.precision == "fp16" and compute.device.type == "cuda" and engine != DEEPSPEED
+    return ResumeNeeds(distributed_state().world_size, engine, job.lora is not None, scaled)
 
 
 def _trainer_options(job: TrainingRun) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
 from torch.utils.data import DataLoader, Sampler
@@ -22,6 +22,16 @@ class StepSampler(Sampler[list[int]]):
         self.lengths, self.step_size, self.seed = lengths, step_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+
+    def first_step_within(self, samples: Container[int], epochs: int) -> tuple[int, int] | None:
+        """The first (epoch, step), both from 1, all of whose samples are among `samples`."""
+        whole = StepSampler(self.lengths, self.step_size, self.seed, 0, 1)
+        for epoch in range(epochs):
+            whole.epoch = epoch
+            for step, held in enumerate(whole, start=1):
+                if all(sample in samples for sample in held):
+                    return epoch + 1, step
+        return None
 
     def __len__(self) -> int:
         return math.ceil(len(self.lengths) / self.step_size)

@@ -18,7 +18,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
-from growth.packing.batches import Example, computed_tokens, micro_batches, supervised_tokens
+from growth.packing.batches import (
+    Example,
+    computed_tokens,
+    cut_answers,
+    micro_batches,
+    supervised_tokens,
+)
 from growth.packing.forward import supervised_logits
 
 # What a process without a micro-batch computes in a round; it counts 0 times.
@@ -31,6 +37,24 @@ DUMMY_EXAMPLE: Example = {
 def linear_decay(step: int, steps: int, end_factor: float) -> float:
     """The factor on the learning rate: 1 at the first optimizer step, `end_factor` at the last."""
     return 1 - (1 - end_factor) * min(1.0, step / max(1, steps - 1))
+
+
+def published_rate(step: int, steps: int) -> float:
+    """The factor on the learning rate as the published run's engine had it.
+
+    DeepSpeed's WarmupDecayLR (0.9.5) without warm-up steps still makes two, from 0 and by a
+    logarithm, and is first asked after the first step: 1, 0, 1, 1, then falling to 2 / (steps - 2).
+
+    Args:
+        step: of the optimizer, from 0.
+        steps: of the run.
+    """
+    if step == 0:
+        return 1.0  # the optimizer's own
+    asked = step - 1
+    if asked < 2:
+        return math.log(asked + 1) / math.log(2)
+    return max(0.0, (steps - asked) / max(1, steps - 2))
 
 
 def perplexity(loss: float) -> float:
@@ -49,12 +73,15 @@ def summed_loss(
 @dataclass(frozen=True)
 class StepMeasures:
     """Sums over the processes of a step: tokens that are `supervised`, `tokens` in all, tokens
-    `computed` (padding included), and the `seconds` that it took.
+    `computed` (padding included), samples that truncation left with part of their answer
+    (`answers_cut`) or none of it (`answers_lost`), and the `seconds` that it took.
     """
 
     supervised: int = 0
     tokens: int = 0
     computed: int = 1
+    answers_cut: int = 0
+    answers_lost: int = 0
     seconds: float = 1.0
 
 
@@ -127,6 +154,7 @@ class StepLoss:
             supervised_tokens(examples),
             sum(len(example["input_ids"]) for example in examples),
             sum(computed_tokens(group, self.packed) for group in groups),
+            *cut_answers(examples),
         ]
         by_process = self.engine.gather(torch.tensor([counts], device=self.engine.device))
         sums = by_process.sum(0).tolist()

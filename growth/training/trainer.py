@@ -5,6 +5,8 @@ Source: paper section 4.1 and the published training script (README, "Training")
 
 import dataclasses
 import functools
+import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +19,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
+from growth.core.errors import InputError
 from growth.core.files import json_line
-from growth.core.options import Hyperparameters
+from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
@@ -30,7 +33,16 @@ from growth.runs.record import now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
 from growth.training.progress_bar import ProgressBar
 from growth.training.sampler import StepLoader, StepSampler
-from growth.training.step import StepLoss, StepMeasures, linear_decay, perplexity
+from growth.training.step import (
+    StepLoss,
+    StepMeasures,
+    linear_decay,
+    perplexity,
+    published_rate,
+)
+
+logger = logging.getLogger(__name__)
+_LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
 
 
 def training_arguments(
@@ -38,6 +50,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """The Trainer's arguments of a run; `options` are passed on."""
     h = hyperparameters
+    _override_launcher(compute.precision)
     return TrainingArguments(
         output_dir=str(run_dir),
         num_train_epochs=h.epochs,
@@ -64,6 +77,22 @@ def training_arguments(
         remove_unused_columns=False,
         **options,
     )
+
+
+def _override_launcher(precision: str) -> None:
+    """Set the precision that accelerate takes from its launcher, or from its configuration file.
+
+    It would be used where the arguments ask for fp32.
+    """
+    wanted = "no" if precision == "fp32" else precision
+    launcher = os.environ.get(_LAUNCHER_PRECISION, wanted)
+    if launcher.lower() != wanted:
+        logger.warning(
+            "%s=%s, as accelerate launch --mixed_precision sets it, is not taken: --precision "
+            "decides, and that is %s",
+            *(_LAUNCHER_PRECISION, launcher, precision),
+        )
+    os.environ[_LAUNCHER_PRECISION] = wanted
 
 
 class InstructionTrainer(Trainer):
@@ -102,6 +131,13 @@ class InstructionTrainer(Trainer):
             train_dataset=cast(Dataset, train),
             eval_dataset=cast(Dataset, valid),
         )
+        wanted = "no" if compute.precision == "fp32" else compute.precision
+        if self.accelerator.mixed_precision != wanted:
+            raise InputError(
+                f"--precision {compute.precision}: accelerate would compute with mixed precision "
+                f"{self.accelerator.mixed_precision!r}; remove that from the file of --fsdp_config "
+                "or --deepspeed, or ask for it with --precision"
+            )
         self.remove_callback(PrinterCallback)
         self.add_callback(ProgressBar())
         self.train_examples, self.valid_examples = train, valid
@@ -136,14 +172,29 @@ class InstructionTrainer(Trainer):
             collate_fn=lambda step: {"examples": step},
         )
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """The parameters with weight decay: all but norms and biases, unless `decay_all`."""
+        if self.hyperparameters.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Linear from `learning_rate` at the first step to `end_learning_rate` at the last."""
-        end_factor = self.hyperparameters.end_learning_rate / self.hyperparameters.learning_rate
+        """Linear from `learning_rate` at the first step to `end_learning_rate` at the last.
+
+        With the schedule WARMUP_DECAY as `published_rate` says.
+        """
+        h = self.hyperparameters
+        end_factor = h.end_learning_rate / h.learning_rate
+        published = h.schedule == WARMUP_DECAY
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or cast(torch.optim.Optimizer, self.optimizer),
-            lambda step: linear_decay(step, num_training_steps, end_factor),
+            lambda step: (
+                published_rate(step, num_training_steps)
+                if published
+                else linear_decay(step, num_training_steps, end_factor)
+            ),
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -199,6 +250,8 @@ class InstructionTrainer(Trainer):
                 "perplexity": perplexity(logs["loss"]),
                 "supervised_tokens": step.supervised,
                 "tokens": step.tokens,
+                "answers_cut": step.answers_cut,
+                "answers_lost": step.answers_lost,
                 "tokens_per_second": round(step.tokens / step.seconds, 1),
                 # The rest is padding: none where samples are packed.
                 "useful_tokens": round(step.tokens / step.computed, 4),
@@ -230,6 +283,8 @@ class InstructionTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save all; then drop the optimizer's state, twice the weights, from older checkpoints."""
         super()._save_checkpoint(model, trial)
+        # The other processes' random numbers are part of it.
+        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for older in checkpoints(self.run_dir)[:-1]:
                 drop_resume_state(older)

@@ -1,0 +1,172 @@
+"""The bash wrappers: folders of their own, signals that reach the Python they started."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import copy_scripts, run
+
+from growth.core.errors import InputError
+from growth.core.locks import locked
+
+TRAIN = (
+    *("scripts/run_train.sh", "--data_type", "curated-40", "--model_size", "tiny"),
+    *("--total_batch_size", "8", "--precision", "fp32"),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, tiny_data):
+    """The scripts, and a setting that is built."""
+    root = copy_scripts(tmp_path_factory.mktemp("wrappers"))
+    shutil.copytree(tiny_data / "curated", root / "data/curated")
+    run("data/build.py", "--data_type", "curated-40", cwd=root)
+    return root
+
+
+def begin(root, *command, **environment):
+    """Start a wrapper in a session of its own."""
+    path = f"{environment.pop('first', '')}{Path(sys.executable).parent}{os.pathsep}"
+    return subprocess.Popen(
+        ["bash", *map(str, command)],
+        cwd=root,
+        env=os.environ
+        | {"PATH": path + os.environ["PATH"], "OMP_NUM_THREADS": "1", "VIRTUAL_ENV": sys.prefix},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(path, process):
+    """Wait until training has written a file."""
+    deadline = time.monotonic() + 200
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert path.exists(), process.stdout.read()
+
+
+def processes_of(session):
+    """The live processes of a session: what a wrapper has started, wherever it went."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_killing_the_training_wrapper_ends_its_python(study, tiny_model, number):
+    run_dir = study / f"runs/killed-{number.name}"
+    flags = ("--model_name_or_path", tiny_model, "--output_dir", run_dir, "--epochs", "5000")
+    process = begin(study, *TRAIN, *flags)
+    wait_for(run_dir / "metrics.jsonl", process)
+    if number == signal.SIGTERM:
+        # A second launch beside the live one is refused, and names it.
+        again = run(*TRAIN, *flags, "--resume", cwd=study, check=False)
+        assert again.returncode == 2
+        owner = json.loads((run_dir.parent / f".{run_dir.name}.lock").read_text())
+        assert f"process {owner['pid']} on {owner['host']}, since {owner['since']}" in again.stdout
+        assert owner["pid"] in processes_of(process.pid)
+    os.kill(process.pid, number)  # the wrapper alone
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode not in (0, None)
+    assert processes_of(process.pid) == []
+    if number == signal.SIGINT:
+        assert "interrupted: what was finished is kept" in output
+    with locked(run_dir, "--output_dir"):
+        pass
+
+
+def test_killing_a_sweep_ends_what_it_started(study, tiny_model):
+    flags = ("--data_types", "curated-10 curated-40", "--jobs", "2", "--train_flags")
+    process = begin(
+        *(study, "scripts/run_sweep.sh", "--model_size", "swept"),
+        *("--model_name_or_path", tiny_model, *flags, "--epochs 5000 --precision fp32"),
+    )
+    for data_type in ("curated-10", "curated-40"):
+        wait_for(study / f"runs/runs-swept/{data_type}/sweep/metrics.jsonl", process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert processes_of(process.pid) == []
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_two_runs_of_one_second_have_a_folder_each(study, tiny_model, tmp_path):
+    executable(
+        tmp_path / "bin/date",
+        f"#!/bin/bash\necho >>{tmp_path}/calls\n"
+        f"echo 20260101-00000$(($(wc -l <{tmp_path}/calls) > 1))\n",
+    )
+    setting = study / "runs/runs-tiny/curated-40"
+    (setting / "20260101-000000").mkdir(parents=True)  # the other's, which has just begun
+    flags = ("--model_name_or_path", tiny_model, "--epochs", "1")
+    process = begin(study, *TRAIN, *flags, first=f"{tmp_path}/bin{os.pathsep}")
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
+    assert output.splitlines()[-1] == "runs/runs-tiny/curated-40/20260101-000001"
+    assert (setting / "20260101-000001/run.json").is_file()
+    assert list((setting / "20260101-000000").iterdir()) == []
+
+
+def test_a_run_that_never_started_leaves_nothing(study):
+    flags = ("--model_name_or_path", "nowhere", "--model_size", "never")
+    done = run(*TRAIN, *flags, cwd=study, check=False)
+    assert done.returncode == 2
+    assert not (study / "runs/runs-never").exists()
+
+
+def test_sweeps_of_other_seeds_and_data_have_builds_of_their_own(study, tmp_path):
+    root = copy_scripts(tmp_path)
+    executable(root / "bin/python", f'#!/bin/bash\nprintf "%s\\n" "$*" >>{root}/calls\n')
+    builds = set()
+    for seed, data in (("0", "data"), ("1", "data"), ("0", "other")):
+        (root / "calls").unlink(missing_ok=True)
+        sweep = (
+            *("scripts/run_sweep.sh", "--model_size", "s", "--model_name_or_path", "m"),
+            *("--data_types", "curated-10", "--seed", seed, "--data_dir", data),
+        )
+        process = begin(root, *sweep, first=f"{root}/bin{os.pathsep}")
+        assert process.wait(timeout=60) == 0, process.stdout.read()
+        calls = (root / "calls").read_text().splitlines()
+        (build,) = (call.split() for call in calls if call.startswith("data/build.py"))
+        (train,) = (call.split() for call in calls if call.startswith("train/finetune.py"))
+        folder = build[build.index("--output_dir") + 1]
+        last = len(train) - 1 - train[::-1].index("--train_dir")
+        assert train[last + 1] == f"{folder}/curated-10"
+        builds.add(folder)
+    assert len(builds) == 3
+
+
+def test_predictions_of_two_launches_do_not_mix(study, tiny_model, tmp_path):
+    predict = (
+        *("evaluate/predict.py", "--model_name_or_path", tiny_model, "--model_size", "x"),
+        *("--tag", "t", "--eval_data_path", "data/curated/valid", "--max_new_tokens", "2"),
+        *("--pred_data_path", tmp_path),
+    )
+    folder = tmp_path / "valid/x/untuned/t/checkpoint-0"
+    with locked(folder, "test"):
+        done = run(*predict, cwd=study, check=False)
+    assert done.returncode == 2
+    assert f"--pred_data_path {folder}: process {os.getpid()} on" in done.stderr
+    assert not folder.exists()
+    run(*predict, cwd=study)
+    with pytest.raises(InputError), locked(folder, "test"), locked(folder, "again"):
+        pass
