@@ -4,7 +4,6 @@ Safe by default: weights are safetensors (or GGUF), and code in a model folder i
 `trust_remote_code`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,29 +13,19 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils.quantization_config import GgufConfig
 
 from growth.core.errors import InputError
 from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.gguf_tokenizer import sentencepiece_tokenizer
+from growth.model.gguf_tokenizer import gguf_tokenizer
 from growth.model.source import Model, Source, find_model
+from growth.model.tokenizer_files import load_from_files
 
-# Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
-# rebuilds merges from the vocabulary and tokenises a third of Chinese-LLaMA's texts differently.
-SENTENCEPIECE_CLASSES = (
-    *("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend"),
-    baichuan.TOKENIZER_CLASS,
-)
-# A field of tokenizer_config.json that names the sentencepiece model next to tokenizer.json, which
-# our own loader reads instead.
-SENTENCEPIECE_FIELD = "sentencepiece_model"
 NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
 # What the libraries raise on a broken or unknown model.
 _LIBRARY_ERRORS = (
@@ -82,35 +71,11 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     source = find_model(name_or_path)
     if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
         source = source.base()
-    kind: Any = AutoTokenizer
-    arguments = source.arguments()
-    if _is_sentencepiece(source):
-        kind = SentencePieceBackend
-        arguments = {"legacy": True}  # otherwise transformers changes how a text begins
 
     def load() -> PreTrainedTokenizerBase:
-        if source.gguf_file:
-            path = Path(source.name) / source.gguf_file
-            if (tokenizer := sentencepiece_tokenizer(path)) is not None:
-                return tokenizer
-        return kind.from_pretrained(source.name, **arguments)
+        return gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
 
     return ChatTokenizer(translate_load_errors(source, "tokenizer", load), source.name)
-
-
-def _is_sentencepiece(source: Source) -> bool:
-    """Whether the tokens must be sentencepiece's own: a tokenizer.model of the LLaMA kind."""
-    folder = source.folder
-    if folder is None or source.gguf_file or not (folder / "tokenizer.model").is_file():
-        return False
-    config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    kind = config.get("tokenizer_class")
-    return (
-        kind in SENTENCEPIECE_CLASSES
-        or SENTENCEPIECE_FIELD in config
-        or (kind is None and not (folder / "tokenizer.json").is_file())
-    )
 
 
 def load_config(source: Source) -> PreTrainedConfig:
