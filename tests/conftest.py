@@ -14,6 +14,7 @@ from in_process import run_in_process, script_of_the_repository
 ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported: one thread gives one order of sums, in whatever order tests run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+CASES = ROOT / "tests/cases"  # small inputs that failed once
 gc.set_threshold(10_000)  # as in `run_script`: importing torch makes a million objects, no garbage
 SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
 

@@ -5,13 +5,22 @@ import shutil
 
 import pytest
 import torch
-from conftest import line, run, write_lines
-from families import make_chinese_llama_plus
+from conftest import CASES, line, run, write_lines
+from families import (
+    SMALL,
+    make_chinese_llama_plus,
+    save_random_model,
+    sentencepiece_model,
+    write_sentencepiece,
+)
+from peft import LoraConfig, get_peft_model
 from test_bad_input import refused
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from growth.core.errors import InputError
-from growth.core.options import ModelOptions
+from growth.core.options import LoraOptions, ModelOptions
 from growth.model.loading import load_model, load_tokenizer
+from growth.model.lora import add_lora
 from growth.model.source import find_model, fingerprint
 
 
@@ -80,3 +89,82 @@ def test_the_fingerprint_depends_on_adapter_and_base(plus, tmp_path):
     assert fingerprint(find_model(folder, ModelOptions(base_model=str(base)))) == fingerprint(
         folder
     )
+
+
+def _adapter_of(base, folder, targets, **options):
+    """A trained adapter as others make them: of `targets`; returns the model as PEFT has it."""
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM", **options)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    torch.manual_seed(2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.2)
+        if "trainable_tokens" in name:
+            parameter.data.add_(1.0)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["q_proj", "lm_head"]])
+@torch.no_grad()
+def test_adapters_of_vocabulary_layers_are_merged_as_they_were_trained(tied, targets, tmp_path):
+    size = write_sentencepiece(tmp_path / "base", sentencepiece_model())
+    config = LlamaConfig(vocab_size=size, tie_word_embeddings=tied, **SMALL)
+    save_random_model(tmp_path / "base", config)
+    adapted = _adapter_of(tmp_path / "base", tmp_path / "adapter", targets)
+    chat = load_tokenizer(tmp_path / "adapter")
+    model = load_model(tmp_path / "adapter", torch.float32, chat).eval()
+    ids = torch.tensor([chat.encode_content("春风又绿江南岸")])
+    expected = adapted(ids).logits
+    assert (model(ids).logits[..., :size] - expected).abs().max() < 1e-4 * expected.abs().max()
+    model.save_pretrained(tmp_path / "whole")  # and stays so
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole").state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again[name], weight), name
+
+
+def test_an_adapter_of_tied_layers_that_trains_their_rows_too_is_refused(tmp_path):
+    size = write_sentencepiece(tmp_path / "base", sentencepiece_model())
+    config = LlamaConfig(vocab_size=size, tie_word_embeddings=True, **SMALL)
+    save_random_model(tmp_path / "base", config)
+    rows = {"model.embed_tokens": [3, 4]}
+    _adapter_of(tmp_path / "base", tmp_path / "adapter", ["lm_head"], trainable_token_indices=rows)
+    with pytest.raises(InputError, match="trains rows of the same"):
+        load_model(tmp_path / "adapter", torch.float32, load_tokenizer(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    "targets", [("lm_head",), ("embed_tokens",), ("q_proj", "model.embed_tokens"), (".*head",)]
+)
+def test_vocabulary_layers_are_no_target(targets, tiny_model, checkout):
+    """Refused by name before training, whatever way they are named, and not offered."""
+    write_lines(checkout / "in/x_1.json", [line("biology", "A")])
+    train = ("train/finetune.py", "--model_name_or_path", tiny_model, "--train_dir", "in")
+    train += (
+        "--valid_dir",
+        "in",
+        "--output_dir",
+        "out",
+        "--lora_rank",
+        "2",
+        "--lora_target_modules",
+        *targets,
+    )
+    if targets == (".*head",):  # a list holds names, no patterns
+        refused(checkout, *train, says=["--lora_target_modules", "be adapted are down_proj"])
+        chat = load_tokenizer(tiny_model)
+        model = load_model(tiny_model, torch.float32, chat)
+        with pytest.raises(InputError, match="lm_head holds the vocabulary"):
+            add_lora(model, LoraOptions(rank=2, target_modules=".*head"), chat, "x")
+        return
+    message = refused(checkout, *train, says=["--lora_target_modules", "holds the vocabulary"])
+    offered = message.rsplit("expected some of ")[-1]
+    assert "q_proj" in offered
+    assert "lm_head" not in offered
+    assert "embed_tokens" not in offered
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused():
+    with pytest.raises(InputError, match="PROMPT_TUNING"):
+        find_model(CASES / "prompt_tuning_adapter")

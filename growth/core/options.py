@@ -117,7 +117,7 @@ class LoraOptions:
     )
     target_modules: str | tuple[str, ...] = option(
         ALL_LINEAR,
-        "linear layers to adapt, such as q_proj v_proj",
+        "linear layers to adapt, such as q_proj v_proj; not the embedding or output layer",
         unset="all but the output layer",
         metavar="NAME",
     )

@@ -7,6 +7,7 @@ it text. On our own paths content never becomes a special token, and needs no su
 """
 
 import json
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -31,21 +32,36 @@ _TEMPLATE = """\
 {{- '<assistant>' -}}
 {%- endif -%}
 """
+# The same where a word at the beginning of the content takes no space. {words}: a list of them.
+_WORDS = """\
+{%- set content.space = '<space>' -%}
+{%- for word in <words> if content.text.startswith(word) -%}
+{%- set content.space = '' -%}
+{%- endfor -%}
+{{- ('<user>' if"""
 # What a template is tested on: beginnings that tokenizers treat in ways of their own.
 _PROBES = ("你好", "hello  world\n\n  x", "A", "1. 甲", "\u3000乙", "<b>", "(x)", "")
+_TESTED_WORDS = 20
 
 
-def chat_template(special_tokens: list[str], space: str = "") -> str:
+def chat_template(special_tokens: list[str], space: str = "", words: Sequence[str] = ()) -> str:
     """The template of a tokenizer with these special tokens.
 
     Args:
         special_tokens: all that must not be spelled by content, the control tokens among them.
         space: put before content, for tokenizers that mark the beginning of a text only where it
             is the beginning of all.
+        words: added words, before which no such space stands.
     """
+    template = _TEMPLATE
+    if space and words:
+        template = template.replace("{{- ('<user>' if", _WORDS).replace(
+            "('<space>' ~ content", "(content.space ~ content"
+        )
+        template = template.replace("<words>", json.dumps(sorted(words), ensure_ascii=False))
     breakable = [token for token in special_tokens if len(token) > 1]
     return (
-        _TEMPLATE.replace("<tokens>", json.dumps(breakable, ensure_ascii=False))
+        template.replace("<tokens>", json.dumps(breakable, ensure_ascii=False))
         .replace("<mark>", ZERO_WIDTH_SPACE)
         .replace("<space>", space)
     )
@@ -60,10 +76,12 @@ def fitting_template(chat: ChatTokenizer, tokenizer: PreTrainedTokenizerBase) ->
     """
     special = {*tokenizer.all_special_tokens, USER, ASSISTANT, EOT}
     special |= {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    words = [*chat.content.words]
+    probes = [*_PROBES, *(f"{word}，x{word} y" for word in words[:_TESTED_WORDS])]
     for space in ("", " "):
         # longest first: a token may be part of another
-        template = chat_template(sorted(special, key=lambda t: (-len(t), t)), space)
-        if all(_agree(chat, tokenizer, template, probe) for probe in _PROBES):
+        template = chat_template(sorted(special, key=lambda t: (-len(t), t)), space, words)
+        if all(_agree(chat, tokenizer, template, probe) for probe in probes):
             return template
     return None
 

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from transformers import (
+    AddedToken,
     GenerationConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -19,7 +20,8 @@ from growth.export.chat_template import fitting_template
 from growth.export.fast_tokenizer import disagreements, fast_tokenizer, random_texts
 from growth.export.model_card import write_new_checkpoint_card
 from growth.model.chat_tokenizer import EOT, ChatTokenizer
-from growth.model.loading import SENTENCEPIECE_FIELD
+from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
+from growth.model.tokenizer_files import SENTENCEPIECE_FIELD
 
 logger = logging.getLogger(__name__)
 PIECES = "tokenizer.model"
@@ -100,13 +102,26 @@ def portable_form(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     if not isinstance(tokenizer, SentencePieceBackend):
         return tokenizer
     processor = tokenizer.sp_model
-    fast = fast_tokenizer(processor)
+    content = ContentEncoder(tokenizer)
+    prefix_once = bool(content.words) and not content.prefix_after_words
+    fast = fast_tokenizer(processor, prefix_once)
     for index, token in sorted(tokenizer.added_tokens_decoder.items()):
-        fast.add_special_tokens([token])
+        if token.special:
+            fast.add_special_tokens([token])
+        else:  # found in the text as it is, before spaces are marked
+            fast.add_tokens([AddedToken(token.content, normalized=False, special=False)])
         if fast.token_to_id(str(token)) != index:  # a gap in the ids, which no tokenizer.json has
             logger.warning("%s has the id %s: kept as sentencepiece only", token, index)
             return tokenizer
-    if other := disagreements(fast, processor, random_texts(processor, _TESTED_TEXTS)):
+    texts = random_texts(processor, _TESTED_TEXTS)
+    if content.words:
+        words = [*content.words] * (1 + _TESTED_TEXTS // len(content.words))
+        # content has no spaces around it
+        texts = [
+            f"{a}{word}{b}".strip()
+            for a, word, b in zip(texts, words[: len(texts)], texts[::-1], strict=True)
+        ]
+    if other := disagreements(fast, content, texts):
         logger.warning(
             "tokenizer.json tokenises %s of %s random texts differently from sentencepiece, such "
             "as %r; other tools will see those tokens",
@@ -118,6 +133,7 @@ def portable_form(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
         tokenizer_object=fast,
         model_max_length=tokenizer.model_max_length,
         clean_up_tokenization_spaces=False,
+        **({PREFIX_FIELD: content.prefix_after_words} if content.words else {}),
         **{name: token for name, token in special.items() if token is not None},
     )
 

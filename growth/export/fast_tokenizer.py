@@ -21,6 +21,8 @@ from google.protobuf.message import Message
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from growth.model.content_encoder import ContentEncoder
+
 SPACE = "▁"
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # piece types of sentencepiece's own format
 _BRANCHES = 48  # alternatives that the regular expression tries in turn at one place
@@ -28,10 +30,15 @@ Scores = dict[str, float]
 Merge = tuple[str, str]
 
 
-def fast_tokenizer(processor: SentencePieceProcessor) -> Tokenizer:
+def fast_tokenizer(processor: SentencePieceProcessor, prefix_once: bool = False) -> Tokenizer:
     """The tokenizer that gives the ids of `processor`, a BPE model, without BOS or EOS.
 
     `disagreements` measures how well it does.
+
+    Args:
+        processor: the sentencepiece model.
+        prefix_once: of a model that puts a space before a text: not before what follows an added
+            token in it. A text that itself begins with a space then gets none.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]  # generated
         processor.serialized_model_proto()
@@ -52,10 +59,19 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> Tokenizer:
         )
     )
     prefix = proto.normalizer_spec.add_dummy_prefix
-    tokenizer.normalizer = normalizers.Sequence(_normalizers(proto.normalizer_spec))
+    spec = proto.normalizer_spec
+    prefix = spec.add_dummy_prefix
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if prefix and prefix_once:
+        spec.add_dummy_prefix = False
+        steps.append(pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False))
+    tokenizer.normalizer = normalizers.Sequence(_normalizers(spec))
     if words or symbols:
         pattern = Regex(_any_of([*words, *symbols]))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
+        steps.append(pre_tokenizers.Split(pattern, "isolated"))
+    if steps:
+        # one alone stands as it is, as ever: checkpoints stay the same bytes
+        tokenizer.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         + ([decoders.Strip(" ", 1, 0)] if prefix else [])
@@ -230,7 +246,7 @@ def random_texts(processor: SentencePieceProcessor, count: int, seed: int = 0) -
 
 
 def disagreements(
-    tokenizer: Tokenizer, processor: SentencePieceProcessor, texts: Sequence[str]
+    tokenizer: Tokenizer, processor: SentencePieceProcessor | ContentEncoder, texts: Sequence[str]
 ) -> list[str]:
     """Those of `texts` that the two tokenise differently.
 
@@ -240,9 +256,8 @@ def disagreements(
     tokenizer.encode_special_tokens = True
     encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     tokenizer.encode_special_tokens = before
-    expected = processor.encode(list(texts))
     return [
         text
-        for text, ours, theirs in zip(texts, encoded, expected, strict=True)
-        if ours.ids != theirs
+        for text, ours in zip(texts, encoded, strict=True)
+        if ours.ids != processor.encode(text)
     ]

@@ -11,21 +11,26 @@ from pathlib import Path
 
 import gguf
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.core.errors import InputError
 from growth.core.files import replacing
 from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.gguf_tokenizer import DIGITS_ALONE, GPT2
 
 # For each model_type: llama.cpp's architecture; whether its rotary positions turn neighbours
-# instead of halves, so that rows of queries and keys change places; its pre-tokenizer.
+# instead of halves, so that rows of queries and keys change places.
 _ARCHITECTURES = {
-    "llama": (gguf.MODEL_ARCH.LLAMA, True, "llama-bpe"),
-    "mistral": (gguf.MODEL_ARCH.LLAMA, True, "llama-bpe"),
-    "qwen2": (gguf.MODEL_ARCH.QWEN2, False, "qwen2"),
-    "qwen3": (gguf.MODEL_ARCH.QWEN3, False, "qwen2"),
+    "llama": (gguf.MODEL_ARCH.LLAMA, True),
+    "mistral": (gguf.MODEL_ARCH.LLAMA, True),
+    "qwen2": (gguf.MODEL_ARCH.QWEN2, False),
+    "qwen3": (gguf.MODEL_ARCH.QWEN3, False),
 }
+# llama.cpp's names for ways to split texts, by the pattern in tokenizer.json.
+_PATTERNS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2", "gpt-4o")}
 _TYPES = {
     "f32": (torch.float32, gguf.LlamaFileType.ALL_F32),
     "f16": (torch.float16, gguf.LlamaFileType.MOSTLY_F16),
@@ -46,7 +51,8 @@ def write_gguf(
         type_: of the matrices, one of `growth.core.options.GGUF_TYPES`; vectors are float32.
 
     Raises:
-        InputError: another architecture, or a sliding window that llama.cpp would leave out.
+        InputError: another architecture, a sliding window that llama.cpp would leave out, or a
+            tokenizer that llama.cpp would replace by another.
     """
     config = model.config
     window = getattr(config, "sliding_window", None)
@@ -58,7 +64,13 @@ def write_gguf(
             f"--gguf: no conversion of {what} here, only of {', '.join(_ARCHITECTURES)} without; "
             "llama.cpp's own convert_hf_to_gguf.py reads the folder that --output_dir writes"
         )
-    architecture, _, _ = _ARCHITECTURES[config.model_type]
+    if chat.content.words and not chat.content.prefix_after_words:
+        raise InputError(
+            f"--gguf: after this tokenizer's added words ({', '.join([*chat.content.words][:3])}) "
+            "text begins without a space, where llama.cpp puts one; use the folder that "
+            "--output_dir writes"
+        )
+    architecture, _ = _ARCHITECTURES[config.model_type]
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[architecture])
         _write_shape(writer, config, _TYPES[type_][1])
@@ -92,6 +104,32 @@ def _write_shape(
     writer.add_file_type(file_type)
 
 
+def _splitting_name(tokenizer: Tokenizer) -> str:
+    """llama.cpp's name for the way in which `tokenizer` splits texts.
+
+    Raises:
+        InputError: it has none that we know; under another name tokens would be others there.
+    """
+    state = json.loads(tokenizer.to_str())["pre_tokenizer"] or {}
+    steps = state.get("pretokenizers", [state])
+    kinds = [step.get("type") for step in steps]
+    last = steps[-1]
+    if kinds[-1] == "ByteLevel" and not last["add_prefix_space"]:
+        if kinds == ["ByteLevel"] and last["use_regex"]:
+            return GPT2
+        if kinds == ["Digits", "ByteLevel"] and last["use_regex"] and steps[0]["individual_digits"]:
+            return DIGITS_ALONE[0]
+        if kinds == ["Split", "ByteLevel"] and not last["use_regex"]:
+            pattern = steps[0]["pattern"].get("Regex")
+            if steps[0]["behavior"] == "Isolated" and pattern in _PATTERNS:
+                return _PATTERNS[pattern]
+    raise InputError(
+        f"--gguf: this tokenizer splits texts by rules of its own ({json.dumps(steps)[:300]}) that "
+        "have no name here; llama.cpp's own convert_hf_to_gguf.py reads the folder that "
+        "--output_dir writes"
+    )
+
+
 def _write_tokenizer(
     writer: gguf.GGUFWriter, config: PreTrainedConfig, chat: ChatTokenizer
 ) -> None:
@@ -118,7 +156,7 @@ def _write_tokenizer(
         for token, i in tokenizer.get_vocab().items():
             tokens[i], types[i] = token, gguf.TokenType.NORMAL
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(_ARCHITECTURES[config.model_type][2])
+        writer.add_tokenizer_pre(_splitting_name(tokenizer.backend_tokenizer))
         merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
         writer.add_token_merges([" ".join(merge) for merge in merges])
     for i, added in tokenizer.added_tokens_decoder.items():
@@ -144,7 +182,7 @@ def _write_tokenizer(
 def _tensors(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights under llama.cpp's names."""
     config = model.config
-    architecture, neighbours, _ = _ARCHITECTURES[config.model_type]
+    architecture, neighbours = _ARCHITECTURES[config.model_type]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     tied = config.tie_word_embeddings

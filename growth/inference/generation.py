@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from growth.core.errors import InputError
 from growth.core.options import VARLEN
 from growth.inference.kv_cache import (
     BufferedLayer,
@@ -29,9 +30,12 @@ from growth.inference.limits import Limits, within_memory
 from growth.inference.progress import Progress
 from growth.inference.requests import Request, Response
 from growth.packing.attention import attending
-from growth.packing.forward import accepts
+from growth.packing.forward import accepts, agree
 
 ANSWER_TOKENS_PLANNED = 64  # that a batch has room for; longer answers may split it later
+# For the check of batches: prompts of different lengths, an answer to go on with, steps; rows leave
+# after the second.
+_PROBE_PROMPTS, _PROBE_ANSWER, _PROBE_STEPS = ((1, 2, 3, 4, 5, 6, 7), (8, 9)), 3, 4
 PADDED_COST = 1.25  # of a token in padded rows under a mask, relative to one in a packed row
 
 
@@ -83,6 +87,43 @@ class Generator:
 
         for row in within_memory(compute, limits, unfinished):
             yield row.index, row.response
+
+
+def check_batching(generator: Generator) -> None:
+    """Check on two short prompts that answers computed together are those of each alone.
+
+    Families whose states are more than keys and values may mix padding into them, or not follow
+    when rows leave a batch.
+
+    Raises:
+        InputError: they are not.
+    """
+    model = generator.model
+    rows = [_Row(i, Request("generate", list(ids), 4)) for i, ids in enumerate(_PROBE_PROMPTS)]
+    agreed = True
+    try:
+        with torch.inference_mode():
+            state, logits = prefill(generator, rows, Limits())
+            for place in range(_PROBE_STEPS):
+                alone = [
+                    model(input_ids=_tensor(model, [row.ids]), use_cache=False).logits[0, -1]
+                    for row in state.rows
+                ]
+                expected = torch.stack(alone).float()
+                agreed = agreed and agree(logits.float(), expected, model.dtype)
+                for row in state.rows:
+                    row.response.ids.append(_PROBE_ANSWER)
+                if place == 1:
+                    compact(state, [1])
+                logits = step(model, state)
+    except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError, IndexError):
+        agreed = False
+    if not agreed:
+        raise InputError(
+            f"{type(model).__name__}: answers that transformers computes in a batch are not those "
+            "of each question alone, so scores would depend on how questions are batched; this "
+            "architecture can't be evaluated here"
+        )
 
 
 def plan_batches(requests: Sequence[Request], limits: Limits) -> list[list[int]]:

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from growth.core.errors import InputError
 from growth.core.options import BATCHED, DecodingOptions
 from growth.inference.backends import Generate, backend_answers
-from growth.inference.generation import Generator, plan_batches
+from growth.inference.generation import Generator, check_batching, plan_batches
+from growth.inference.kv_cache import buffered_cache
 from growth.inference.limits import Limits
 from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
 from growth.inference.progress import Progress
@@ -26,6 +27,9 @@ class Predictor:
         chat: its tokenizer.
         decoding: how much is computed at once, and by which backend.
         generate: what answers instead of the batched path, if `decoding.backend` says so.
+
+    Raises:
+        InputError: answers of this architecture depend on their batch.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Predictor:
         self.model, self.chat = model.eval(), chat
         self._generate = generate if decoding.backend != BATCHED else None
         self._packed = supports_packing(self.model)
+        if self._generate is None and (not self._packed or buffered_cache(self.model) is None):
+            check_batching(Generator(self.model, frozenset(), [1], chat.pad_id, self._packed))
         self._rows = decoding.batch_size
         limits = Limits.of_device(self.model, decoding.batch_size, decoding.tokens_per_batch)
         tokens = decoding.cache_tokens or limits.tokens

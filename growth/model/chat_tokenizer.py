@@ -14,6 +14,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
+from growth.model.content_encoder import ContentEncoder
 
 USER, ASSISTANT, EOT, PAD = "<user>", "<assistant>", "<eot>", "<pad>"
 IGNORED_LABEL = -100
@@ -30,6 +31,7 @@ class ChatTokenizer:
         letter_ids: the token that distinguishes the answer "A" from "B" ..., by letter. It is the
             token that the content "A" gives, which is what training teaches.
         letter_prefix: tokens before it in every letter answer; empty for most tokenizers.
+        content: what turns plain text into ids and back.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -45,8 +47,8 @@ class ChatTokenizer:
         if tokenizer.pad_token is None:
             tokenizer.add_special_tokens({"pad_token": PAD})
         self.tokenizer = tokenizer
-        # sentencepiece itself, past the added-token machinery: text never meets a control token.
-        self._sentencepiece = getattr(tokenizer, "sp_model", None)
+        # past the added-token machinery: text never meets a control token
+        self.content = ContentEncoder(tokenizer)
         ids = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, EOT])
         assert isinstance(ids, list)  # as the argument is
         self.user_id, self.assistant_id, self.eot_id = ids
@@ -82,11 +84,7 @@ class ChatTokenizer:
     def encode_content(self, text: str) -> list[int]:
         """The ids of the stripped `text`, without BOS or EOS."""
         text = text.strip()
-        if self._sentencepiece is not None:
-            return self._sentencepiece.encode(text)
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        return self.content.encode(text)
 
     def encode_conversation(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Input ids and labels, both `(tokens,)`, not truncated and not shifted."""
@@ -107,9 +105,4 @@ class ChatTokenizer:
         """The text of generated `ids`, control and other special tokens left out, stripped."""
         special = {*self.tokenizer.all_special_ids, self.user_id, self.assistant_id, self.eot_id}
         plain = [token for token in ids if token not in special]
-        if self._sentencepiece is not None:
-            # Byte pieces make characters only through sentencepiece itself; rows that pad the
-            # vocabulary have no piece.
-            size = self._sentencepiece.get_piece_size()
-            return self._sentencepiece.decode([token for token in plain if token < size]).strip()
-        return str(self.tokenizer.decode(plain, clean_up_tokenization_spaces=False)).strip()
+        return self.content.decode(plain).strip()

@@ -4,7 +4,7 @@ Safe by default: weights are safetensors (or GGUF), and code in a model folder i
 `trust_remote_code`.
 """
 
-import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,29 +14,20 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils.quantization_config import GgufConfig
 
 from growth.core.errors import InputError
 from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.gguf_tokenizer import sentencepiece_tokenizer
+from growth.model.gguf_tokenizer import gguf_tokenizer
 from growth.model.source import Model, Source, find_model
+from growth.model.tokenizer_files import load_from_files
 
-# Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
-# rebuilds merges from the vocabulary and tokenises a third of Chinese-LLaMA's texts differently.
-SENTENCEPIECE_CLASSES = (
-    *("LlamaTokenizer", "LlamaTokenizerFast", "SentencePieceBackend"),
-    baichuan.TOKENIZER_CLASS,
-)
-# A field of tokenizer_config.json that names the sentencepiece model next to tokenizer.json, which
-# our own loader reads instead.
-SENTENCEPIECE_FIELD = "sentencepiece_model"
+logger = logging.getLogger(__name__)
 NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
 # What the libraries raise on a broken or unknown model.
 _LIBRARY_ERRORS = (
@@ -82,35 +73,11 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     source = find_model(name_or_path)
     if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
         source = source.base()
-    kind: Any = AutoTokenizer
-    arguments = source.arguments()
-    if _is_sentencepiece(source):
-        kind = SentencePieceBackend
-        arguments = {"legacy": True}  # otherwise transformers changes how a text begins
 
     def load() -> PreTrainedTokenizerBase:
-        if source.gguf_file:
-            path = Path(source.name) / source.gguf_file
-            if (tokenizer := sentencepiece_tokenizer(path)) is not None:
-                return tokenizer
-        return kind.from_pretrained(source.name, **arguments)
+        return gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
 
     return ChatTokenizer(translate_load_errors(source, "tokenizer", load), source.name)
-
-
-def _is_sentencepiece(source: Source) -> bool:
-    """Whether the tokens must be sentencepiece's own: a tokenizer.model of the LLaMA kind."""
-    folder = source.folder
-    if folder is None or source.gguf_file or not (folder / "tokenizer.model").is_file():
-        return False
-    config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    kind = config.get("tokenizer_class")
-    return (
-        kind in SENTENCEPIECE_CLASSES
-        or SENTENCEPIECE_FIELD in config
-        or (kind is None and not (folder / "tokenizer.json").is_file())
-    )
 
 
 def load_config(source: Source) -> PreTrainedConfig:
@@ -206,15 +173,51 @@ def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """Positions that the model knows, or None where its config sets no bound."""
+    """Positions that the model may use, or None where its config sets no bound."""
     return _max_positions(model.config)
 
 
 def bounded_length(name_or_path: Model, max_length: int) -> int:
     """`max_length` tokens, or as many as the model has positions for; no weights are read."""
-    config = load_config(find_model(name_or_path))
-    return min(max_length, _max_positions(config) or max_length)
+    source = find_model(name_or_path)
+    config = load_config(source)
+    bound = _max_positions(config)
+    if bound is None or max_length <= bound:
+        return max_length
+    if _batch_independent_length(config) == bound:
+        logger.warning(
+            "%s: no more than %s tokens, instead of %s: beyond them transformers computes this "
+            "architecture in ways that depend on the other samples of a batch",
+            *(source.name, bound, max_length),
+        )
+    return bound
 
 
 def _max_positions(config: PreTrainedConfig) -> int | None:
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    bounds = [
+        getattr(config.get_text_config(), "max_position_embeddings", None),
+        _batch_independent_length(config),
+    ]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _batch_independent_length(config: PreTrainedConfig) -> int | None:
+    """Tokens up to which a sample is computed alike in any batch; None where that has no bound.
+
+    Phi-3's long rotary frequencies replace the short ones for a whole batch as soon as one sample
+    of it is longer than the original length. Llama 4 counts its chunks and the temperature of its
+    attention in columns of a batch, padding included; within the first chunk neither matters.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # or one a layer
+    bounds = [
+        kind.get("original_max_position_embeddings")
+        for kind in kinds
+        if kind.get("rope_type") == "longrope"
+    ]
+    if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
+        bounds.append(getattr(text, "attention_chunk_size", None))
+    if getattr(text, "attn_temperature_tuning", False):
+        bounds.append(text.floor_scale - 1)
+    return min((bound for bound in bounds if bound), default=None)

@@ -15,19 +15,35 @@ from typing import cast
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PeftType,
+    PromptLearningConfig,
+    get_peft_model,
+)
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
 from growth.core.files import read_json
-from growth.core.options import LoraOptions
+from growth.core.options import ALL_LINEAR, LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 
 AdaptedModel = PreTrainedModel | PeftModel
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
-_VOCABULARY_LAYERS = ("embed_tokens.weight", "lm_head.weight")
+# Weights that have a row, or a column, for each token: the whole layers, and adapters of them.
+_VOCABULARY_WEIGHTS = {
+    "embed_tokens.weight": 0,
+    "lm_head.weight": 0,
+    "embed_tokens.base_layer.weight": 0,
+    "lm_head.base_layer.weight": 0,
+    "lm_head.lora_B.weight": 0,
+    "embed_tokens.lora_embedding_A": 1,
+}
 
 
 def add_lora(
@@ -42,7 +58,8 @@ def add_lora(
         name_or_path: where the model was loaded from, recorded for loading the adapters.
 
     Raises:
-        InputError: no linear layer of `model` has one of the target names.
+        InputError: no linear layer of `model` has one of the target names, or one is the
+            embedding or output layer.
     """
     control = sorted({chat.user_id, chat.assistant_id, chat.eot_id})
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -52,6 +69,7 @@ def add_lora(
         untied = [embedding]
     rows = {name: control for name, module in model.named_modules() if module in untied}
     targets = lora.target_modules
+    _check_targets(model, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -66,10 +84,9 @@ def add_lora(
             warnings.simplefilter("ignore", FutureWarning)
             adapted = get_peft_model(model, config)
     except ValueError as error:
-        names = {n.rsplit(".")[-1] for n, m in model.named_modules() if type(m) is torch.nn.Linear}
         raise InputError(
-            f"--lora_target_modules {targets}: {error}; the linear layers of this model are "
-            f"{', '.join(sorted(names))}"
+            f"--lora_target_modules {targets}: {error}; the linear layers of this model that can "
+            f"be adapted are {_adaptable(model)}"
         ) from None
     local = Path(name_or_path)
     base = str(local.resolve()) if local.exists() else name_or_path
@@ -78,6 +95,37 @@ def add_lora(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _vocabulary_layers(model: PreTrainedModel) -> list[str]:
+    """The names of the embedding and output layers in `model`."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [name for name, module in model.named_modules() if module in layers]
+
+
+def _adaptable(model: PreTrainedModel) -> str:
+    vocabulary = _vocabulary_layers(model)
+    linear = {n for n, m in model.named_modules() if type(m) is torch.nn.Linear}
+    return ", ".join(sorted({name.rsplit(".")[-1] for name in linear.difference(vocabulary)}))
+
+
+def _check_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> None:
+    """Refuse to adapt the embedding and output layers.
+
+    Their rows of control tokens are trained in full; an adapter over the same layer, which often is
+    the other one too, would not be the same once it is merged.
+    """
+    if targets == ALL_LINEAR:
+        return  # peft leaves the output layer out
+    names = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(target_modules=names)
+    hit = [name for name in _vocabulary_layers(model) if check_target_module_exists(config, name)]
+    if hit:
+        raise InputError(
+            f"--lora_target_modules {targets if isinstance(targets, str) else ' '.join(targets)}: "
+            f"{', '.join(hit)} holds the vocabulary, whose rows for control tokens are trained in "
+            f"full instead; expected some of {_adaptable(model)}"
+        )
 
 
 def without_adapters(model: AdaptedModel) -> PreTrainedModel:
@@ -91,11 +139,18 @@ def is_adapter(folder: Path) -> bool:
 
 
 def check_adapter(folder: Path) -> None:
-    """Check that the weights are there, and safe to load.
+    """Check that the weights are there, safe to load, and can be merged.
 
     Raises:
         InputError: they are not.
     """
+    kind = read_json(folder / CONFIG).get("peft_type", PeftType.LORA)
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
+    if config_class is None or issubclass(config_class, PromptLearningConfig):
+        raise InputError(
+            f"{folder}: an adapter of the kind {kind} ({CONFIG}), which can't be merged into a "
+            "model; expected one that changes weights, such as LORA"
+        )
     if not (folder / WEIGHTS).is_file():
         found = sorted(path.name for path in folder.glob("adapter_model.*"))
         raise InputError(
@@ -149,19 +204,47 @@ def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if rows is not None and rows != base.get_input_embeddings().num_embeddings:
         # all rows come from the adapter: what new ones hold until then does not matter
         base.resize_token_embeddings(rows, mean_resizing=False)
+    _untie(base, folder)
     merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload(safe_merge=True)
     return merged.requires_grad_(True)  # PEFT froze the base
 
 
+def _untie(base: PreTrainedModel, folder: Path) -> None:
+    """Give the output layer weights of its own if the adapter changes one of two tied layers alone.
+
+    Merged into weights that both layers share, an adapter of one would change the other, too.
+
+    Raises:
+        InputError: the adapter also trains rows of the shared weights.
+    """
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return
+    names = _vocabulary_layers(base)
+    with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        keys = list(weights.keys())
+    if not any(f".{name}.lora_" in key for name in names for key in keys):
+        return
+    if read_json(folder / CONFIG).get("trainable_token_indices"):
+        raise InputError(
+            f"{folder}: an adapter of {' or '.join(names)} that trains rows of the same, shared "
+            "weights as well; it can't be merged as it was trained. Train it again with other "
+            "--lora_target_modules"
+        )
+    head.weight = torch.nn.Parameter(embedding.weight.detach().clone())
+    base.config.tie_word_embeddings = False
+
+
 def replaces_vocabulary(folder: Path) -> bool:
-    """Whether the adapter holds the embedding or output layer of a vocabulary in whole."""
+    """Whether the adapter changes the whole embedding or output layer of a vocabulary."""
     return _vocabulary_size(folder) is not None
 
 
 def _vocabulary_size(folder: Path) -> int | None:
-    """Rows of the embedding or output layer that the adapter holds in whole; None for no layer."""
+    """Rows of the embedding or output layer that the adapter changes; None if it changes none."""
     with safe_open(folder / WEIGHTS, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118, not a dict
-            if name.endswith(_VOCABULARY_LAYERS):
-                return weights.get_slice(name).get_shape()[0]
+            for ending, dimension in _VOCABULARY_WEIGHTS.items():
+                if name.endswith(ending):
+                    return weights.get_slice(name).get_shape()[dimension]
     return None

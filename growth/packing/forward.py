@@ -19,6 +19,10 @@ from growth.packing.prefix_attention import PrefixCache
 _PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
 _PROBE_PREFIX = (9, 10, 11)
 _PROBE_TOLERANCE = 1e-3
+_HALF_TOLERANCE = 0.03  # in 16 bits
+# What makes attention or positions differ from some length on: within the probe each is this short.
+_LENGTHS = ("sliding_window", "attention_chunk_size", "floor_scale")
+_PROBE_LENGTH = 2
 
 
 class Supervised(NamedTuple):
@@ -39,9 +43,10 @@ def accepts(model: torch.nn.Module, argument: str) -> bool:
 def supports_packing(model: PreTrainedModel) -> bool:
     """Find out by trying whether `model` gives packed samples the logits that it gives each alone.
 
-    With a shared prefix, too. Most families read positions and attention where transformers lets
-    them be replaced; some don't (ALiBi, attention of their own, capped scores), and get padded rows
-    instead.
+    With a shared prefix, too, and with windows, chunks and the like shorter than the samples, so
+    that what happens beyond them is tried at no more cost. Most families read positions and
+    attention where transformers lets them be replaced; some don't (ALiBi, attention of their own,
+    capped scores), and get padded rows instead.
     """
     if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
         return False
@@ -49,10 +54,10 @@ def supports_packing(model: PreTrainedModel) -> bool:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), attending(model, VARLEN):
+        with torch.no_grad(), _short_lengths(model), attending(model, VARLEN):
             prefixes = compute_prefixes(model, [_PROBE_PREFIX])
             packed = supervised_logits(model, examples, True, 0, prefixes, (None, 0)).logits
-        with torch.no_grad():
+        with torch.no_grad(), _short_lengths(model):
             whole = [examples[0], _with_prefix(_PROBE_PREFIX, examples[1])]
             alone = [supervised_logits(model, [e], packed=False).logits for e in whole]
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError):
@@ -60,9 +65,33 @@ def supports_packing(model: PreTrainedModel) -> bool:
     finally:
         model.train(training)
     expected = torch.cat(alone).float()
+    return agree(packed.float(), expected, model.dtype)
+
+
+def agree(logits: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether two computations of the same logits in `dtype` differ by rounding alone."""
     scale = expected.abs().max().clamp(min=1e-6)
-    tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.03  # 16 bits
-    return bool((packed.float() - expected).abs().max() <= tolerance * scale)
+    tolerance = _PROBE_TOLERANCE if dtype == torch.float32 else _HALF_TOLERANCE
+    return bool((logits - expected).abs().max() <= tolerance * scale)
+
+
+@contextlib.contextmanager
+def _short_lengths(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, windows and chunks are `_PROBE_LENGTH` tokens long."""
+    holders: list[Any] = [model.config, model.config.get_text_config(), *model.modules()]
+    before = [
+        (holder, name, value)
+        for holder in {id(holder): holder for holder in holders}.values()
+        for name in _LENGTHS
+        if type(value := getattr(holder, name, None)) is int and value > _PROBE_LENGTH
+    ]
+    try:
+        for holder, name, _ in before:
+            setattr(holder, name, _PROBE_LENGTH)
+        yield
+    finally:
+        for holder, name, value in before:
+            setattr(holder, name, value)
 
 
 def _with_prefix(prefix: Sequence[int], example: Example) -> Example:
