@@ -2,8 +2,8 @@
 
     python evaluate/plot.py --plot_type all
 
-Plot types: `overall` (curated data, one curve per model size), `curated_vs_synthetic-<size>` (such as
--7b), `ood` (the out-of-domain sets), and `all`: each of these that has data, and
+Plot types: `overall` (curated data, one curve per model size), `curated_vs_synthetic-<size>` (such
+as -7b), `ood` (the out-of-domain sets), and `all`: each of these that has data, and
 <plots_path>/all/overview.png, the ten abilities on one page.
 
 Reads every *-results.json below --results_path, as score.py wrote them. Where a run has several
