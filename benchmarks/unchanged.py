@@ -124,7 +124,7 @@ def prompts(work: Path, shared: Path) -> dict[str, str]:
 
 
 def short_run(work: Path, shared: Path) -> dict[str, str]:
-    """A short run of full fine-tuning and one of LoRA; predictions, verdicts, answer sheets."""
+    """A short run of full fine-tuning and one of LoRA; predictions, verdicts, benchmark results."""
     data, model = shared / "data/doit-proxy", shared / "golden/tiny-llama"
     digests = {}
     built = work / "built"

@@ -31,7 +31,7 @@ from growth.core.cli import (
     run_script,
 )
 from growth.core.errors import InputError
-from growth.core.options import PRECISIONS, ModelOptions, SamplingOptions
+from growth.core.options import AUTO, PRECISIONS, ModelOptions, SamplingOptions
 
 if TYPE_CHECKING:
     from growth.inference.chat_session import ChatSession
@@ -70,8 +70,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_options(parser, ModelOptions)
     add_options(parser, SamplingOptions)
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the model")
+    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="of the model")
     parser.add_argument("--system", help="refused: " + NO_SYSTEM)
     args = parser.parse_args(argv)
     if args.system is not None:
@@ -111,8 +110,9 @@ def load_session(args: argparse.Namespace) -> ChatSession:
     chat = load_tokenizer(source)
     model = load_model(source, compute.dtype, chat).eval()
     model.to(compute.device)  # type: ignore[arg-type] # its decorator hides the method's type
-    set_seed(args.seed)
-    return ChatSession(model, chat, options_from(args, SamplingOptions))
+    sampling = options_from(args, SamplingOptions)
+    set_seed(sampling.seed)
+    return ChatSession(model, chat, sampling)
 
 
 def show(piece: str) -> None:

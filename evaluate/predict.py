@@ -6,7 +6,7 @@
 Questions are answered greedily; of open-ended lines the perplexity of each choice is taken. A
 checkpoint of ours says by itself where its predictions go; any other model needs --model_size and
 --tag. Given a run's folder, all its checkpoints that selection considers are predicted. What is
-there already is kept, so the same command goes on after an interruption, be it amid a file. On
+there already is kept: the same command resumes after an interruption, amid a file too. On
 several GPUs, `torchrun --nproc_per_node N evaluate/predict.py ...` spreads the lines over N
 processes and writes the same files.
 """

@@ -3,9 +3,9 @@
     python evaluate/run.py --run_dir runs/runs-7b/curated-160/20261122-101500
 
 That is predict.py, score.py and select_checkpoint.py on valid, then predict.py and score.py on
-test, in one process. Makes
-evaluate/pred-data/{valid,test}/... and evaluate/results/{valid,test}/...; resumes where it was
-interrupted. `bash scripts/run_evaluate.sh` starts it, on several GPUs if asked to.
+test, in one process. Writes evaluate/pred-data/{valid,test}/... and
+evaluate/results/{valid,test}/...; resumes where it was interrupted. `bash scripts/run_evaluate.sh`
+starts it, on several GPUs if asked to.
 """
 
 import sys

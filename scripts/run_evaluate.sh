@@ -8,8 +8,7 @@
 #                    the first argument without the flag
 # --data_dir D       holds curated/valid and curated/test; default: data
 # --num_processes N  predict in N processes, one per GPU; default: 1
-# All other flags go to evaluate/predict.py (see its --help), such as --limit 5.
-# Runs evaluate/run.py, which writes evaluate/pred-data/{valid,test}/... and
+# All other flags go to evaluate/run.py (see its --help), such as --limit 5. It writes evaluate/pred-data/{valid,test}/... and
 # evaluate/results/{valid,test}/... After an interruption the same command resumes.
 # Next: python evaluate/plot.py --plot_type all
 set -euo pipefail

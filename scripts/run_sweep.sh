@@ -12,7 +12,7 @@
 # --seed S               seed of the sampling and of the training order; default: 0
 # --jobs N               settings run at the same time; default: 1
 # --train_flags "..."    further flags of train/finetune.py, such as "--epochs 3"
-# --predict_flags "..."  further flags of evaluate/predict.py
+# --predict_flags "..."  further flags of evaluate/run.py
 # Prints one line per setting; the full output goes to runs/runs-S/T/N.sweep.log. The last line is
 # the path of the overview figure. After an interruption the same command resumes.
 set -euo pipefail

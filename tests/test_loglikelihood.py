@@ -8,6 +8,7 @@ from test_batches import CONFIGS, small_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from growth.core.errors import InputError
 from growth.inference import loglikelihood
 from growth.inference.limits import Limits
 from growth.inference.loglikelihood import continuation_example
@@ -150,6 +151,38 @@ def test_where_memory_lacks_a_row_is_halved(monkeypatch):
     for row, whole in zip(next_token_logits(model, prompts, READ, 10_000), expected, strict=True):
         assert row == pytest.approx(whole, abs=1e-5)
     assert max(rows) > 2
+
+
+def test_where_memory_lacks_for_the_losses_less_is_computed_at_once(monkeypatch):
+    """The fp32 copy of the logits is often the largest tensor of all."""
+    model = small_model("llama").eval()
+    examples = [continuation_example(*choice, 2048) for choice in choices()]
+    expected = perplexities(model, examples, 10_000)
+    rows = []
+
+    def small_memory(logits, *rest, **options):
+        rows.append(len(logits))
+        if len(logits) > 25:
+            raise torch.OutOfMemoryError("no memory left")
+        return cross_entropy(logits, *rest, **options)
+
+    monkeypatch.setattr(loglikelihood, "cross_entropy", small_memory)
+    assert perplexities(model, examples, 10_000) == pytest.approx(expected, rel=1e-5)
+    assert max(rows) > 25
+    monkeypatch.setattr(loglikelihood, "cross_entropy", fails := FailsAlways())
+    with pytest.raises(InputError, match=r"one question of \d+ tokens; lower --max_length"):
+        perplexities(model, examples, 10_000)
+    assert fails.calls > 1
+
+
+class FailsAlways:
+    """Memory that holds nothing."""
+
+    calls = 0
+
+    def __call__(self, *_, **__):
+        self.calls += 1
+        raise torch.OutOfMemoryError("no memory left")
 
 
 def computed(groups, lengths):

@@ -1,9 +1,9 @@
-"""Ask a model AGIEval's ten Chinese choice sets: evaluate/agieval/outputs/<tag>/results.json.
+"""Run AGIEval's ten Chinese choice sets on a model: evaluate/agieval/outputs/<tag>/results.json.
 
     python evaluate/agieval/run.py --model_name_or_path RUN/checkpoint-33
     torchrun --nproc_per_node 2 evaluate/agieval/run.py --model_name_or_path MODEL --tag NAME
 
-The answer is the likeliest of A, B, C, D as the next token. Beside the results stand run.json and
+The answer is the likeliest of A, B, C, D as the next token. With the results come run.json and
 per-sample results for each set, <setting>/<set>.jsonl: question, logits of the letters, prediction,
 gold, confidence. Results that are there already are kept: the same command resumes after an
 interruption. The data is what `python data/download.py --datasets agieval` fetches.

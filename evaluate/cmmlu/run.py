@@ -1,9 +1,9 @@
-"""Ask a model CMMLU's questions: evaluate/cmmlu/outputs/<tag>/results.json.
+"""Run CMMLU on a model: evaluate/cmmlu/outputs/<tag>/results.json.
 
     python evaluate/cmmlu/run.py --model_name_or_path RUN/checkpoint-33
     torchrun --nproc_per_node 2 evaluate/cmmlu/run.py --model_name_or_path MODEL --tag NAME
 
-The answer is the likeliest of A, B, C, D as the next token. Beside the results stand run.json and
+The answer is the likeliest of A, B, C, D as the next token. With the results come run.json and
 per-sample results for each subject, <shots>-shot/<subject>.jsonl: question, logits of the letters,
 prediction, gold, confidence. Results that are there already are kept: the same command resumes
 after an interruption. The data is what `python data/download.py --datasets cmmlu` fetches.

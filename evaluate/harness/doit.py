@@ -21,15 +21,15 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from growth.core.options import MAX_NEW_TOKENS
 from growth.data.abilities import LETTERS, checked_ability
 from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.inference.backends import FIRST_TOKENS
 from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
 from growth.tasks.doit import predicted_record
 
 DATA_DIR = "data/curated/valid"
-LETTER_TOKENS = 8  # of an answer that is read as one letter if it is one, else by the logits
-ANSWER_TOKENS = 1024  # of any other
 
 
 def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Dataset]:
@@ -55,7 +55,7 @@ class DoIT(ConfigurableTask):
         config = {name: value for name, value in config.items() if name != "class"}
         super().__init__(config=config)
         settings = self.config.metadata or {}
-        self.answer_tokens = settings.get("max_gen_toks", ANSWER_TOKENS)
+        self.answer_tokens = settings.get("max_gen_toks", MAX_NEW_TOKENS)
         name = settings.get("tokenizer") or settings.get("pretrained")
         self.tokenizer = AutoTokenizer.from_pretrained(name) if name else None
         self.templated = False
@@ -90,7 +90,7 @@ class DoIT(ConfigurableTask):
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]
             return [request("loglikelihood", i, text) for i, text in enumerate(texts)]
         letter = reads_letter(record)
-        length = min(self.answer_tokens, LETTER_TOKENS) if letter else self.answer_tokens
+        length = min(self.answer_tokens, FIRST_TOKENS) if letter else self.answer_tokens
         how = {"until": [], "max_gen_toks": length, "do_sample": False}
         asked = [request("generate_until", 0, how)]
         if letter:

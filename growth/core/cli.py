@@ -147,11 +147,6 @@ def positive_int(text: str) -> int:
     return int(_number(int, None, None, text))
 
 
-def positive_float(text: str) -> float:
-    """The type of a flag that measures something, above 0."""
-    return _number(float, None, None, text)
-
-
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run a script's `main`: bad input ends in one message on stderr and exit code 2."""
     # Importing torch and transformers makes a million objects and no garbage; to look through them

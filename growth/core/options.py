@@ -89,7 +89,7 @@ class ModelOptions:
 
     base_model: str | None = option(
         None,
-        "where --model_name_or_path is a LoRA adapter: its base model",
+        "where the model is a LoRA adapter: its base model",
         unset="the folder that the adapter names",
     )
     trust_remote_code: bool = option(
@@ -124,7 +124,7 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         if not self.alpha:
-            object.__setattr__(self, "alpha", 2.0 * self.rank)  # as dataclasses set frozen fields
+            object.__setattr__(self, "alpha", 2 * self.rank)  # as dataclasses set frozen fields
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Hyperparameters:
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
     max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
-    seed: int = option(0, "of the data order and of new weights", minimum=0)
+    seed: int = option(0, "of the data order and of new weights", minimum=0, below=2**32)
     precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False
     attn_implementation: str = option(
@@ -328,7 +328,7 @@ class PredictionOptions:
     limit: int | None = option(
         None, "only the first N lines per file; marks the output's name", unset="all", metavar="N"
     )
-    precision: str = option("auto", "of the model", choices=PRECISIONS)
+    precision: str = option(AUTO, "of the model", choices=PRECISIONS)
     as_published: bool = option(False, "as the published run predicted: in fp32")
 
 
@@ -346,15 +346,15 @@ class BenchmarkOptions:
         None, "a name for each model's outputs", unset="the run's own, or the model's folder's"
     )
     data_dir: Path | None = option(
-        None, "as data/download.py makes it", unset="the folder data beside this script"
+        None, "as data/download.py makes it", unset="evaluate/<benchmark>/data"
     )
     output_dir: Path | None = option(
         None,
         "of the one model; with several models each has a folder TAG in it",
-        unset="outputs/TAG beside this script",
+        unset="evaluate/<benchmark>/outputs/TAG",
     )
     tokens_per_batch: int = option(TOKENS_PER_BATCH, "computed at once", unit="tokens")
-    precision: str = option("auto", "of the model", choices=PRECISIONS)
+    precision: str = option(AUTO, "of the model", choices=PRECISIONS)
     as_published: bool = option(
         False, "as the published run asked: in fp32, letters read as bare pieces"
     )
@@ -384,3 +384,4 @@ class SamplingOptions:
     )
     top_k: int | None = option(None, "sample among this many likeliest tokens", unset="all")
     max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
+    seed: int = option(0, "of the sampling", minimum=0, below=2**32)

@@ -17,14 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from growth.core.errors import InputError
 from growth.core.files import replacing
-from growth.data.published import (  # noqa: F401  (the benchmarks read tables as they are here)
-    AGIEVAL_SETS,
-    AGIEVAL_SHOTS,
-    CMMLU_SHOTS,
-    Dataset,
-    Files,
-    read_table,
-)
+from growth.data.published import Dataset, Files
 
 DATA_FILES = ("*.json", "*.jsonl", "*.csv", "*.zip")
 HUB_TIMEOUT = 15  # seconds for the hub's first answer; the library's own default is none

@@ -1,4 +1,4 @@
-"""Other engines that generate answers: a second opinion, or more speed on a large GPU.
+"""Other backends that generate answers: a second opinion, or more speed on a large GPU.
 
 They answer as the batched path does, up to near-ties between two tokens, which move with the shape
 of any batch. The letters' logits and the perplexities do not come from them.
@@ -16,7 +16,7 @@ from growth.core.options import BATCHED, CONTINUOUS, VLLM
 from growth.inference.requests import Request
 from growth.model.chat_tokenizer import ChatTokenizer
 
-# These engines can't stop when an answer is settled; nearly all letter answers are by then.
+# These backends can't stop when an answer is settled; nearly all letter answers are by then.
 FIRST_TOKENS = 8
 _PAGE, _CPU_ROWS = 64, 16  # on a CPU: tokens of a page of the cache, and requests it has room for
 _VLLM_SHARE = 0.5  # of a GPU's memory: the model itself is there too, for letters and perplexities
@@ -25,7 +25,7 @@ Generate = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
 def check_backend(backend: str) -> None:
-    """Find out before a model is loaded whether an backend is there.
+    """Find out before a model is loaded whether a backend is there.
 
     Raises:
         InputError: it is not installed.

@@ -82,10 +82,10 @@ class Generator:
                 waiting.pop()
                 waiting.extend(preempted)
 
-        def unfinished() -> int:
-            return sum(not row.done for row in waiting[-1])
+        def under_way() -> list[int]:
+            return [len(row.ids) for row in waiting[-1] if not row.done]
 
-        for row in within_memory(compute, limits, unfinished):
+        for row in within_memory(compute, limits, under_way):
             yield row.index, row.response
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
+from growth.core.options import TOKENS_PER_BATCH, DecodingOptions
 from growth.inference.kv_cache import bytes_per_token
 
 T = TypeVar("T")
@@ -29,9 +30,9 @@ class Limits:
         prefill_tokens: of prompts and choices laid end to end.
     """
 
-    rows: int = 64
+    rows: int = DecodingOptions.batch_size
     tokens: int = 65536
-    prefill_tokens: int = 2048
+    prefill_tokens: int = TOKENS_PER_BATCH
 
     @classmethod
     def of_device(cls, model: PreTrainedModel, rows: int, prefill_tokens: int) -> "Limits":
@@ -53,14 +54,16 @@ class Limits:
 
 
 def within_memory(
-    compute: Callable[[Limits], Iterator[T]], limits: Limits, unfinished: Callable[[], int]
+    compute: Callable[[Limits], Iterator[T]],
+    limits: Limits,
+    under_way: Callable[[], Sequence[int]],
 ) -> Iterator[T]:
     """Everything that `compute` yields; out of memory, it begins again with half as much at once.
 
     Args:
         compute: yields what is not finished yet, however often it is called.
         limits: to begin with.
-        unfinished: how many rows were being computed together.
+        under_way: the tokens of each row that is being computed, together with the others.
 
     Raises:
         InputError: memory does not hold a single row.
@@ -70,15 +73,15 @@ def within_memory(
             yield from compute(limits)
             return
         except torch.OutOfMemoryError:
-            rows = unfinished()
-            if rows <= 1 or limits.tokens == limits.prefill_tokens == 1:
+            rows = under_way()
+            if len(rows) <= 1 or limits.tokens == limits.prefill_tokens == 1:
                 raise InputError(
-                    "out of memory on a single question; lower --max_length or --max_new_tokens, "
-                    "or take a larger device"
+                    f"out of memory on one question of {max(rows, default=0):,} tokens; lower "
+                    "--max_length, or take a larger device"
                 ) from None
         # Out of the except block, whose traceback would keep the tensors alive.
         free_memory()
-        limits = limits.halved(rows)
+        limits = limits.halved(len(rows))
 
 
 def free_memory() -> None:

@@ -7,8 +7,9 @@ together, but for float error.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -22,6 +23,8 @@ from growth.packing.batches import Example, micro_batches
 from growth.packing.forward import Supervised, compute_prefixes, reading_only, supervised_logits
 from growth.packing.prefix_attention import PrefixCache
 from growth.packing.prefix_sharing import Group, shared_prefixes
+
+T = TypeVar("T")
 
 _SIGNIFICANT_DIGITS = 6  # of a logit or a perplexity: float32 holds no more
 
@@ -70,11 +73,13 @@ def perplexities(
     Raises:
         InputError: there is no memory for a single example.
     """
-    for indices, supervised in _supervised(model, examples, limits, packed, pad_id):
+
+    def read(supervised: Supervised, rows: int) -> list[float]:
         losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
-        for place, index in enumerate(indices):
-            mean = losses[supervised.owners == place].double().mean().item()
-            yield index, math.exp(min(mean, 700.0))
+        means = [losses[supervised.owners == row].double().mean().item() for row in range(rows)]
+        return [math.exp(min(mean, 700.0)) for mean in means]
+
+    yield from _computed(model, examples, limits, packed, pad_id, read)
 
 
 @torch.inference_mode()
@@ -99,28 +104,37 @@ def next_token_logits(
         for prompt in prompts
     ]
     with reading_only(model, token_ids) as columns:
-        for indices, supervised in _supervised(model, examples, limits, packed, pad_id):
-            rows = supervised.logits[:, columns].float().tolist()
-            for owner, row in zip(supervised.owners.tolist(), rows, strict=True):
-                yield indices[owner], row
+
+        def read(supervised: Supervised, rows: int) -> list[list[float]]:
+            # One supervised token per prompt, in the order of the rows.
+            return supervised.logits[:, columns].float().tolist()
+
+        yield from _computed(model, examples, limits, packed, pad_id, read)
 
 
-def _supervised(
-    model: PreTrainedModel, examples: Sequence[Example], limits: Limits, packed: bool, pad_id: int
-) -> Iterator[tuple[list[int], Supervised]]:
-    """For each part that is computed at once its indices, and the logits of its supervised tokens.
+def _computed(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    limits: Limits,
+    packed: bool,
+    pad_id: int,
+    read: Callable[[Supervised, int], list[T]],
+) -> Iterator[tuple[int, T]]:
+    """What `read` makes of the supervised logits of a number of rows, with each row's index.
 
-    Every index comes once, in some order.
+    Every index comes once, in some order. Where memory runs out, be it in `read`, the rest is
+    computed in smaller parts.
     """
+    lengths = [len(example["input_ids"]) for example in examples]
     unfinished = dict.fromkeys(range(len(examples)))
-    together = [0]  # examples under way at once
+    together: list[int] = []  # examples under way at once
 
-    def compute(limits: Limits) -> Iterator[tuple[list[int], Supervised]]:
+    def compute(limits: Limits) -> Iterator[tuple[int, T]]:
         left = list(unfinished)
-        together[0] = len(left)
+        together[:] = left
         rows = _packed_rows if packed else _padded_rows
         for row, prefixes in rows(model, [examples[i] for i in left], limits.prefill_tokens):
-            together[0] = len(row)
+            together[:] = [left[branch.index] for branch in row]
             supervised = supervised_logits(
                 model,
                 [branch.example for branch in row],
@@ -129,13 +143,14 @@ def _supervised(
                 prefixes,
                 [branch.prefix_id for branch in row],
             )
-            indices = [left[branch.index] for branch in row]
-            yield indices, supervised
-            for index in indices:
+            values = read(supervised, len(row))
+            del supervised
+            for index, value in zip(list(together), values, strict=True):
                 del unfinished[index]
-            together[0] = len(unfinished)
+                yield index, value
+            together[:] = unfinished
 
-    yield from within_memory(compute, limits, lambda: together[0])
+    yield from within_memory(compute, limits, lambda: [lengths[i] for i in together])
 
 
 @dataclass(frozen=True)

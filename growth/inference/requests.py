@@ -26,7 +26,7 @@ class Request:
             perplexity of each of several "choices".
         prompt_ids: tokens of the prompt, cut to fit; of choices the whole context.
         max_new_tokens: of a generated answer.
-        is_settled: tells from the tokens so far that no further one can matter; None where all do.
+        is_settled: whether, by the tokens so far, no further one can matter; None where all do.
         read_ids: tokens whose logits are read, as the next token after the prompt.
         read_after: tokens between the prompt and those that are read.
         continuations: tokens of each choice.

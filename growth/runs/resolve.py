@@ -34,7 +34,7 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
         if model_size is None or tag is None:
             raise InputError(
                 f"{DEFAULT_OPTIONS.origin} {name}: not a checkpoint of one of our runs (there is "
-                f"no {RUN_RECORD} beside it); say what to call it with --model_size and --tag"
+                f"no {RUN_RECORD} with it); say what to call it with --model_size and --tag"
             )
         known: Run = {"model_size": model_size, "data_type": UNTUNED, "timestamp": tag}
         return [(name, known | {"checkpoint": "checkpoint-0", "step": 0, "epoch": 0, "epochs": 0})]

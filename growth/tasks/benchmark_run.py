@@ -84,6 +84,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     models = _models(job)
     for tested in models:
         _check_same(tested)
+        missing_tasks(_tasks(job), tested.folder)
     state = distributed_state()
     if state.is_main_process:
         _report_data(job)
@@ -239,16 +240,20 @@ def _check_same(tested: TestedModel) -> None:
         )
 
 
-def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
-    """Write the per-sample results of one model that are not there, and the scores of all."""
-    state, folder = distributed_state(), tested.folder
+def _tasks(job: BenchmarkRun) -> list[SubjectTask]:
+    """Every subject under every setting."""
     suffix = limit_suffix(job.options.limit)
-    tasks = [
+    return [
         SubjectTask(job.benchmark, subject, setting, suffix)
         for setting in job.settings
         for subject in job.exam.subjects.values()
     ]
-    missing = missing_tasks(tasks, folder)
+
+
+def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
+    """Write the per-sample results of one model that are not there, and the scores of all."""
+    state, folder = distributed_state(), tested.folder
+    missing = missing_tasks(_tasks(job), folder)
     # Before anything is written: a check by one process sees what all of them see.
     earlier = check_same_run(folder, tested.run, _SAME, "*/*.jsonl", "")
     state.wait()
@@ -266,7 +271,7 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
         _write_record(folder, earlier, tested.run)
     state.wait()
     if state.is_main_process:
-        _write_scores(job.benchmark, folder, suffix)
+        _write_scores(job.benchmark, folder, limit_suffix(job.options.limit))
 
 
 def _write_record(folder: Path, record: Run, now: Run) -> None:

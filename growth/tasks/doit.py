@@ -27,6 +27,7 @@ class DoITFile(Task):
 
     def __init__(self, stem: str, records: Sequence[Record]) -> None:
         self.stem, self.records = stem, records
+        self.label = stem
         self.file = Path(f"{PREDICTION_PREFIX}{stem}.json")
 
     def __len__(self) -> int:

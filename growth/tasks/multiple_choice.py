@@ -41,6 +41,8 @@ class SubjectTask(Task):
     ) -> None:
         self.benchmark, self.subject, self.setting = benchmark, subject, setting
         self.file = result_file(setting, suffix, subject.name)
+        self.label = f"{subject.name} {setting}"
+        self.turn = benchmark.settings.index(setting)
         self._shot_costs: list[int] = []
 
     def __len__(self) -> int:

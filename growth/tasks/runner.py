@@ -69,7 +69,7 @@ def missing_tasks(tasks: Sequence[T], folder: Path) -> list[T]:
 
 
 class TaskRun:
-    """Tasks under way on one model, in this process and those beside it.
+    """Tasks under way on one model, in this process and the launch's others.
 
     Args:
         tasks: whose results are not there yet.
@@ -119,10 +119,11 @@ class TaskRun:
         ) as bar:
             progress, done = Progress(bar, costs), 0
             for batch in mine:
-                where = f"{done:,} of {len(costs):,} questions, {self.tasks[batch.task].file.stem}"
-                bar.set_postfix_str(where, refresh=False)
+                label = self.tasks[batch.task].label
+                bar.set_postfix_str(f"{done:,} of {len(costs):,} questions, {label}", refresh=False)
                 self._run_batch(predictor, batch, progress)
                 done += len(batch.indices)
+            bar.set_postfix_str(f"{done:,} of {len(costs):,} questions")
         for others in self.state.gather(self._known):
             for known, theirs in zip(self._known, others, strict=True):
                 known |= theirs
@@ -160,7 +161,7 @@ class TaskRun:
         return True
 
     def _dealt_out(self, predictor: Predictor) -> list[list[Batch]]:
-        """The batches of each process, the longest first.
+        """The batches of each process, by turn, the longest first.
 
         A batch of which a response is missing is computed whole again, so that its numbers are
         the same.
@@ -171,8 +172,8 @@ class TaskRun:
             for indices in predictor.plan(requests):
                 if not self._known[place].keys() >= set(indices):
                     cost = sum(requests[index].cost.most for index in indices)
-                    batches.append((cost, Batch(place, indices)))
-        batches.sort(key=lambda item: item[0], reverse=True)
+                    batches.append(((task.turn, -cost), Batch(place, indices)))
+        batches.sort(key=lambda item: item[0])
         dealt = [batch for _, batch in batches]
         count = self.state.world_size
         return [list(DistributedState(rank, count).shard(dealt)) for rank in range(count)]

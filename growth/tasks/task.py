@@ -39,9 +39,13 @@ class Task(ABC):
 
     Attributes:
         file: of the results, relative to the folder of a model's results.
+        label: for the progress bar.
+        turn: tasks of a lower turn are computed first, so that their results are there earlier.
     """
 
     file: Path
+    label: str
+    turn: int = 0
 
     @abstractmethod
     def __len__(self) -> int:
