@@ -26,6 +26,10 @@ MODELS = {
     "no dummy prefix": {"add_dummy_prefix": False},
     "spaces removed": {"remove_extra_whitespaces": True},
     "user-defined": {"user_defined_symbols": ["▁A", "▁B", "\n"]},
+    "user-defined words": {
+        "user_defined_symbols": ["<b>", "</b>", "▁▁", "\n\n"],
+        "add_dummy_prefix": False,
+    },
     "no bytes": {"byte_fallback": False},
 }
 

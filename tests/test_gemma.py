@@ -10,6 +10,7 @@ from families import random_strings
 from transformers import AutoTokenizer
 
 from growth.core.options import VARLEN, DecodingOptions
+from growth.export.checkpoint_files import save_tokenizer
 from growth.inference.predictor import Predictor
 from growth.model.loading import load_model, load_tokenizer
 from growth.packing.batches import tokenised
@@ -51,6 +52,18 @@ def test_tokens_are_those_of_transformers_own_tokenizer(gguf, gemma):
     )
     special = {"bos_token_id": 2, "eos_token_id": 1, "unk_token_id": 3, "pad_token_id": 0}
     assert {name: getattr(chat.tokenizer, name) for name in special} == special
+
+
+def test_a_checkpoint_has_a_template_that_gives_the_training_ids(gemma, tmp_path):
+    """The tokenizer.json that is made of the sentencepiece model, as other tools load it."""
+    chat, model = gemma
+    model.config.save_pretrained(tmp_path)
+    save_tokenizer(chat.tokenizer, tmp_path)
+    other = AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*TEXTS, "<b>x</b>  y", *random_strings(200, seed=12)]:
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        ids = other.apply_chat_template(messages, return_dict=False)
+        assert ids == chat.encode_conversation(messages)[0], text
 
 
 def test_the_weights_are_a_language_model(gemma):

@@ -58,7 +58,6 @@ def fast_tokenizer(processor: SentencePieceProcessor, prefix_once: bool = False)
             fuse_unk=True,
         )
     )
-    prefix = proto.normalizer_spec.add_dummy_prefix
     spec = proto.normalizer_spec
     prefix = spec.add_dummy_prefix
     steps: list[pre_tokenizers.PreTokenizer] = []
@@ -79,7 +78,17 @@ def fast_tokenizer(processor: SentencePieceProcessor, prefix_once: bool = False)
     controls = [processor.id_to_piece(processor.unk_id())]
     controls += [p.piece for p in proto.pieces if p.type == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(c, normalized=False) for c in controls])
+    if not prefix:  # which would be put before these, too
+        whole = [symbol for symbol in symbols if not _is_built(symbol, known)]
+        tokenizer.add_tokens([AddedToken(s, normalized=True, special=False) for s in whole])
     return tokenizer
+
+
+def _is_built(piece: str, known: Collection[str]) -> bool:
+    """Whether merges can build `piece`; Gemma's `<b>` has no piece `<b` to be built from."""
+    return len(piece) == 1 or any(
+        _is_built(left, known) and _is_built(right, known) for left, right in _splits(piece, known)
+    )
 
 
 def _normalizers(spec: Message) -> list[normalizers.Normalizer]:

@@ -10,9 +10,11 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from google.protobuf.message import Message
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from transformers import PreTrainedTokenizerBase
 
+_USER_DEFINED = 4  # piece type of sentencepiece's own format
 # In tokenizer_config.json of our checkpoints: every piece of text between added words begins with
 # a space (true), or the first alone (false).
 PREFIX_FIELD = "prefix_after_added_words"
@@ -34,7 +36,8 @@ class ContentEncoder:
         self.words: dict[str, int] = {}
         if self._sentencepiece is not None:
             added = tokenizer.added_tokens_decoder.items()
-            self.words = {token.content: index for index, token in added if not token.special}
+            plain = {token.content: index for index, token in added if not token.special}
+            self.words = _without_pieces(plain, self._sentencepiece)
         self.prefix_after_words = bool(tokenizer.init_kwargs.get(PREFIX_FIELD, False))
         if self.words:
             longest_first = sorted(self.words, key=lambda word: (-len(word), word))
@@ -82,10 +85,26 @@ class ContentEncoder:
         return text
 
 
-def _without_prefix(processor: SentencePieceProcessor) -> SentencePieceProcessor:
-    """`processor`, but no space is put before a text."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]  # generated
+def _proto(processor: SentencePieceProcessor) -> Message:
+    return sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]  # generated
         processor.serialized_model_proto()
     )
+
+
+def _without_pieces(words: dict[str, int], processor: SentencePieceProcessor) -> dict[str, int]:
+    """Those of `words` that sentencepiece does not find whole in a text by itself."""
+    if not any(index < processor.get_piece_size() for index in words.values()):
+        return words
+    pieces = _proto(processor).pieces
+    return {
+        word: index
+        for word, index in words.items()
+        if index >= len(pieces) or pieces[index].type != _USER_DEFINED
+    }
+
+
+def _without_prefix(processor: SentencePieceProcessor) -> SentencePieceProcessor:
+    """`processor`, but no space is put before a text."""
+    proto = _proto(processor)
     proto.normalizer_spec.add_dummy_prefix = False
     return SentencePieceProcessor(model_proto=proto.SerializeToString())

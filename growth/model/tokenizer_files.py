@@ -85,7 +85,8 @@ def _load_sentencepiece(source: Source) -> SentencePieceBackend:
     # `legacy`: otherwise transformers changes how a text begins
     arguments: dict[str, Any] = {"legacy": True, PREFIX_FIELD: bool(prefix)}
     tokenizer = SentencePieceBackend.from_pretrained(source.name, **arguments)
-    added = [t for t in tokenizer.added_tokens_decoder.values() if not t.special]
+    words = ContentEncoder(tokenizer).words.values()
+    added = [tokenizer.added_tokens_decoder[index] for index in words]
     greedy = [t.content for t in added if t.lstrip or t.rstrip or t.single_word]
     if greedy:
         raise InputError(
