@@ -13,20 +13,25 @@ from growth.scoring.intervals import wilson
 from growth.scoring.results import score_file, score_predictions, summarise
 from growth.scoring.verdicts import judge
 
+# Lines in the repository and in ../shared: the longer texts there are not ours to copy.
+RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
 
-def test_all_recorded_verdicts_through_the_script(golden, checkout):
-    facts = read_lines(golden / "scoring.jsonl")
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_all_recorded_verdicts_through_the_script(golden, name, checkout):
+    facts = read_lines(golden / f"{name}.jsonl")
     write_lines(checkout / "in/pred_recorded.json", [fact["sample"] for fact in facts])
     run("evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", "--details",
         cwd=checkout)  # fmt: skip
     details = read_lines(checkout / "out/in-details/recorded.jsonl")
-    assert len(details) == len(facts) == 1200
+    assert len(details) == len(facts)
+    assert len(facts) in RECORDED[name]
     for ours, fact in zip(details, facts, strict=True):
         assert ours["score"] == fact["score"], fact["sample"]
-        assert ours["expected"] == pytest.approx(fact["expected"]), fact["sample"]
-    results = json.loads((checkout / "out/in-results.json").read_text())
-    entry = results["files"]["recorded"]
-    assert entry["score"] == pytest.approx(100 * sum(f["score"] for f in facts) / 1200, abs=0.01)
+        assert ours["expected"] == pytest.approx(fact["expected"], abs=1e-6), fact["sample"]
+    entry = json.loads((checkout / "out/in-results.json").read_text())["files"]["recorded"]
+    right = sum(fact["score"] for fact in facts)
+    assert entry["score"] == pytest.approx(100 * right / len(facts), abs=0.01)
 
 
 LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
@@ -44,6 +49,8 @@ LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
         ("chinese", "春风", "春风", 1),
         ("chinese", "春风", "答：春风", 0),  # the first run is 答：
         ("chinese", "春风", "“春风”", 0),  # the closing mark belongs to the run
+        ("chinese", "春风", "春风 。", 1),  # white space ends the run, as do its marks
+        ("chinese", "春风。", "春风。 好", 1),
         ("chinese", "春风", "abc", 0),
         ("history", "正确", "对。", 1),
         ("history", "F", "×", 1),
@@ -79,6 +86,24 @@ def test_chance_of_a_question_with_three_options():
     assert judge(three).expected == 0.25
     three["messages"][0]["content"] = "对话\n问题\nA. 甲\nB. 乙\nC. 丙"
     assert judge(three).expected == 0.33
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("问题\nA. 甲\nB. 乙\nC. 丙\nD. 丁", 0.25),
+        ("问题\nA.甲\nB.乙\nC.丙\nD.丁", 0.25),
+        ("问题\nA．甲\nB．乙\nC．丙\nD．丁", 0.33),  # published quirk: only a full stop of ASCII
+        ("问题\nA、甲\nB、乙\nC、丙\nD、丁", 0.33),
+        ("A. 甲\nB. 乙\nC. 丙\nD. 丁", 0.33),  # nothing before the first option
+        ("问题\nA. 甲\n甲\nB. 乙\nC. 丙\nD. 丁", 0.33),  # an option on two lines
+        ("问题\nDo it\nA. 甲\nB. 乙\nC. 丙", 0.33),
+    ],
+)
+def test_four_options_are_seen_as_published(question, expected):
+    record = line("understanding", "A", generated_response="A", choice_logits=LOGITS)
+    record["messages"][0]["content"] = question
+    assert judge(record).expected == expected
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters,
 from growth.scoring.math_answers import math_verify_verdict, published_verdict
 
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
+# published quirk: four options are seen only as lines that begin "A.", "B.", "C.", "D." with a full
+# stop, one right after the other; "A．" or "A、" give the chance of three.
+FOUR_OPTIONS = re.compile(r"\nA\..*\nB\..*\nC\..*\nD\.")
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ def _judge_choice(record: Record) -> Verdict:
 def _letter_chance(record: Record) -> float:
     if record["type"] == "understanding":
         question = record["messages"][-2]["content"]
-        if "\nD" not in question:
+        if not FOUR_OPTIONS.search(question):
             return THREE_OPTIONS_CHANCE
     return 1 / len(LETTERS)
 
 
-# The published rule: non-word characters that follow belong to the run, spaces at its end do not.
-CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+\W*")
+# The published rule: marks that directly follow belong to the run; white space ends it.
+CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+[^\w\s]*")
 
 
 def read_letter(response: str, choice_logits: Mapping[str, float]) -> str | None:
@@ -91,7 +94,7 @@ def read_blank(response: str) -> str:
     """What fills a blank: the first run of Chinese characters, or the whole response."""
     text = response.strip()
     run = CHINESE_RUN.search(text)
-    return run.group().strip() if run else text
+    return run.group() if run else text
 
 
 def read_truth(text: str) -> bool | None:
