@@ -134,6 +134,7 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
     assert summary["overall"] == pytest.approx(66.67)
     assert summary["expected_average"] == summary["expected_overall"] == 25.0
     assert summary["average_low"] < 50 < summary["average_high"]
+    assert len(files["biology_test"].pop("digest")) == 16
     assert files["biology_test"] == {
         "type": "biology", "n": 4, "score": 25.0, "low": 4.56, "high": 69.94, "expected": 25.0,
     }  # fmt: skip
@@ -204,5 +205,26 @@ def test_the_best_from_the_fifth_epoch_on_is_chosen_ties_to_the_earlier(tmp_path
 def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
     valid_results(tmp_path, 5, 40.0)
     valid_results(tmp_path, 6, 41.0, n=3)
+    with pytest.raises(InputError, match="scored on different files"):
+        choose_checkpoints(tmp_path)
+
+
+def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
+    def entry(**fields):
+        records = [line("biology", "A", choice_logits=LOGITS, **fields)]
+        return score_file(records, [judge(record) for record in records])
+
+    one = entry(generated_response="A")
+    assert entry(generated_response="B")["digest"] == one["digest"]
+    assert entry(generated_response="A", extra="x")["digest"] != one["digest"]
+
+
+def test_checkpoints_scored_on_other_lines_of_one_number_are_not_compared(tmp_path):
+    for epoch in (5, 6):
+        valid_results(tmp_path, epoch, 40.0)
+        path = tmp_path / f"checkpoint-{epoch}-results.json"
+        results = read_json(path)
+        results["files"]["biology_valid"]["digest"] = f"lines of {epoch}"
+        write_json(path, results)
     with pytest.raises(InputError, match="scored on different files"):
         choose_checkpoints(tmp_path)

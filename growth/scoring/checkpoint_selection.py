@@ -1,7 +1,7 @@
 """Which checkpoint of a run is reported: the best on valid, from the fifth epoch on."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ def select(results: Sequence[Results], where: Path) -> Choice:
         )
     if "average" not in found[0]:
         raise InputError(f"{where}: no file of the ten abilities was scored; choose among those")
-    files = {name: entry["n"] for name, entry in found[0]["files"].items()}
     for result in found[1:]:
-        if {name: entry["n"] for name, entry in result["files"].items()} != files:
+        if not _same_files(result["files"], found[0]["files"]):
             raise InputError(
                 f"{where}: {result['run']['checkpoint']} and {found[0]['run']['checkpoint']} were "
                 "scored on different files; predict and score both on the same ones"
@@ -95,6 +94,15 @@ def select(results: Sequence[Results], where: Path) -> Choice:
             for r in found
         ],
     }
+
+
+def _same_files(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two results are of the same lines; those of older results have no digest."""
+    return first.keys() == second.keys() and all(
+        entry["n"] == second[name]["n"]
+        and len({entry.get("digest"), second[name].get("digest")} - {None}) < 2
+        for name, entry in first.items()
+    )
 
 
 def description(choice: Choice) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, write_json, write_json_lines
 from growth.data.abilities import ability_of
+from growth.data.copies import check_no_copies, lines_digest
 from growth.data.records import Record, check_prediction, common_type, read_records
 from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
 from growth.scoring.intervals import mean_score, percentages, rounded
@@ -98,14 +99,16 @@ def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
     """The results of one folder of predictions, and the verdicts behind them by file.
 
     Raises:
-        InputError: a line is malformed (file:line).
+        InputError: a line is malformed (file:line), or two files are copies of each other.
     """
     record = folder / RUN_RECORD
     run = read_json(record) if record.is_file() else {}
+    paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
+    predictions = {path.name: read_records(path, check_prediction) for path in paths}
+    check_no_copies(predictions, f"--pred_data_path {folder}")
     files, verdicts = {}, {}
-    for path in sorted(folder.glob(f"{PREDICTION_PREFIX}*.json")):
-        stem = path.stem.removeprefix(PREDICTION_PREFIX)
-        records = read_records(path, check_prediction)
+    for name, records in predictions.items():
+        stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
         verdicts[stem] = [judge(record) for record in records]
         files[stem] = score_file(records, verdicts[stem])
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
@@ -125,13 +128,17 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
 
 
 def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """One file's entry of a results file: type, n, score, expected, low, high; per cent."""
+    """One file's entry of a results file: type, n, score, expected, low, high; per cent.
+
+    `digest` tells files of other lines from each other.
+    """
     n = len(verdicts)
     entry = {
         "type": common_type(records) or MIXED,
         "n": n,
         **percentages(sum(verdict.score for verdict in verdicts), n),
         "expected": rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
+        "digest": lines_digest(records),
     }
     second = [verdict.math_verify for verdict in verdicts if verdict.math_verify is not None]
     if second:
