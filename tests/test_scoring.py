@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from conftest import line, read_lines, run, write_lines
+from conftest import ROOT, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.data.abilities import LETTERS
-from growth.scoring.checkpoint_selection import choose_checkpoints
+from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.intervals import wilson
 from growth.scoring.results import score_file, score_predictions, summarise
 from growth.scoring.verdicts import judge
@@ -193,7 +193,9 @@ def test_the_best_from_the_fifth_epoch_on_is_chosen_ties_to_the_earlier(tmp_path
         valid_results(folder, epoch, average)
     valid_results(folder, 8, 70.0, limit=2)
     write_json(tmp_path / "untuned-results.json", {"run": {}, "files": {}})
-    limited, whole = sorted(choose_checkpoints(tmp_path), key=lambda choice: choice["step"])[::-1]
+    limited, whole = sorted(choose_checkpoints(tmp_path).chosen, key=lambda choice: choice["step"])[
+        ::-1
+    ]
     assert (whole["checkpoint"], whole["average"], whole["limit"]) == ("checkpoint-6", 41.0, None)
     assert [candidate["step"] for candidate in whole["candidates"]] == [5, 6, 7, 8]
     assert (limited["checkpoint"], limited["limit"]) == ("checkpoint-8", 2)
@@ -206,7 +208,7 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
     valid_results(tmp_path, 5, 40.0)
     valid_results(tmp_path, 6, 41.0, n=3)
     with pytest.raises(InputError, match="scored on different files"):
-        choose_checkpoints(tmp_path)
+        choose_checkpoints(tmp_path).check()
 
 
 def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
@@ -227,4 +229,35 @@ def test_checkpoints_scored_on_other_lines_of_one_number_are_not_compared(tmp_pa
         results["files"]["biology_valid"]["digest"] = f"lines of {epoch}"
         write_json(path, results)
     with pytest.raises(InputError, match="scored on different files"):
-        choose_checkpoints(tmp_path)
+        choose_checkpoints(tmp_path).check()
+
+
+def test_a_run_without_a_candidate_does_not_stop_the_others(tmp_path):
+    for name, epochs in (("a", (6,)), ("b", (2,)), ("c", (5, 7)), ("d", (6,))):
+        for epoch in epochs:
+            valid_results(tmp_path / name, epoch, 40.0)
+    results = read_json(tmp_path / "d/checkpoint-6-results.json")
+    del results["average"]  # only OOD sets were scored
+    write_json(tmp_path / "d/checkpoint-6-results.json", results)
+    done = run(ROOT / "evaluate/select_checkpoint.py", "--results_path", tmp_path, cwd=tmp_path,
+               check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr.startswith("error: no checkpoint chosen in 2 of 4 runs: ")
+    assert f"{tmp_path / 'b'}: no result from epoch 5 on" in done.stderr
+    assert f"{tmp_path / 'd'}: no file of the ten abilities" in done.stderr
+    chosen = {path.parent.name for path in tmp_path.rglob("selected-checkpoint.json")}
+    assert chosen == {"a", "c"}
+
+
+def test_the_score_of_a_choice_among_several_is_called_optimistic(tmp_path, capsys):
+    valid_results(tmp_path / "one", 6, 40.0)
+    for epoch in (5, 6, 7):
+        valid_results(tmp_path / "three", epoch, 40.0)
+    (one, three) = sorted(choose_checkpoints(tmp_path).chosen, key=lambda c: len(c["candidates"]))
+    assert (one["average_low"], one["average_high"]) == (35.0, 45.0)
+    assert "optimistic" not in description(one)
+    assert three["average"] == 40.0
+    assert (three["average_low"], three["average_high"]) == (None, None)
+    assert "optimistic" in three["average_note"]
+    assert "report the test score" in description(three)

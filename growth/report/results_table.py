@@ -281,22 +281,21 @@ def _averages_over_same_files(rows: pd.DataFrame, notes: list[str]) -> pd.DataFr
     """
     left_out: list[Hashable] = []
     different: dict[str, list[str]] = {}
-    for ability, group in rows.groupby("ability", sort=False):
-        of_run = _scored_on(group)
+    for key, group in rows.groupby("ability", sort=False):
+        ability, of_run = str(key), _scored_on(group)
         counts = Counter(of_run.values())
         if len(counts) < 2:
             continue
         if ability not in (AVERAGE, OOD_AVERAGE):
             found = sorted({name for files in counts for name, *_ in files})
-            different.setdefault(", ".join(found), []).append(str(ability))
+            different.setdefault(", ".join(found), []).append(ability)
             continue
         most = max(counts, key=lambda files: (counts[files], len(files)))
         for run, own in group.groupby(list(IDENTITY), sort=False):
             if of_run[run] != most:
                 left_out += list(own.index)
-                path: Path = own["path"].iloc[0]
                 notes.append(
-                    f"{path}: left out of {ability}, as it was scored on other "
+                    f"{own['path'].iloc[0]}: left out of {ability}, as it was scored on other "
                     f"files than most runs: {_difference(of_run[run], most)}"
                 )
     for differing, abilities in different.items():

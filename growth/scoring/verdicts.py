@@ -49,9 +49,11 @@ def judge(record: Record) -> Verdict:
         return Verdict(int(right), 0, parsed, record["answer"], int(second))
     if kind is Kind.LETTER_SET:
         letters, answered = ethics_letters(gold), ethics_letters(response)
-        expected = 1 / math.comb(4 if len(letters) <= 4 else 6, len(letters))
         return Verdict(
-            int(answered == letters), expected, "".join(sorted(answered)), "".join(sorted(letters))
+            int(answered == letters),
+            letter_set_chance(len(letters)),
+            "".join(sorted(answered)),
+            "".join(sorted(letters)),
         )
     if gold in LETTERS:
         parsed = read_letter(response, record["choice_logits"])
@@ -68,6 +70,16 @@ def _judge_choice(record: Record) -> Verdict:
     right = all(gold < other for other in others)
     best = min(range(len(others) + 1), key=record["generated_ppl"].__getitem__)
     return Verdict(int(right), 1 / (len(others) + 1), best, 0)
+
+
+def letter_set_chance(size: int) -> float:
+    """The chance, 0 to 1, of guessing a set of `size` letters.
+
+    As published, it assumes a guesser who knows `size` and takes each set of that size to be
+    equally likely: of four options, A to D, or of all six where more than four are right. One who
+    does not know it scores less, 1/15 over all sets of one to four letters of A to D.
+    """
+    return 1 / math.comb(4 if size <= 4 else 6, size)
 
 
 def _letter_chance(record: Record) -> float:
