@@ -137,6 +137,7 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
     assert len(files["biology_test"].pop("digest")) == 16
     assert files["biology_test"] == {
         "type": "biology", "n": 4, "score": 25.0, "low": 4.56, "high": 69.94, "expected": 25.0,
+        "extracted": 25.0, "extracted_low": 4.56, "extracted_high": 69.94,
     }  # fmt: skip
 
 
@@ -173,6 +174,7 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     assert one == scored[0]
     assert read_lines(tmp_path / "evaluate/results/valid/7b/a-details/biology_valid.jsonl") == [
         {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
+        | {"extracted": 1, "extracted_answer": "A"}
     ]
     with pytest.raises(InputError, match="no pred_"):
         score_predictions(tmp_path / "evaluate/results")

@@ -1,4 +1,7 @@
-"""Predictions -> verdicts -> scores with intervals. The published rules; ties are wrong.
+"""A prediction -> its verdict. The published rules; ties are wrong.
+
+Beside each published verdict on a generated answer stands a second one, of what a person would read
+(`growth.scoring.extracted_answers`).
 
 Source: the published scorer (README, "Scoring"), its defects mended (README, table of differences).
 """
@@ -6,10 +9,11 @@ Source: the published scorer (README, "Scoring"), its defects mended (README, ta
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from growth.data.abilities import LETTERS, Kind, checked_ability
 from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
+from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
 from growth.scoring.math_answers import math_verify_verdict, published_verdict
 
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
@@ -28,6 +32,8 @@ class Verdict:
         parsed: what was read as the answer; None where there was none.
         gold: what it was compared with.
         math_verify: the second opinion on a math line, None for others.
+        extracted: 1 if a person would read the right answer, 0 if not; None for choices.
+        extracted_answer: what a person would read; None where there is nothing.
     """
 
     score: int
@@ -35,6 +41,8 @@ class Verdict:
     parsed: str | bool | int | None
     gold: str | bool | int | None
     math_verify: int | None = None
+    extracted: int | None = None
+    extracted_answer: Reading = None
 
 
 def judge(record: Record) -> Verdict:
@@ -42,6 +50,24 @@ def judge(record: Record) -> Verdict:
     kind = checked_ability(record["type"]).kind
     if kind is Kind.CHOICE:
         return _judge_choice(record)
+    verdict = _published_verdict(record, kind)
+    response, gold = record["generated_response"], gold_text(record)
+    if kind is Kind.MATH:
+        how, gold = "number", record["answer"]
+    elif kind is Kind.LETTER_SET:
+        how, gold = "letter_set", str(verdict.gold)
+    elif gold in LETTERS:
+        how = "letter"
+    else:
+        how = "truth" if kind is Kind.LETTER_OR_TRUTH else "blank"
+    reading = extract(how, response)
+    same = is_same(how, reading, gold)
+    if how == "number" and plain_number(gold) is None:
+        same = bool(verdict.math_verify)  # an expression: only a computer algebra can tell
+    return replace(verdict, extracted=int(same), extracted_answer=reading)
+
+
+def _published_verdict(record: Record, kind: Kind) -> Verdict:
     response, gold = record["generated_response"], gold_text(record)
     if kind is Kind.MATH:
         right, parsed = published_verdict(response, record["answer"])
