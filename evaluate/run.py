@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = None
     if state.is_main_process:
         choices = choose_checkpoints(RESULTS / "valid" / folder)
-        (choice,) = (choice for choice in choices if choice["limit"] == args.limit)
+        chosen = [choice for choice in choices.chosen if choice["limit"] == args.limit]
+        if not chosen:
+            choices.check()
+        (choice,) = chosen
         print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
     predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")

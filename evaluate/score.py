@@ -3,8 +3,9 @@
     python evaluate/score.py --pred_data_path evaluate/pred-data/valid --details
 
 Every folder below --pred_data_path that holds pred_*.json is scored, by nothing but those files.
-Scores are per cent, each with the score of chance and a 95 % Wilson interval; math also by the
-math-verify library, in a column of its own. --details writes the verdict on each line.
+Scores are per cent, each with the score of chance and a 95 % Wilson interval. In columns of their
+own: what a person would read (extracted), and math by the math-verify library (verify). --details
+writes the verdict on each line.
 """
 
 import sys

@@ -4,7 +4,8 @@
 
 Best mean valid score over the ten abilities, from the fifth epoch's checkpoint on (all of them when
 a run is shorter), ties to the earlier. Prints `<model_size>/<data_type>/<timestamp>/<checkpoint>`,
-a tab and the reason, a line a run.
+a tab and the reason, a line a run. The valid score of a chosen checkpoint is optimistic; report its
+test score. Runs without a candidate are named at the end, with exit code 2; the others are written.
 """
 
 import sys
@@ -33,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "valid",
         help="folder of valid results, at any depth",
     )
-    for choice in choose_checkpoints(parser.parse_args(argv).results_path):
+    choices = choose_checkpoints(parser.parse_args(argv).results_path)
+    for choice in choices.chosen:
         print(description(choice))
+    choices.check()
 
 
 if __name__ == "__main__":

@@ -126,8 +126,8 @@ def write_lines(path, lines):
 
 
 def read_lines(path):
-    """Read JSON Lines."""
-    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    """Read JSON Lines; only line feeds end a line, not U+2028."""
+    return [json.loads(text) for text in path.read_bytes().rstrip(b"\n").split(b"\n") if text]
 
 
 def greedy_answers(model, prompts, stop_ids=frozenset(), pad_id=0):

@@ -9,16 +9,23 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
+from sentencepiece import SentencePieceProcessor
 
 from growth.core import device
 from growth.core.errors import InputError
+from growth.core.options import ModelOptions, PromptOptions
 from growth.data.published import read_table
+from growth.inference.prompting import make_prompt_format
+from growth.model.loading import load_tokenizer
+from growth.model.source import find_model
 from growth.tasks.agieval import AGIEval
 from growth.tasks.benchmark import read_exam, score
-from growth.tasks.cmmlu import CATEGORIES, CHINA, CMMLU, SUBJECTS
+from growth.tasks.cmmlu import CATEGORIES, CHINA, CMMLU, HEADER, SUBJECTS
+from growth.tasks.multiple_choice import SubjectTask
 
 LETTERS = "ABCD"
 
@@ -114,6 +121,82 @@ def test_recorded_cmmlu_prompts(shared_golden, public_benchmarks, tmp_path):
     assert len(facts) == 402
     for fact in facts:
         assert found[fact["subject"], fact["row"], fact["shots"], fact["max_length"]] == fact
+
+
+def published_prompt(pieces, header, shots, question, max_length):
+    """CMMLU's prompt as the published runner builds it; `pieces` cuts a text into tokens."""
+
+    def cost(text):
+        return 1 + len(pieces(text))  # a BOS
+
+    room = max_length - cost(f"{header}\n\n") - cost(question)
+    if room < 0:
+        return question
+    lengths = {shot: cost(f"{shot}\n\n") for shot in shots}
+    while lengths and sum(lengths.values()) >= room:
+        longest = max(lengths.values())
+        lengths = {shot: n for shot, n in lengths.items() if n != longest}
+    return "\n\n".join([header, *lengths, question])
+
+
+def test_cmmlu_keeps_the_shots_that_the_published_runner_keeps(tiny_model, tmp_path):
+    """At every length, so also where shots fit to the last token."""
+    benchmark, data = CMMLU(), write_cmmlu(tmp_path, {"arts": 1})
+    subject = benchmark.read(data, "arts")
+    # of four lengths; those of one length go together
+    shots = [
+        replace(shot, question=str(i) + "题目" * (i % 4)) for i, shot in enumerate(subject.shots)
+    ]
+    subject = replace(subject, shots=shots)
+    header, question = HEADER.format("艺术学"), benchmark.text(subject.items[0])
+    shots = [benchmark.text(shot) + shot.gold for shot in subject.shots]
+    source = find_model(str(tiny_model), ModelOptions())
+    format_ = make_prompt_format(load_tokenizer(source), PromptOptions(), "tiny")
+    pieces = SentencePieceProcessor(str(tiny_model / "tokenizer.model")).encode
+    counts = set()
+    for max_length in range(10, 1 + 2 * len(pieces(header + "".join(shots) + question))):
+        expected = published_prompt(pieces, header, shots, question, max_length)
+        rendered = SubjectTask(benchmark, subject, "5-shot").render(0, format_, max_length)
+        assert rendered.messages == [{"role": "user", "content": expected}], max_length
+        assert len(rendered.ids) <= max_length
+        counts.add(expected.count("答案是"))
+    assert counts == {1, 3, 4, 5, 6}
+
+
+def test_agieval_keeps_the_demonstrations_that_the_published_runner_keeps(tiny_model, tmp_path):
+    """The first that fit: a short one behind a long one is not shown without it."""
+    benchmark, name = AGIEval(), AGIEval.subjects[0]
+    subject = benchmark.read(write_agieval(tmp_path), name)
+    shots = [
+        replace(subject.shots[0], place=i, question="题目" * times)
+        for i, times in enumerate((3, 9, 1, 9, 1), start=1)
+    ]
+    subject, item = replace(subject, shots=shots), subject.items[0]
+    pieces = SentencePieceProcessor(str(tiny_model / "tokenizer.model")).encode
+    source = find_model(str(tiny_model), ModelOptions())
+    format_ = make_prompt_format(load_tokenizer(source), PromptOptions(), "tiny")
+    task = SubjectTask(benchmark, subject, "few-shot")
+    whole = benchmark.messages(subject, item, "few-shot", range(5))
+    question = 1 + len(pieces(f"{item.passage}{item.question}{' '.join(item.choices)}"))
+    counts = set()
+    for max_length in range(question + 48, len(format_.encode(whole)) + 60):
+        shown, text = 0, ""
+        for user, assistant in zip(whole[:-1:2], whole[1::2], strict=True):
+            text += user["content"] + assistant["content"]
+            if 1 + len(pieces(text)) > max_length - 48 - question:
+                break
+            shown += 1
+        rendered = task.render(0, format_, max_length)
+        as_published = format_.encode(benchmark.messages(subject, item, "few-shot", range(shown)))
+        if len(as_published) > max_length:
+            # more stands around the texts than the published runner leaves room for
+            assert len(rendered.messages) < len(whole[: 2 * shown + 1]) or shown == 0
+            continue
+        assert rendered.messages[:-1] == whole[: 2 * shown], max_length
+        assert rendered.messages[-1]["content"].startswith(f"问题 {shown + 1}.")
+        assert rendered.fewer_shots == (shown < 5)
+        counts.add(shown)
+    assert counts == {0, 1, 2, 3, 4, 5}
 
 
 def test_recorded_agieval_prompts(shared_golden, public_benchmarks, tmp_path):

@@ -246,6 +246,71 @@ def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
     assert "mean of runs" in texts(figure)
 
 
+@pytest.mark.parametrize(("seed", "runs"), [(0, 1), (1, 2), (None, 2)])
+def test_two_names_of_one_setting_are_repeats_only_with_other_seeds(
+    results, tmp_path, capsys, seed, runs
+):
+    write(results, "curated-10000", 72.5, timestamp="t1", seed=seed)
+    write(results, "curated-10000", 42.5, timestamp="t2", seed=2)
+    table = pd.read_csv(run(results, tmp_path, "overall") / "overall/biology.csv")
+    point = table[table["samples"] == 10000].iloc[0]
+    assert point["runs"] == runs + 1
+    # seed 0: the mean of 52.5 and 72.5 is one repeat, so seed 2 counts as much as both
+    assert point["score"] == pytest.approx(52.5 if runs == 1 else (52.5 + 72.5 + 42.5) / 3)
+    assert point["checkpoints"].count("checkpoint-3") == 3
+    note = "baseline/t0, curated-10000/t1 have the seed 0 in common"
+    assert (note in capsys.readouterr().err) == (runs == 1)
+
+
+def test_maximum_and_mix_0_of_one_seed_are_one_repeat(results):
+    write(results, "maximum", 60.0)
+    write(results, "mix-0", 64.0)
+    points = points_of(results).set_index(["ability", "data_type"])
+    point = points.loc[("biology", "maximum")]
+    assert (point["score"], point["runs"], point["run_scores"]) == (62.0, 1, (62.0,))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda files: files.pop("code_test"), "without code_test"),
+        (lambda files: files["code_test"].update(n=40), "40 lines of code_test"),
+        (lambda files: files["code_test"].update(digest="b"), "other lines of code_test"),
+        (lambda files: files.update(math_test=scored("math", 90.0)), "with math_test"),
+    ],
+)
+def test_a_run_scored_on_other_files_is_not_on_the_curve_of_the_average(
+    results, tmp_path, capsys, change, words
+):
+    for path in results.rglob("*-results.json"):
+        value = json.loads(path.read_text())
+        for entry in value["files"].values():
+            entry["digest"] = "a"
+        if "curated-40/" in str(path):
+            change(value["files"])
+        path.write_text(json.dumps(value))
+    plots = run(results, tmp_path, "overall")
+    average = pd.read_csv(plots / "overall/average.csv")
+    assert average["samples"].tolist() == [10, 10000, 10]
+    assert pd.read_csv(plots / "overall/biology.csv")["samples"].tolist() == [10, 40, 10000, 10]
+    notes = capsys.readouterr().err
+    assert "curated-40/t0/checkpoint-3-results.json: left out of average" in notes
+    assert words in notes
+
+
+def test_an_ability_scored_on_other_lines_is_noted(results, tmp_path, capsys):
+    path = next(results.rglob("13b/**/*-results.json"))
+    value = json.loads(path.read_text())
+    value["files"]["biology_valid"] = value["files"].pop("biology_test")
+    path.write_text(json.dumps(value))
+    run(results, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert (
+        "biology: one curve holds runs scored on different lines (biology_test, biology_v" in notes
+    )
+    assert "code: one curve" not in notes
+
+
 def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):
     path = write(tmp_path / "test", "curated-10", 20.0, types=("biology",))
     value = json.loads(path.read_text())

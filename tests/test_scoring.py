@@ -3,30 +3,35 @@
 import json
 
 import pytest
-from conftest import line, read_lines, run, write_lines
+from conftest import ROOT, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.data.abilities import LETTERS
-from growth.scoring.checkpoint_selection import choose_checkpoints
+from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.intervals import wilson
 from growth.scoring.results import score_file, score_predictions, summarise
 from growth.scoring.verdicts import judge
 
+# Lines in the repository and in ../shared: the longer texts there are not ours to copy.
+RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
 
-def test_all_recorded_verdicts_through_the_script(golden, checkout):
-    facts = read_lines(golden / "scoring.jsonl")
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_all_recorded_verdicts_through_the_script(golden, name, checkout):
+    facts = read_lines(golden / f"{name}.jsonl")
     write_lines(checkout / "in/pred_recorded.json", [fact["sample"] for fact in facts])
     run("evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", "--details",
         cwd=checkout)  # fmt: skip
     details = read_lines(checkout / "out/in-details/recorded.jsonl")
-    assert len(details) == len(facts) == 1200
+    assert len(details) == len(facts)
+    assert len(facts) in RECORDED[name]
     for ours, fact in zip(details, facts, strict=True):
         assert ours["score"] == fact["score"], fact["sample"]
-        assert ours["expected"] == pytest.approx(fact["expected"]), fact["sample"]
-    results = json.loads((checkout / "out/in-results.json").read_text())
-    entry = results["files"]["recorded"]
-    assert entry["score"] == pytest.approx(100 * sum(f["score"] for f in facts) / 1200, abs=0.01)
+        assert ours["expected"] == pytest.approx(fact["expected"], abs=1e-6), fact["sample"]
+    entry = json.loads((checkout / "out/in-results.json").read_text())["files"]["recorded"]
+    right = sum(fact["score"] for fact in facts)
+    assert entry["score"] == pytest.approx(100 * right / len(facts), abs=0.01)
 
 
 LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
@@ -44,6 +49,8 @@ LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
         ("chinese", "春风", "春风", 1),
         ("chinese", "春风", "答：春风", 0),  # the first run is 答：
         ("chinese", "春风", "“春风”", 0),  # the closing mark belongs to the run
+        ("chinese", "春风", "春风 。", 1),  # white space ends the run, as do its marks
+        ("chinese", "春风。", "春风。 好", 1),
         ("chinese", "春风", "abc", 0),
         ("history", "正确", "对。", 1),
         ("history", "F", "×", 1),
@@ -82,6 +89,24 @@ def test_chance_of_a_question_with_three_options():
 
 
 @pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("问题\nA. 甲\nB. 乙\nC. 丙\nD. 丁", 0.25),
+        ("问题\nA.甲\nB.乙\nC.丙\nD.丁", 0.25),
+        ("问题\nA．甲\nB．乙\nC．丙\nD．丁", 0.33),  # published quirk: only a full stop of ASCII
+        ("问题\nA、甲\nB、乙\nC、丙\nD、丁", 0.33),
+        ("A. 甲\nB. 乙\nC. 丙\nD. 丁", 0.33),  # nothing before the first option
+        ("问题\nA. 甲\n甲\nB. 乙\nC. 丙\nD. 丁", 0.33),  # an option on two lines
+        ("问题\nDo it\nA. 甲\nB. 乙\nC. 丙", 0.33),
+    ],
+)
+def test_four_options_are_seen_as_published(question, expected):
+    record = line("understanding", "A", generated_response="A", choice_logits=LOGITS)
+    record["messages"][0]["content"] = question
+    assert judge(record).expected == expected
+
+
+@pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
     # by the formula, worked by hand; 0 and all stay inside [0, 1]
     [(43, 100, 0.3373, 0.5278), (0, 100, 0.0, 0.0370), (100, 100, 0.9630, 1.0), (1, 1, 0.2065, 1)],
@@ -109,8 +134,10 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
     assert summary["overall"] == pytest.approx(66.67)
     assert summary["expected_average"] == summary["expected_overall"] == 25.0
     assert summary["average_low"] < 50 < summary["average_high"]
+    assert len(files["biology_test"].pop("digest")) == 16
     assert files["biology_test"] == {
         "type": "biology", "n": 4, "score": 25.0, "low": 4.56, "high": 69.94, "expected": 25.0,
+        "extracted": 25.0, "extracted_low": 4.56, "extracted_high": 69.94,
     }  # fmt: skip
 
 
@@ -147,6 +174,7 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     assert one == scored[0]
     assert read_lines(tmp_path / "evaluate/results/valid/7b/a-details/biology_valid.jsonl") == [
         {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
+        | {"extracted": 1, "extracted_answer": "A"}
     ]
     with pytest.raises(InputError, match="no pred_"):
         score_predictions(tmp_path / "evaluate/results")
@@ -167,7 +195,9 @@ def test_the_best_from_the_fifth_epoch_on_is_chosen_ties_to_the_earlier(tmp_path
         valid_results(folder, epoch, average)
     valid_results(folder, 8, 70.0, limit=2)
     write_json(tmp_path / "untuned-results.json", {"run": {}, "files": {}})
-    limited, whole = sorted(choose_checkpoints(tmp_path), key=lambda choice: choice["step"])[::-1]
+    limited, whole = sorted(choose_checkpoints(tmp_path).chosen, key=lambda choice: choice["step"])[
+        ::-1
+    ]
     assert (whole["checkpoint"], whole["average"], whole["limit"]) == ("checkpoint-6", 41.0, None)
     assert [candidate["step"] for candidate in whole["candidates"]] == [5, 6, 7, 8]
     assert (limited["checkpoint"], limited["limit"]) == ("checkpoint-8", 2)
@@ -180,4 +210,56 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
     valid_results(tmp_path, 5, 40.0)
     valid_results(tmp_path, 6, 41.0, n=3)
     with pytest.raises(InputError, match="scored on different files"):
-        choose_checkpoints(tmp_path)
+        choose_checkpoints(tmp_path).check()
+
+
+def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
+    def entry(**fields):
+        records = [line("biology", "A", choice_logits=LOGITS, **fields)]
+        return score_file(records, [judge(record) for record in records])
+
+    one = entry(generated_response="A")
+    assert entry(generated_response="B")["digest"] == one["digest"]
+    assert entry(generated_response="A", extra="x")["digest"] != one["digest"]
+
+
+def test_checkpoints_scored_on_other_lines_of_one_number_are_not_compared(tmp_path):
+    for epoch in (5, 6):
+        valid_results(tmp_path, epoch, 40.0)
+        path = tmp_path / f"checkpoint-{epoch}-results.json"
+        results = read_json(path)
+        results["files"]["biology_valid"]["digest"] = f"lines of {epoch}"
+        write_json(path, results)
+    with pytest.raises(InputError, match="scored on different files"):
+        choose_checkpoints(tmp_path).check()
+
+
+def test_a_run_without_a_candidate_does_not_stop_the_others(tmp_path):
+    for name, epochs in (("a", (6,)), ("b", (2,)), ("c", (5, 7)), ("d", (6,))):
+        for epoch in epochs:
+            valid_results(tmp_path / name, epoch, 40.0)
+    results = read_json(tmp_path / "d/checkpoint-6-results.json")
+    del results["average"]  # only OOD sets were scored
+    write_json(tmp_path / "d/checkpoint-6-results.json", results)
+    done = run(ROOT / "evaluate/select_checkpoint.py", "--results_path", tmp_path, cwd=tmp_path,
+               check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr.startswith("error: no checkpoint chosen in 2 of 4 runs: ")
+    assert f"{tmp_path / 'b'}: no result from epoch 5 on" in done.stderr
+    assert f"{tmp_path / 'd'}: no file of the ten abilities" in done.stderr
+    chosen = {path.parent.name for path in tmp_path.rglob("selected-checkpoint.json")}
+    assert chosen == {"a", "c"}
+
+
+def test_the_score_of_a_choice_among_several_is_called_optimistic(tmp_path, capsys):
+    valid_results(tmp_path / "one", 6, 40.0)
+    for epoch in (5, 6, 7):
+        valid_results(tmp_path / "three", epoch, 40.0)
+    (one, three) = sorted(choose_checkpoints(tmp_path).chosen, key=lambda c: len(c["candidates"]))
+    assert (one["average_low"], one["average_high"]) == (35.0, 45.0)
+    assert "optimistic" not in description(one)
+    assert three["average"] == 40.0
+    assert (three["average_low"], three["average_high"]) == (None, None)
+    assert "optimistic" in three["average_note"]
+    assert "report the test score" in description(three)

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from growth.core.options import MAX_NEW_TOKENS
 from growth.data.abilities import LETTERS, checked_ability
-from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.data.records import Record, read_evaluation_files, reads_letter
 from growth.inference.backends import FIRST_TOKENS
 from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
@@ -41,8 +41,8 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
     """
     lines = [
         json.dumps(record, ensure_ascii=False)
-        for path in data_files(Path(data_dir), '--metadata {"data_dir":')
-        for record in read_records(path, check_evaluation)
+        for records in read_evaluation_files(Path(data_dir), '--metadata {"data_dir":').values()
+        for record in records
         if checked_ability(record["type"]).name == ability
     ]
     return {"test": Dataset.from_list([{"line": line} for line in lines])}

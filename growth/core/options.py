@@ -305,7 +305,7 @@ class PromptOptions:
         choices=CHAT_TEMPLATES,
     )
     max_length: int = option(
-        MAX_LENGTH, "of a prompt; longer ones lose their longest shots", unit="tokens"
+        MAX_LENGTH, "of a prompt; longer ones lose shots, as published", unit="tokens"
     )
 
 

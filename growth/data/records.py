@@ -12,6 +12,7 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITIES, KNOWN_TYPES, LETTERS, Kind, ability_of, checked_ability
+from growth.data.copies import check_no_copies, warn_of_copies
 
 Record = dict[str, Any]
 Check = Callable[[Record], None]
@@ -66,8 +67,13 @@ def read_records(path: Path, check: Check | None = None) -> list[Record]:
 
 
 def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
-    """The lines of every `*.json` of `folder` by file name; `flag` says where it came from."""
-    return {path.name: read_records(path) for path in data_files(folder, flag)}
+    """The lines of every `*.json` of `folder` by file name; `flag` says where it came from.
+
+    Files that are copies of each other are named in a warning.
+    """
+    files = {path.name: read_records(path) for path in data_files(folder, flag)}
+    warn_of_copies(files, f"{flag} {folder}")
+    return files
 
 
 def read_evaluation_files(
@@ -76,11 +82,12 @@ def read_evaluation_files(
     """The lines of every `*.json` of `folder` by the file's stem, the first `limit` of each.
 
     Raises:
-        InputError: as `data_files` and `read_records`; `flag` says where the folder came from.
+        InputError: as `data_files` and `read_records`, or two files are copies of each other;
+            `flag` says where the folder came from.
     """
-    return {
-        path.stem: read_records(path, check_evaluation)[:limit] for path in data_files(folder, flag)
-    }
+    files = {path.name: read_records(path, check_evaluation) for path in data_files(folder, flag)}
+    check_no_copies(files, f"{flag} {folder}")
+    return {Path(name).stem: records[:limit] for name, records in files.items()}
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITY_NAMES
+from growth.data.copies import check_no_copies
 from growth.data.records import Record, ability_name, data_files, read_records
 
 SYNTHETIC = "synthetic"
@@ -117,10 +118,16 @@ def build_setting(data_type: str, data_dir: Path, seed: int) -> dict[str, list[R
 
 
 def _pools(folder: Path, name_of: Callable[[Record, Path], str]) -> dict[str, list[Record]]:
-    """The lines of every file of `folder`, gathered under the name that `name_of` gives."""
+    """The lines of every file of `folder`, gathered under the name that `name_of` gives.
+
+    Raises:
+        InputError: two files are copies of each other, so that a sample could repeat a line.
+    """
     pools: dict[str, list[Record]] = {}
-    for path in data_files(folder, "--data_dir"):
-        for record in read_records(path):
+    files = {path: read_records(path) for path in data_files(folder, "--data_dir")}
+    check_no_copies({path.name: records for path, records in files.items()}, f"--data_dir {folder}")
+    for path, records in files.items():
+        for record in records:
             pools.setdefault(name_of(record, path), []).append(record)
     return pools
 

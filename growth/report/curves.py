@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import cast
 
 import numpy as np
@@ -37,9 +37,11 @@ def sizes_of(points: pd.DataFrame) -> list[str]:
 def growth_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The places of the curves: one row an ability, model size and setting (columns of `POINT`).
 
-    Runs of one setting (other seeds, repeats) give the mean of their scores and the mean of their
-    interval's ends; `run_scores` keeps each, `n` counts the questions of one run. Several files of
-    one ability in one run are pooled by their numbers of questions.
+    Repeats of one setting, runs with other seeds, give the mean of their scores and the mean of
+    their interval's ends; `run_scores` keeps each, `n` counts the questions of one run. Runs of one
+    setting and seed, `baseline` and `curated-10000` say, are trained alike, so together they are
+    one repeat, their mean. Several files of one ability in one run are pooled by their numbers of
+    questions.
     """
     places: dict[tuple[str, ...], dict[tuple[str, ...], list[Row]]] = {}
     for row in cast(list[Row], rows.to_dict("records")):
@@ -52,7 +54,10 @@ def growth_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
     """One place of a curve, from the rows of each run there."""
-    pooled = [_pooled(rows) for _, rows in sorted(runs.items())]
+    repeats: dict[Hashable, list[Row]] = {}
+    for identity, rows in sorted(runs.items()):
+        repeats.setdefault(repeat_of(rows[0], identity), []).append(_pooled(rows))
+    pooled = [_repeat(of_seed) for of_seed in repeats.values()]
     first = next(iter(runs.values()))[0]
     limit = first["limit"]
     return {
@@ -67,6 +72,19 @@ def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
         "limit": None if pd.isna(limit) else int(limit),
         "checkpoints": tuple("/".join(identity[1:]) for identity in sorted(runs)),
     }
+
+
+def repeat_of(row: Row, identity: tuple[str, ...]) -> Hashable:
+    """What runs of one setting have in common that are one repeat: the seed, if it is known."""
+    return identity if pd.isna(row["seed"]) else int(row["seed"])
+
+
+def _repeat(runs: list[Row]) -> Row:
+    """The mean of the runs of one setting and seed."""
+    if len(runs) == 1:
+        return runs[0]
+    means = {key: _mean(run[key] for run in runs) for key in SCORES}
+    return {"n": max(run["n"] for run in runs)} | means
 
 
 def _pooled(rows: list[Row]) -> Row:

@@ -1,5 +1,6 @@
 """Results files -> a table: one row for each scored file of each run, one checkpoint a run."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -24,9 +25,11 @@ SETTING = ["model_size", "setting"]
 ROW = (
     *("model_size", "source", "setting", "data_type", "samples", "timestamp", "checkpoint"),
     *("seed", "limit", "ability", "file", "parts", "n", "score", "expected", "low", "high", "path"),
+    "scored_on",
 )
 SCORES = ("score", "expected", "low", "high")
 Row = dict[str, Any]
+ScoredFile = tuple[str, int, str | None]  # name, questions, digest of its lines (None: not known)
 RunKey = tuple[Hashable, ...]  # model_size, data_type, timestamp, limit
 
 
@@ -35,7 +38,8 @@ class Results(NamedTuple):
 
     Attributes:
         rows: a row a scored file and run, in the columns of `ROW`; per cent. `parts` counts the
-            files behind a row: 1, or those of an average.
+            files behind a row: 1, or those of an average; `scored_on` has the name, number of
+            questions and digest of each of them.
         notes: what was left out and why, a sentence each.
     """
 
@@ -88,6 +92,8 @@ def read_results(results_path: Path, selection_path: Path) -> Results:
     table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
     _check_unique(table, results_path)
     table = _selected(_longest(table, notes), results_path, selection_path, notes)
+    table = _averages_over_same_files(table, notes)
+    _note_shared_seeds(table, notes)
     return Results(table.reset_index(drop=True), notes)
 
 
@@ -157,12 +163,15 @@ def _rows(results: dict[str, Any], path: Path) -> list[Row]:
     }
     rows = []
     files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}
+    scored_on: dict[str, list[ScoredFile]] = {AVERAGE: [], OOD_AVERAGE: []}
     for name, scored in results["files"].items():
         ability = ability_of(scored["type"])
         if ability is None or scored["score"] is None or not scored["n"]:
             continue
+        file = (name, scored["n"], scored.get("digest"))
         files[OOD_AVERAGE if ability.out_of_domain else AVERAGE].append(scored)
-        numbers = {key: scored.get(key) for key in ("n", *SCORES)}
+        scored_on[OOD_AVERAGE if ability.out_of_domain else AVERAGE].append(file)
+        numbers = {key: scored.get(key) for key in ("n", *SCORES)} | {"scored_on": (file,)}
         rows.append(shared | numbers | {"ability": ability.name, "file": name, "parts": 1})
     for name, averaged in files.items():
         if results.get(name) is None:
@@ -174,6 +183,7 @@ def _rows(results: dict[str, Any], path: Path) -> list[Row]:
             "expected": results.get(f"expected_{name}"),
             "low": results.get(f"{name}_low"),
             "high": results.get(f"{name}_high"),
+            "scored_on": tuple(sorted(scored_on[name], key=lambda file: file[0])),
         }
         rows.append(shared | numbers | {"ability": name, "file": ""})
     return rows
@@ -262,3 +272,74 @@ def _longest(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             )
         kept.append(longest)
     return pd.concat(kept)
+
+
+def _averages_over_same_files(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Without the averages of runs that were scored on other files than most; each is noted.
+
+    A score of a single ability stays; that its files are others is noted.
+    """
+    left_out: list[Hashable] = []
+    different: dict[str, list[str]] = {}
+    for key, group in rows.groupby("ability", sort=False):
+        ability, of_run = str(key), _scored_on(group)
+        counts = Counter(of_run.values())
+        if len(counts) < 2:
+            continue
+        if ability not in (AVERAGE, OOD_AVERAGE):
+            found = sorted({name for files in counts for name, *_ in files})
+            different.setdefault(", ".join(found), []).append(ability)
+            continue
+        most = max(counts, key=lambda files: (counts[files], len(files)))
+        for run, own in group.groupby(list(IDENTITY), sort=False):
+            if of_run[run] != most:
+                left_out += list(own.index)
+                notes.append(
+                    f"{own['path'].iloc[0]}: left out of {ability}, as it was scored on other "
+                    f"files than most runs: {_difference(of_run[run], most)}"
+                )
+    for differing, abilities in different.items():
+        notes.append(
+            f"{', '.join(abilities)}: one curve holds runs scored on different lines ({differing})"
+        )
+    return rows.drop(index=left_out)
+
+
+def _scored_on(rows: pd.DataFrame) -> dict[Hashable, tuple[ScoredFile, ...]]:
+    """The files behind the scores of one ability, by run; digests only where all are known."""
+    known = all(digest for files in rows["scored_on"] for *_, digest in files)
+    return {
+        run: tuple(
+            sorted(
+                (name, n, digest if known else None)
+                for files in own["scored_on"]
+                for name, n, digest in files
+            )
+        )
+        for run, own in rows.groupby(list(IDENTITY), sort=False)
+    }
+
+
+def _difference(files: Iterable[ScoredFile], most: Iterable[ScoredFile]) -> str:
+    """What distinguishes the files of one run from those of most runs."""
+    own, others = ({name: (n, digest) for name, n, digest in group} for group in (files, most))
+    parts = [f"without {name}" for name in others if name not in own]
+    parts += [f"with {name}" for name in own if name not in others]
+    for name in own.keys() & others.keys():
+        if own[name] != others[name]:
+            what = "other" if own[name][0] == others[name][0] else f"{own[name][0]:,}"
+            parts.append(f"{what} lines of {name}")
+    return ", ".join(sorted(parts))
+
+
+def _note_shared_seeds(rows: pd.DataFrame, notes: list[str]) -> None:
+    """Several runs of one setting and seed are one repeat (`growth.report.curves`)."""
+    for _, group in rows.groupby([*SETTING, "seed"], sort=False):
+        runs = group.drop_duplicates(RUN)
+        setting, seed = runs[SETTING].iloc[0], runs["seed"].iloc[0]
+        if len(runs) > 1:
+            named = ", ".join(f"{run.data_type}/{run.timestamp}" for run in runs.itertuples())
+            notes.append(
+                f"{_joined(setting)}: {named} have the seed {seed} in common and count as one "
+                "repeat, their mean"
+            )

@@ -21,9 +21,11 @@ ANSWER_WORD = "答案"
 DOLLAR_SPAN = re.compile(r"\$(.*)\$")
 # published quirk: ",-?" is a range, all of , - . / 0-9 : ; < = > ? (\d adds other scripts' digits).
 PLAIN_CHARACTERS = re.compile(r"[\d,-?]+")
-ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
+# published quirk: a side may be empty, so that 3/ is taken for a fraction.
+SIDE_OF_SLASH = re.compile(r"[A-Za-z0-9]*")
 SQRT_CALL = re.compile(r"sqrt\(.*?\)", re.DOTALL)
-BRACKETED = re.compile(r"\[.*?\]|\(.*?\)", re.DOTALL)
+# published quirk: a bracket that closes on a later line is none ("." stops at the line end).
+BRACKETED = re.compile(r"\[.*?\]|\(.*?\)")
 # "\w" counts Chinese characters as letters, so the 10 of "10元" is no number.
 NUMBER = re.compile(r"\$?-?\d+(?:\.\d+)?(?!\w)")
 NEGATIVE_NUMERATOR = re.compile(r"\\frac\{-(\d+)\}\{(\d+)\}")
@@ -77,9 +79,13 @@ def _after_answer_word(response: str) -> str:
 
 
 def _right_of_last_equals(text: str) -> str:
-    """What stands right of the last `=`, left-stripped; `text` as it is where there is none."""
+    """What stands right of the last `=`; `text` as it is where there is none.
+
+    published quirk: blanks are removed on its left, but no other white space, and as plain numbers
+    compare as raw strings, a line end or a tab after the `=` makes a right number wrong.
+    """
     _, equals, right = text.rpartition("=")
-    return right.lstrip() if equals else text
+    return right.lstrip(" ") if equals else text
 
 
 def _last_box_command(text: str) -> str | None:
@@ -121,7 +127,7 @@ def _expression_answer(text: str) -> str | None:
     text = text.strip()
     if text.count("/") == 1:
         # A minus or a bracket on either side, and the fraction is not seen.
-        return text if all(ASCII_WORD.fullmatch(side) for side in text.split("/")) else None
+        return text if all(SIDE_OF_SLASH.fullmatch(side) for side in text.split("/")) else None
     text = text.replace("，", ",")
     if PLAIN_CHARACTERS.fullmatch(text):
         return text
@@ -204,6 +210,8 @@ def _brace_fractions(text: str) -> str:
     r"""`\frac12` and `\frac1{2}` to `\frac{1}{2}`; the whole text stays where one is cut short."""
     braced, *parts = text.split("\\frac")
     for part in parts:
+        if not part:
+            raise NormalisingError(f"nothing after a \\frac in {text!r}")
         if not part.startswith("{"):
             if len(part) < 2:
                 return text

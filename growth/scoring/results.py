@@ -5,6 +5,7 @@ A results file is one JSON object: `run`, the averages, and in `files` an entry 
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,22 @@ from tqdm import tqdm
 
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, write_json, write_json_lines
-from growth.data.abilities import ability_of
-from growth.data.records import Record, check_prediction, common_type, read_records
+from growth.data.abilities import Kind, ability_of
+from growth.data.copies import check_no_copies, lines_digest
+from growth.data.records import (
+    Record,
+    check_prediction,
+    common_type,
+    read_records,
+    reads_letter,
+)
 from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
 from growth.scoring.intervals import mean_score, percentages, rounded
 from growth.scoring.verdicts import Verdict, judge
 
 Results = dict[str, Any]  # the content of a results file
 
+SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
@@ -98,18 +107,32 @@ def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
     """The results of one folder of predictions, and the verdicts behind them by file.
 
     Raises:
-        InputError: a line is malformed (file:line).
+        InputError: a line is malformed (file:line), or two files are copies of each other.
     """
     record = folder / RUN_RECORD
     run = read_json(record) if record.is_file() else {}
+    # Answers that were stopped once they could not be one letter hold no more than their beginning.
+    cut_short = run.get("decoding", {}).get("full_responses") is False
+    paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
+    predictions = {path.name: read_records(path, check_prediction) for path in paths}
+    check_no_copies(predictions, f"--pred_data_path {folder}")
     files, verdicts = {}, {}
-    for path in sorted(folder.glob(f"{PREDICTION_PREFIX}*.json")):
-        stem = path.stem.removeprefix(PREDICTION_PREFIX)
-        records = read_records(path, check_prediction)
+    for name, records in predictions.items():
+        stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
         verdicts[stem] = [judge(record) for record in records]
+        if cut_short and any(reads_letter(record) for record in records if _is_generated(record)):
+            verdicts[stem] = [_without_extracted(verdict) for verdict in verdicts[stem]]
         files[stem] = score_file(records, verdicts[stem])
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
     return results | summarise(files) | {"files": files}, verdicts
+
+
+def _is_generated(record: Record) -> bool:
+    return record["question_format"] == 0
+
+
+def _without_extracted(verdict: Verdict) -> Verdict:
+    return replace(verdict, extracted=None, extracted_answer=None)
 
 
 def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
@@ -119,24 +142,34 @@ def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]]) -> No
 
 
 def details_line(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as --details writes it; `math_verify` is there for math only."""
+    """A verdict as --details writes it; second opinions are there where there is one."""
     line = {name: getattr(verdict, name) for name in ("score", "expected", "parsed", "gold")}
-    return line if verdict.math_verify is None else line | {"math_verify": verdict.math_verify}
+    if verdict.math_verify is not None:
+        line["math_verify"] = verdict.math_verify
+    if verdict.extracted is not None:
+        line |= {"extracted": verdict.extracted, "extracted_answer": verdict.extracted_answer}
+    return line
 
 
 def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """One file's entry of a results file: type, n, score, expected, low, high; per cent."""
+    """One file's entry of a results file: type, n, score, expected, low, high; per cent.
+
+    `digest` tells files of other lines from each other.
+    """
     n = len(verdicts)
     entry = {
         "type": common_type(records) or MIXED,
         "n": n,
         **percentages(sum(verdict.score for verdict in verdicts), n),
         "expected": rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
+        "digest": lines_digest(records),
     }
-    second = [verdict.math_verify for verdict in verdicts if verdict.math_verify is not None]
-    if second:
-        for name, value in percentages(sum(second), len(second)).items():
-            entry["math_verify" if name == "score" else f"math_verify_{name}"] = value
+    for opinion in SECOND_OPINIONS:
+        second = [getattr(verdict, opinion) for verdict in verdicts]
+        second = [right for right in second if right is not None]
+        if second:
+            for name, value in percentages(sum(second), len(second)).items():
+                entry[opinion if name == "score" else f"{opinion}_{name}"] = value
     return entry
 
 
@@ -166,12 +199,28 @@ def summary_line(path: Path, results: Results) -> str:
 
 def results_table(results: Results) -> str:
     """The score of each file, a line each below a header."""
-    lines = [f"{'file':<42}{'n':>6}{'score':>9}{'95 % interval':>18}{'chance':>10}{'verify':>8}"]
+    lines = [
+        f"{'file':<42}{'n':>6}{'score':>9}{'95 % interval':>18}{'chance':>10}"
+        f"{'extracted':>11}{'verify':>8}"
+    ]
     for stem, entry in results["files"].items():
         interval = f"[{entry['low']:.2f}, {entry['high']:.2f}]"
-        second = f"{entry['math_verify']:.2f}" if "math_verify" in entry else ""
+        read, second = (
+            f"{entry[name]:.2f}" if name in entry else "" for name in ("extracted", "math_verify")
+        )
         lines.append(
             f"{stem:<42}{entry['n']:>6,}{entry['score']:>9.2f}{interval:>18}"
-            f"{entry['expected']:>10.2f}{second:>8}"
+            f"{entry['expected']:>10.2f}{read:>11}{second:>8}"
+        )
+    if any(_lacks_extracted(entry) for entry in results["files"].values()):
+        lines.append(
+            "extracted: not of files with letter answers, which ended once they could not be one "
+            "letter; predict with --full_responses for it"
         )
     return "\n".join(lines)
+
+
+def _lacks_extracted(entry: Mapping[str, Any]) -> bool:
+    ability = ability_of(entry["type"])
+    generated = ability is not None and ability.kind is not Kind.CHOICE
+    return generated and "extracted" not in entry

@@ -1,4 +1,7 @@
-"""Predictions -> verdicts -> scores with intervals. The published rules; ties are wrong.
+"""A prediction -> its verdict. The published rules; ties are wrong.
+
+Beside each published verdict on a generated answer stands a second one, of what a person would read
+(`growth.scoring.extracted_answers`).
 
 Source: the published scorer (README, "Scoring"), its defects mended (README, table of differences).
 """
@@ -6,13 +9,17 @@ Source: the published scorer (README, "Scoring"), its defects mended (README, ta
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from growth.data.abilities import LETTERS, Kind, checked_ability
 from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
+from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
 from growth.scoring.math_answers import math_verify_verdict, published_verdict
 
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
+# published quirk: four options are seen only as lines that begin "A.", "B.", "C.", "D." with a full
+# stop, one right after the other; "A．" or "A、" give the chance of three.
+FOUR_OPTIONS = re.compile(r"\nA\..*\nB\..*\nC\..*\nD\.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Verdict:
         parsed: what was read as the answer; None where there was none.
         gold: what it was compared with.
         math_verify: the second opinion on a math line, None for others.
+        extracted: 1 if a person would read the right answer, 0 if not; None for choices.
+        extracted_answer: what a person would read; None where there is nothing.
     """
 
     score: int
@@ -32,6 +41,8 @@ class Verdict:
     parsed: str | bool | int | None
     gold: str | bool | int | None
     math_verify: int | None = None
+    extracted: int | None = None
+    extracted_answer: Reading = None
 
 
 def judge(record: Record) -> Verdict:
@@ -39,6 +50,24 @@ def judge(record: Record) -> Verdict:
     kind = checked_ability(record["type"]).kind
     if kind is Kind.CHOICE:
         return _judge_choice(record)
+    verdict = _published_verdict(record, kind)
+    response, gold = record["generated_response"], gold_text(record)
+    if kind is Kind.MATH:
+        how, gold = "number", record["answer"]
+    elif kind is Kind.LETTER_SET:
+        how, gold = "letter_set", str(verdict.gold)
+    elif gold in LETTERS:
+        how = "letter"
+    else:
+        how = "truth" if kind is Kind.LETTER_OR_TRUTH else "blank"
+    reading = extract(how, response)
+    same = is_same(how, reading, gold)
+    if how == "number" and plain_number(gold) is None:
+        same = bool(verdict.math_verify)  # an expression: only a computer algebra can tell
+    return replace(verdict, extracted=int(same), extracted_answer=reading)
+
+
+def _published_verdict(record: Record, kind: Kind) -> Verdict:
     response, gold = record["generated_response"], gold_text(record)
     if kind is Kind.MATH:
         right, parsed = published_verdict(response, record["answer"])
@@ -46,9 +75,11 @@ def judge(record: Record) -> Verdict:
         return Verdict(int(right), 0, parsed, record["answer"], int(second))
     if kind is Kind.LETTER_SET:
         letters, answered = ethics_letters(gold), ethics_letters(response)
-        expected = 1 / math.comb(4 if len(letters) <= 4 else 6, len(letters))
         return Verdict(
-            int(answered == letters), expected, "".join(sorted(answered)), "".join(sorted(letters))
+            int(answered == letters),
+            letter_set_chance(len(letters)),
+            "".join(sorted(answered)),
+            "".join(sorted(letters)),
         )
     if gold in LETTERS:
         parsed = read_letter(response, record["choice_logits"])
@@ -67,16 +98,26 @@ def _judge_choice(record: Record) -> Verdict:
     return Verdict(int(right), 1 / (len(others) + 1), best, 0)
 
 
+def letter_set_chance(size: int) -> float:
+    """The chance, 0 to 1, of guessing a set of `size` letters.
+
+    As published, it assumes a guesser who knows `size` and takes each set of that size to be
+    equally likely: of four options, A to D, or of all six where more than four are right. One who
+    does not know it scores less, 1/15 over all sets of one to four letters of A to D.
+    """
+    return 1 / math.comb(4 if size <= 4 else 6, size)
+
+
 def _letter_chance(record: Record) -> float:
     if record["type"] == "understanding":
         question = record["messages"][-2]["content"]
-        if "\nD" not in question:
+        if not FOUR_OPTIONS.search(question):
             return THREE_OPTIONS_CHANCE
     return 1 / len(LETTERS)
 
 
-# The published rule: non-word characters that follow belong to the run, spaces at its end do not.
-CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+\W*")
+# The published rule: marks that directly follow belong to the run; white space ends it.
+CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+[^\w\s]*")
 
 
 def read_letter(response: str, choice_logits: Mapping[str, float]) -> str | None:
@@ -91,7 +132,7 @@ def read_blank(response: str) -> str:
     """What fills a blank: the first run of Chinese characters, or the whole response."""
     text = response.strip()
     run = CHINESE_RUN.search(text)
-    return run.group().strip() if run else text
+    return run.group() if run else text
 
 
 def read_truth(text: str) -> bool | None:

@@ -5,6 +5,7 @@ published demonstrations as turns of a chat.
 """
 
 import ast
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Item, Messages, Subject, right_letters
+from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
 
+BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
@@ -44,11 +46,23 @@ class AGIEval(Benchmark):
         """The published table has three to five demonstrations with one right answer for a set."""
         return 0 if setting == ZERO_SHOT else _FEWEST_SHOTS
 
-    def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
-        """The question, and the demonstrations."""
-        if setting == ZERO_SHOT:
-            return [self.text(item)], []
-        return [_numbered(item, 1)], [_numbered(shot, shot.place) for shot in subject.shots]
+    def shots_of(self, subject: Subject, setting: str) -> list[Item]:
+        """All demonstrations, or none."""
+        return [] if setting == ZERO_SHOT else subject.shots
+
+    def fitting_shots(
+        self, subject: Subject, item: Item, setting: str, max_length: int, count: Count
+    ) -> list[int] | None:
+        """As published: the longest run from the beginning that fits.
+
+        The published runner encodes demonstrations as one text with a BOS, and leaves room for the
+        question, counted alike, and for `RESERVED` tokens of what stands around it.
+        """
+        question = "".join([item.passage, item.question, " ".join(item.choices)])
+        room = max_length - RESERVED - (BOS + count(question)) - BOS
+        shown = self.shots_of(subject, setting)
+        runs = itertools.accumulate(_numbered(shot, shot.place) + shot.gold for shot in shown)
+        return [place for place, text in enumerate(runs) if count(text) <= room]
 
     def messages(self, subject: Subject, item: Item, setting: str, kept: Sequence[int]) -> Messages:
         """A turn for the question, after two for each demonstration."""

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from growth.scoring.intervals import mean_score, percentages
 
 CHANCE = 100 / len(LETTERS)
 Messages = list[dict[str, str]]
+Count = Callable[[str], int]
 Result = dict[str, Any]  # a line of a file of per-sample results
 
 
@@ -84,7 +85,6 @@ class Benchmark(ABC):
         settings: the names of all its settings.
         categories: which subjects are averaged together besides.
         place_field: what a question's place in its file is called.
-        piece_margin: tokens that each piece of a prompt is counted longer than it is.
     """
 
     name: ClassVar[str]
@@ -93,7 +93,6 @@ class Benchmark(ABC):
     settings: ClassVar[tuple[str, ...]] = ("0-shot",)
     categories: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     place_field: ClassVar[str] = "line"
-    piece_margin: ClassVar[int] = 0
 
     @abstractmethod
     def files(self, data_dir: Path, name: str) -> list[Path]:
@@ -115,13 +114,37 @@ class Benchmark(ABC):
         """How many shots a setting promises, at least."""
         return 0
 
-    def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
-        """The texts that are in a prompt whatever its length, and the shots'."""
-        return [self.text(item)], []
+    def shots_of(self, subject: Subject, setting: str) -> list[Item]:
+        """The shots of a setting: all, unless a benchmark has it otherwise."""
+        return subject.shots
+
+    def fitting_shots(
+        self, subject: Subject, item: Item, setting: str, max_length: int, count: Count
+    ) -> list[int] | None:
+        """The places of the shots of `shots_of` that a prompt of `max_length` tokens has room for.
+
+        Unless a benchmark's published runner does otherwise: the longest run from the beginning.
+
+        Args:
+            subject: the subject of the question.
+            item: the question.
+            setting: one of `settings`.
+            max_length: of the prompt, in tokens.
+            count: gives the tokens of a text.
+
+        Returns:
+            The places; None where the question has to be put in its `shortest` way.
+        """
+        texts = [self.text(shot) + shot.gold for shot in self.shots_of(subject, setting)]
+        return longest_run(map(count, texts), max_length - count(self.text(item)))
 
     def messages(self, subject: Subject, item: Item, setting: str, kept: Sequence[int]) -> Messages:
         """The conversation that puts `item`, with those shots that are `kept`."""
         return [{"role": "user", "content": self.text(item)}]
+
+    def shortest(self, subject: Subject, item: Item, setting: str) -> Messages:
+        """The conversation that puts an `item` for which there is no room even without shots."""
+        return self.messages(subject, item, setting, [])
 
     def dumped(
         self, name: str, setting: str, item: Item, max_length: int, messages: Messages
@@ -134,6 +157,17 @@ class Benchmark(ABC):
             "label": item.gold,
             "messages": messages,
         }
+
+
+def longest_run(costs: Iterable[int], room: int) -> list[int]:
+    """The places of the first shots that fit together; the rest's costs are not asked for."""
+    kept: list[int] = []
+    for place, cost in enumerate(costs):
+        room -= cost
+        if room < 0:
+            break
+        kept.append(place)
+    return kept
 
 
 def result_file(setting: str, suffix: str, name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.data.published import CMMLU_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Item, Messages, Subject, right_letters
+from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
 
 STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"
 CHINA = "China specific"
@@ -92,6 +92,8 @@ CATEGORIES = {
 } | {CHINA: tuple(name for name, about in SUBJECTS.items() if about[2:])}
 HEADER = "以下是关于{}的单项选择题，请直接给出正确答案的选项。"
 _OPTIONS = tuple("ABCDEFGH")  # columns; a question with more than four is not asked
+# Tokens that the published runner counts with a piece of a prompt.
+BOS, BLANK_LINE = 1, 2
 COLUMNS = ("Question", *LETTERS, "Answer")
 
 
@@ -104,9 +106,6 @@ class CMMLU(Benchmark):
     settings = tuple(f"{shots}-shot" for shots in range(CMMLU_SHOTS + 1))
     categories = CATEGORIES
     place_field = "row"
-    # The published runner adds up the tokens of each piece, encoded alone with a BOS and the blank
-    # line behind it; kept, because it decides which shots are in the prompt.
-    piece_margin = 3
 
     def read(self, data_dir: Path, name: str) -> Subject:
         """A subject's dev and test questions."""
@@ -126,16 +125,44 @@ class CMMLU(Benchmark):
         """How many shots a setting has."""
         return int(setting.removesuffix("-shot"))
 
-    def pieces(self, subject: Subject, item: Item, setting: str) -> tuple[list[str], list[str]]:
-        """What is always in the prompt, and the shots."""
-        shots = [self.text(shot) + shot.gold for shot in subject.shots[: self.shots(setting)]]
-        return [HEADER.format(SUBJECTS[subject.name][0]), self.text(item)], shots
+    def shots_of(self, subject: Subject, setting: str) -> list[Item]:
+        """The first of the dev file."""
+        return subject.shots[: self.shots(setting)]
+
+    def _header(self, subject: Subject) -> str:
+        return HEADER.format(SUBJECTS[subject.name][0])
+
+    def _shots(self, subject: Subject, setting: str) -> list[str]:
+        return [self.text(shot) + shot.gold for shot in self.shots_of(subject, setting)]
+
+    def fitting_shots(
+        self, subject: Subject, item: Item, setting: str, max_length: int, count: Count
+    ) -> list[int] | None:
+        """As published: all but the longest until the rest fits, those of one length together.
+
+        The published runner adds up the tokens of each piece of the prompt, encoded alone with a
+        BOS. Shots that fill the room to its last token do not fit.
+        """
+        room = max_length - (BOS + count(self._header(subject)) + BLANK_LINE)
+        room -= BOS + count(self.text(item))
+        if room < 0:
+            return None
+        costs = [BOS + count(shot) + BLANK_LINE for shot in self._shots(subject, setting)]
+        kept = list(range(len(costs)))
+        while kept and sum(costs[i] for i in kept) >= room:
+            longest = max(costs[i] for i in kept)
+            kept = [i for i in kept if costs[i] != longest]
+        return kept
 
     def messages(self, subject: Subject, item: Item, setting: str, kept: Sequence[int]) -> Messages:
         """One user turn."""
-        (header, question), shots = self.pieces(subject, item, setting)
-        prompt = "\n\n".join([header, *(shots[i] for i in kept), question])
+        shots = self._shots(subject, setting)
+        prompt = "\n\n".join([self._header(subject), *(shots[i] for i in kept), self.text(item)])
         return [{"role": "user", "content": prompt}]
+
+    def shortest(self, subject: Subject, item: Item, setting: str) -> Messages:
+        """The question without the line that names the subject, as published."""
+        return [{"role": "user", "content": self.text(item)}]
 
     def text(self, item: Item) -> str:
         """A question, its choices, and the words that ask for the answer."""

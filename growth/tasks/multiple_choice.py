@@ -1,8 +1,8 @@
 """The subjects of a multiple-choice benchmark as tasks: the answer is the likeliest letter."""
 
+import functools
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,14 @@ from growth.data.abilities import LETTERS
 from growth.inference.loglikelihood import significant
 from growth.inference.prompting import PromptFormat
 from growth.inference.requests import Request, Response
-from growth.tasks.benchmark import Benchmark, Messages, Subject, read_results, result_file
+from growth.tasks.benchmark import (
+    Benchmark,
+    Count,
+    Messages,
+    Subject,
+    read_results,
+    result_file,
+)
 from growth.tasks.task import Prompting, Result, Task
 
 
@@ -24,7 +31,7 @@ class RenderedPrompt:
         messages: the conversation.
         ids: its tokens.
         fewer_shots: whether shots were left out to make it fit.
-        was_cut: whether it was cut from its left besides.
+        was_cut: whether it lost its beginning besides.
     """
 
     messages: Messages
@@ -43,7 +50,7 @@ class SubjectTask(Task):
         self.file = result_file(setting, suffix, subject.name)
         self.label = f"{subject.name} {setting}"
         self.turn = benchmark.settings.index(setting)
-        self._shot_costs: list[int] = []
+        self._count: Count | None = None
 
     def __len__(self) -> int:
         """How many questions there are."""
@@ -57,29 +64,30 @@ class SubjectTask(Task):
     def render(self, index: int, format_: PromptFormat, max_length: int) -> RenderedPrompt:
         """A question built to fit `max_length` tokens.
 
-        Shots are left out longest first (those of one length together, as published) until the rest
-        fits. A question that alone does not fit is cut from its left.
+        The benchmark says which shots have room. A question that alone has none is put as shortly
+        as the benchmark does, and cut from its left.
         """
-
-        def count(text: str) -> int:
-            return len(format_.chat.encode_content(text)) + self.benchmark.piece_margin
-
-        item = self.subject.items[index]
-        fixed, shots = self.benchmark.pieces(self.subject, item, self.setting)
-        # The same for every question.
-        costs = self._shot_costs = self._shot_costs or [count(shot) for shot in shots]
-        kept = list(range(len(shots)))
-        room = max_length - sum(map(count, fixed)) if shots else 0
-        while kept and sum(costs[i] for i in kept) > room:
-            kept = _without_longest(kept, costs)
+        benchmark, subject, setting = self.benchmark, self.subject, self.setting
+        item, room = subject.items[index], max_length
+        # Shots are the same for every question.
+        count = self._count = self._count or functools.lru_cache(64)(
+            lambda text: len(format_.chat.encode_content(text))
+        )
         while True:
-            messages = self.benchmark.messages(self.subject, item, self.setting, kept)
+            kept = benchmark.fitting_shots(subject, item, setting, room, count)
+            if kept is None:
+                messages = benchmark.shortest(subject, item, setting)
+            else:
+                messages = benchmark.messages(subject, item, setting, kept)
             ids = format_.encode(messages)
             if not kept or len(ids) <= max_length:
                 break
-            kept = _without_longest(kept, costs)
-        was_cut = len(ids) > max_length
-        return RenderedPrompt(messages, ids[-max_length:], len(kept) < len(shots), was_cut)
+            room -= len(ids) - max_length  # by what surrounds the texts, such as role tokens
+        shown = len(kept or ())
+        fewer = shown < len(benchmark.shots_of(subject, setting))
+        return RenderedPrompt(
+            messages, ids[-max_length:], fewer, kept is None or len(ids) > max_length
+        )
 
     def request(self, index: int, prompting: Prompting) -> Request:
         """See `Task`."""
@@ -117,8 +125,3 @@ class SubjectTask(Task):
                 f"{path}: holds {len(read_results(path))} answers, {len(self)} questions were "
                 "asked; remove it, and run again"
             )
-
-
-def _without_longest(kept: list[int], costs: Sequence[int]) -> list[int]:
-    longest = max(costs[i] for i in kept)
-    return [i for i in kept if costs[i] != longest]

@@ -1,0 +1,188 @@
+"""What a person would read: held to answers judged by hand, and kept beside the published score."""
+
+import ast
+import doctest
+import re
+from collections import Counter
+from pathlib import Path
+from re import _constants as constants
+from re import _parser as parser
+
+import pytest
+from conftest import ROOT, line, read_lines, run, write_lines
+
+import growth.scoring.extracted_answers as module
+from growth.core.files import read_json, write_json
+from growth.data.records import FALSE_WORDS, TRUE_WORDS
+from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same, plain_number
+from growth.scoring.results import results_table, score_file
+from growth.scoring.verdicts import judge
+
+JUDGED = read_lines(ROOT / "tests/golden/extracted_answers.jsonl")
+LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
+
+
+def test_the_list_has_40_answers_a_kind_and_some_that_give_none():
+    assert len(JUDGED) >= 300
+    kinds = Counter(answer["kind"] for answer in JUDGED)
+    assert kinds.keys() == EXTRACTORS.keys()
+    assert min(kinds.values()) >= 40
+    refused = Counter(answer["kind"] for answer in JUDGED if answer["expected"] is None)
+    assert min(refused[kind] for kind in kinds) >= 5
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+def test_98_of_100_answers_are_read_as_by_hand(kind):
+    own = [answer for answer in JUDGED if answer["kind"] == kind]
+    wrong = [a for a in own if extract(kind, a["response"]) != a["expected"]]
+    assert len(wrong) <= 0.02 * len(own), wrong
+
+
+def test_examples_in_the_docstring_hold():
+    assert doctest.testmod(module) == (0, 3)
+
+
+def test_no_repetition_holds_another():
+    """So no text takes exponential time; inline patterns count too."""
+
+    def check(pattern, inside):
+        for operation, arguments in pattern:
+            unbounded = False
+            parts = []
+            if operation in (constants.MAX_REPEAT, constants.MIN_REPEAT):
+                unbounded = arguments[1] == constants.MAXREPEAT
+                parts = [arguments[2]]
+            elif operation is constants.SUBPATTERN:
+                parts = [arguments[3]]
+            elif operation is constants.BRANCH:
+                parts = arguments[1]
+            elif operation in (constants.ASSERT, constants.ASSERT_NOT):
+                parts = [arguments[1]]
+            assert not (inside and unbounded)
+            for part in parts:
+                check(part, inside or unbounded)
+
+    patterns = {v.pattern for v in vars(module).values() if isinstance(v, re.Pattern)}
+    assert len(patterns) > 20
+    for call in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("re."):
+            patterns |= {a.value for a in call.args[:1] if isinstance(a, ast.Constant)}
+    for pattern in patterns:
+        check(parser.parse(pattern), False)
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+def test_any_text_is_read_without_an_error(golden, kind):
+    for fact in read_lines(golden / "scoring_adversarial.jsonl"):
+        extract(kind, fact["sample"].get("generated_response", ""))
+
+
+@pytest.mark.parametrize("words", [TRUE_WORDS, FALSE_WORDS])
+def test_every_gold_word_of_history_is_read(words):
+    assert {extract("truth", word) for word in words} == {words is TRUE_WORDS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reading", "gold", "same"),
+    [
+        ("letter", "A", "A", True),
+        ("letter", None, "A", False),
+        ("letter_set", "ABD", "ABD", True),
+        ("truth", True, "√", True),
+        ("truth", False, "√", False),
+        ("truth", None, "√", False),
+        ("blank", "海内存知己，天涯若比邻", "海内存知己,天涯若比邻。", True),
+        ("blank", "春风", "春", False),
+        ("number", "10", "10.0", True),
+        ("number", "1/2", r"\frac{1}{2}", True),
+        ("number", "0.5", "1/2", True),
+        ("number", "50%", r"50\%", True),
+        ("number", "50%", "0.5", True),
+        ("number", "3:5", "3:5", True),
+        ("number", "3", "3:5", False),
+        ("number", "1000", "1,000", True),
+        ("number", "10", r"10\pi", False),
+        ("number", "1/0", "1", False),
+    ],
+)
+def test_a_reading_is_compared_with_the_gold_answer(kind, reading, gold, same):
+    assert is_same(kind, reading, gold) is same
+
+
+@pytest.mark.parametrize("gold", [r"2\sqrt{3}", "(1,2)", "x=5", "5,4,3", "A"])
+def test_a_gold_answer_that_is_no_number_is_none(gold):
+    assert plain_number(gold) is None
+
+
+@pytest.mark.parametrize(
+    ("type_", "gold", "response", "published", "extracted", "reading"),
+    [
+        ("biology", "A", "答案：A", 0, 1, "A"),
+        ("biology", "A", "a", 0, 1, "A"),
+        ("biology", "B", "不知道", 1, 0, None),  # by its logits, right by accident
+        ("chinese", "春风", "《春风》", 0, 1, "春风"),
+        ("chinese", "春风", "春风。", 0, 1, "春风"),
+        ("history", "错", "不对", 0, 1, False),
+        ("history", "对", "是", 0, 1, True),
+        ("ethics", "ABD", "选ABD，C项错误", 0, 1, "ABD"),
+        ("math", "10", "10元", 0, 1, "10"),
+        ("math", "10", r"\(10\)", 0, 1, "10"),
+        ("math", r"2\sqrt{3}", r"答案 $\sqrt{12}$", 0, 1, "12"),  # math-verify tells
+    ],
+)
+def test_both_readings_of_an_answer(type_, gold, response, published, extracted, reading):
+    fields = {"answer": gold} if type_ == "math" else {"choice_logits": LOGITS}
+    verdict = judge(line(type_, gold, generated_response=response, **fields))
+    assert (verdict.score, verdict.extracted, verdict.extracted_answer) == (
+        published,
+        extracted,
+        reading,
+    )
+
+
+def test_choices_have_no_second_reading():
+    verdict = judge(line("code", "甲", 1, choices=["甲"] * 3, generated_ppl=[1.0, 2.0, 3.0]))
+    assert verdict.extracted is None
+    entry = score_file([line("code")], [verdict])
+    assert "extracted" not in entry
+
+
+def predictions(folder, full_responses):
+    records = [
+        line("biology", "A", generated_response=response, choice_logits=LOGITS)
+        for response in ("A", "答案：A", "答案：B", "不知道")
+    ]
+    write_lines(folder / "pred_biology_valid.json", records)
+    ethics = [line("ethics", "AB", generated_response="选AB，C错", choice_logits=LOGITS)]
+    write_lines(folder / "pred_ethics_valid.json", ethics)
+    if full_responses is not None:
+        write_json(folder / "run.json", {"decoding": {"full_responses": full_responses}})
+
+
+@pytest.mark.parametrize("full_responses", [None, True])
+def test_the_second_reading_has_columns_of_its_own(checkout, full_responses):
+    predictions(checkout / "in", full_responses)
+    done = run("evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", "--details",
+               cwd=checkout)  # fmt: skip
+    results = read_json(checkout / "out/in-results.json")
+    entry = results["files"]["biology_valid"]
+    assert (entry["score"], entry["extracted"]) == (25.0, 50.0)
+    assert entry["extracted_low"] < 50 < entry["extracted_high"]
+    assert results["average"] == 12.5  # of the published scores: 25 and 0
+    *_, header, biology, ethics = done.stdout.splitlines()
+    assert header.split()[-2:] == ["extracted", "verify"]
+    assert biology.split()[-1] == "50.00"
+    assert ethics.split()[-1] == "100.00"
+    detail = read_lines(checkout / "out/in-details/biology_valid.jsonl")[1]
+    assert (detail["score"], detail["extracted"], detail["extracted_answer"]) == (0, 1, "A")
+
+
+def test_answers_that_were_ended_early_are_not_read_again(checkout):
+    """By default an answer ends once it can't be one letter: "答案：A" is cut to "答案"."""
+    predictions(checkout / "in", False)
+    done = run("evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", cwd=checkout)
+    files = read_json(checkout / "out/in-results.json")["files"]
+    assert "extracted" not in files["biology_valid"]
+    assert files["ethics_valid"]["extracted"] == 100.0
+    assert "--full_responses" in done.stdout
+    assert "--full_responses" not in results_table({"files": {"e": files["ethics_valid"]}})
