@@ -125,9 +125,13 @@ def converse(session: ChatSession, read: Callable[[str], str]) -> None:
     while True:
         try:
             text = read("> ").strip()
+            text.encode("utf-8")
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        except (UnicodeError, RuntimeError):  # readline raises the latter on undecodable bytes
+            print("(these bytes are no text in the terminal's encoding; type the message again)")
+            continue
         match text.partition(" ")[0]:
             case "":
                 continue

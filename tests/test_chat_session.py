@@ -1,5 +1,6 @@
 """Talking with a model: from a pipe, on a terminal, and what each turn is answered from."""
 
+import importlib.util
 import os
 import pty
 import subprocess
@@ -159,3 +160,24 @@ def test_refused(checkout, flags, says):
 
 def test_help():
     assert "/reset" in run("evaluate/chat.py", "--help", cwd=ROOT).stdout
+
+
+def test_a_line_that_is_no_text_is_asked_for_again(loaded, capsys):
+    """Bytes of another encoding: input() raises, or hands over halves of surrogate pairs."""
+    spec = importlib.util.spec_from_file_location("chat", ROOT / "evaluate/chat.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    session = ChatSession(*loaded, SamplingOptions(max_new_tokens=2))
+    typed = iter(
+        [UnicodeDecodeError("utf-8", b"\xc4", 0, 1, ""), RuntimeError("lost"), "\udcc4", QUESTION]
+    )
+
+    def read(prompt):
+        line = next(typed, EOFError())
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+    script.converse(session, read)
+    assert capsys.readouterr().out.count("type the message again") == 3
+    assert [m["content"] for m in session.messages[::2]] == [QUESTION]

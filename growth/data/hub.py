@@ -6,7 +6,9 @@ download resumes. Only data files are downloaded, and nothing from a repository 
 
 import contextlib
 import filecmp
+import lzma
 import shutil
+import struct
 import sys
 import tempfile
 import zipfile
@@ -21,6 +23,11 @@ from growth.data.published import Dataset, Files
 
 DATA_FILES = ("*.json", "*.jsonl", "*.csv", "*.zip")
 HUB_TIMEOUT = 15  # seconds for the hub's first answer; the library's own default is none
+# What zipfile and its decompressors raise of a zip that is cut off, damaged or encrypted.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
+    *(IndexError, ValueError, NotImplementedError, RuntimeError),
+)
 UNPACKED_LIMIT = 2**30  # bytes; the one archive known (CMMLU's) unpacks to less than 10 MB
 
 
@@ -143,7 +150,8 @@ def _unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         InputError: not a zip, a member that points out of the folder, an encrypted member, or more
-            than `UNPACKED_LIMIT` bytes. Nothing is unpacked then.
+            than `UNPACKED_LIMIT` bytes. `folder` may hold a part of a damaged one
+            then.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -163,9 +171,10 @@ def _unpack(archive: Path, folder: Path) -> None:
             # Links are written as plain files that hold their target's name.
             wanted = [n for n in packed.namelist() if n.endswith((".json", ".jsonl", ".csv"))]
             packed.extractall(folder, wanted)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise InputError(
-            f"{archive}: no zip that can be read ({error}); delete it and run again"
+            f"{archive}: no zip that can be read ({type(error).__name__}: {error}); delete it and "
+            "run again"
         ) from None
 
 

@@ -5,6 +5,7 @@ The format is that of the published data set (its card; README, "Data format").
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -109,16 +110,33 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse(text: str) -> Record:
     try:
-        record = json.loads(text, parse_constant=_refuse_constant)
+        record = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _Fault(f"malformed JSON ({error}); expected one JSON object a line") from None
     if not isinstance(record, dict):
         raise _Fault(f"expected a JSON object, found {_shown(record)}")
+    if "\\u" in text:  # only an escape can hold what UTF-8 can't
+        _check_encodable(record)
     return record
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number as `json` reads it, but for those that no JSON file can hold when written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
+
+
+def _check_encodable(record: Record) -> None:
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise _Fault("a text holds half a surrogate pair, which no UTF-8 file can") from None
 
 
 def _shown(value: object) -> str:
@@ -127,15 +145,11 @@ def _shown(value: object) -> str:
 
 
 def _text(value: object, name: str) -> str:
-    """`value` if it is a text that says something and that UTF-8 can hold."""
+    """`value` if it is a text that says something."""
     if not isinstance(value, str):
         raise _Fault(f"{name} must be a string, found {_shown(value)}")
     if not value.strip():
         raise _Fault(f"{name} is empty")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _Fault(f"{name} holds half a surrogate pair, which no UTF-8 file can") from None
     return value
 
 
