@@ -183,14 +183,14 @@ def test_after_the_install_lines_commands_work(tmp_path, tiny_data):
 def test_the_stages_run_as_they_stand(tmp_path):
     shell = make_bare_shell(tmp_path)
     done = shell.run(INSTALL + STAGES)
-    assert done.stdout.splitlines()[-1] == "evaluate/plots/all/overview.png"
-    points = overview(shell.clone)
+    assert done.stdout.splitlines()[-1] == "evaluate/plots/my-pocket/all/overview.png"
+    points = overview(shell.clone / "evaluate/plots/my-pocket")
     assert {point["ability"] for point in points} == set(ABILITY_NAMES)
     assert {(point["model_size"], point["samples"]) for point in points} == {("my-pocket", "40")}
 
 
-def overview(checkout):
-    with (checkout / "evaluate/plots/all/overview.csv").open(encoding="utf-8") as file:
+def overview(plots):
+    with (plots / "all/overview.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -219,7 +219,10 @@ def test_the_demo_shows_abilities_growing(checkout):
     """In its quick form; the full one differs in settings and epochs alone."""
     done = run(*QUICK_DEMO, cwd=checkout)
     assert "look at evaluate/plots/all/overview.png" in done.stdout
-    assert {point["data_type"] for point in overview(checkout)} == {"curated-10", "curated-2560"}
+    assert {point["data_type"] for point in overview(checkout / "evaluate/plots")} == {
+        "curated-10",
+        "curated-2560",
+    }
     assert len(abilities_that_grow(checkout)) >= 3
 
 

@@ -42,6 +42,8 @@ def begin(root, *command, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Under nohup this process ignores HUP, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
