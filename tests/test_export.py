@@ -106,22 +106,22 @@ def test_gguf_holds_the_model(name, tmp_path):
         assert (again(ids).logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", GGUF_FAMILIES)
-def test_llama_cpp_answers_as_we_do(name, tmp_path):
+def test_llama_cpp_answers_as_we_do(tmp_path):
     """Tokens, template, logits and a greedy answer, where llama-cpp-python is installed."""
     llama_cpp = pytest.importorskip("llama_cpp", exc_type=ImportError)
-    chat, model, path = write_family(name, tmp_path)
-    other = llama_cpp.Llama(str(path), n_ctx=128, verbose=False, logits_all=True)
-    for text in random_strings(200, seed=12):
-        if text.strip() and (not name.startswith("qwen") or text.isascii()):
-            ids = other.tokenize(text.strip().encode(), add_bos=False, special=False)
-            assert ids == chat.encode_content(text)
-    prompt = chat.encode_prompt([{"role": "user", "content": "春风又绿 x = 1"}])
-    other.eval(prompt)
-    with torch.no_grad():
-        expected = model(torch.tensor([prompt])).logits[0, -1]
-    logits = torch.tensor(other.scores[len(prompt) - 1])
-    assert (logits - expected).abs().max() < 5e-3 * expected.abs().max()
+    for name in GGUF_FAMILIES:
+        chat, model, path = write_family(name, tmp_path / name)
+        other = llama_cpp.Llama(str(path), n_ctx=128, verbose=False, logits_all=True)
+        for text in random_strings(200, seed=12):
+            if text.strip() and (not name.startswith("qwen") or text.isascii()):
+                ids = other.tokenize(text.strip().encode(), add_bos=False, special=False)
+                assert ids == chat.encode_content(text), name
+        prompt = chat.encode_prompt([{"role": "user", "content": "春风又绿 x = 1"}])
+        other.eval(prompt)
+        with torch.no_grad():
+            expected = model(torch.tensor([prompt])).logits[0, -1]
+        logits = torch.tensor(other.scores[len(prompt) - 1])
+        assert (logits - expected).abs().max() < 5e-3 * expected.abs().max(), name
 
 
 def test_gguf_of_what_llama_cpp_would_get_wrong_is_refused(tmp_path):
