@@ -59,6 +59,13 @@ def public_benchmarks():
     return _shared("data/benchmarks")
 
 
+@pytest.fixture(autouse=True)
+def _default_matmul_precision():
+    """As in a new process: `choose_compute` lowers it, and on some CPUs other bits come out."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_float32_matmul_precision("highest")
+
+
 def copy_scripts(folder):
     """Copy the scripts to `folder`, so that outputs land nowhere else; the model is linked."""
     for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):
