@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,13 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # something was written there, or is by others
             for parent in made:
                 parent.rmdir()
+
+
+def locked_for_launch(folder: Path, flag: str) -> contextlib.AbstractContextManager[None]:
+    """As `locked`; the main process holds the lock for all processes of the launch."""
+    if distributed_state().is_main_process:
+        return locked(folder, flag)
+    return contextlib.nullcontext()
 
 
 def _acquire(path: Path, what: str) -> int | None:

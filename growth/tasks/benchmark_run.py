@@ -8,7 +8,6 @@ evaluate/<benchmark>/outputs/<tag>/
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
-from growth.core.locks import locked
+from growth.core.locks import locked_for_launch
 from growth.core.options import (
     BenchmarkOptions,
     DecodingOptions,
@@ -89,8 +88,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job)
     for tested in models:
-        lock = locked(tested.folder, "--output_dir") if state.is_main_process else nullcontext()
-        with lock:
+        with locked_for_launch(tested.folder, "--output_dir"):
             _run_model(job, tested)
 
 
@@ -221,8 +219,11 @@ def _named_models(options: BenchmarkOptions) -> list[tuple[Path, str, Run]]:
     return found
 
 
-def _check_same(tested: TestedModel) -> None:
+def _check_same(tested: TestedModel) -> Run | None:
     """Refuse a folder whose results are another model's, or answers to other questions.
+
+    Returns:
+        The record that is there, None where there is none yet.
 
     Raises:
         InputError: they are.
@@ -238,6 +239,7 @@ def _check_same(tested: TestedModel) -> None:
             f"{tested.folder}: holds answers to other questions than --data_dir has now "
             f"(changed: {', '.join(changed[:3])}); {remedy}"
         )
+    return earlier
 
 
 def _tasks(job: BenchmarkRun) -> list[SubjectTask]:
@@ -255,7 +257,7 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
     state, folder = distributed_state(), tested.folder
     missing = missing_tasks(_tasks(job), folder)
     # Before anything is written: a check by one process sees what all of them see.
-    earlier = check_same_run(folder, tested.run, _SAME, "*/*.jsonl", "")
+    earlier = _check_same(tested)
     state.wait()
     if missing:
         decoding = replace(DecodingOptions(), tokens_per_batch=job.options.tokens_per_batch)

@@ -120,8 +120,9 @@ class SubjectTask(Task):
 
     def check_results(self, path: Path) -> None:
         """See `Task`."""
-        if len(read_results(path)) != len(self):
+        found = len(read_results(path))
+        if found != len(self):
             raise InputError(
-                f"{path}: holds {len(read_results(path))} answers, {len(self)} questions were "
-                "asked; remove it, and run again"
+                f"{path}: holds {found} answers, {len(self)} questions were asked; remove it, and "
+                "run again"
             )

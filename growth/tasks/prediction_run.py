@@ -9,13 +9,12 @@ mix.
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.files import check_writable, write_json
-from growth.core.locks import locked
+from growth.core.locks import locked_for_launch
 from growth.core.options import (
     DecodingOptions,
     ModelOptions,
@@ -77,7 +76,7 @@ def _predict_model(
     model_options: ModelOptions,
     decoding: DecodingOptions,
 ) -> None:
-    source, state = find_model(name, model_options), distributed_state()
+    source = find_model(name, model_options)
     # What is computed: on another machine "auto" may be another precision.
     asked = published_precision(options.as_published, options.precision)
     precision = choose_compute(asked).precision
@@ -90,11 +89,15 @@ def _predict_model(
         "decoding": decoding.identity() | {"precision": precision},
     }
     folder = prediction_folder(options.pred_data_path, run)
-    remedy = "remove the folder or choose another --pred_data_path"
-    check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
-    lock = locked(folder, "--pred_data_path") if state.is_main_process else nullcontext()
-    with lock:
+    _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
+    with locked_for_launch(folder, "--pred_data_path"):
         _predict_missing(source, folder, run, tasks, options, decoding)
+
+
+def _check_same(folder: Path, run: Run) -> Run | None:
+    """The record that is in `folder`, if any; refuses one of another model or way to predict."""
+    remedy = "remove the folder or choose another --pred_data_path"
+    return check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
 
 
 def _predict_missing(
@@ -107,7 +110,7 @@ def _predict_missing(
 ) -> None:
     """Predict what is not in `folder` yet, which no other launch writes to meanwhile."""
     state = distributed_state()
-    earlier = check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", "")
+    earlier = _check_same(folder, run)
     missing = missing_tasks(tasks, folder)
     if not missing:
         if state.is_main_process:

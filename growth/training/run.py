@@ -1,6 +1,5 @@
 """A training run from its first check to its last checkpoint; or only its tokenised examples."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -18,7 +17,7 @@ from growth.core.device import Compute, choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
-from growth.core.locks import locked
+from growth.core.locks import locked_for_launch
 from growth.core.options import (
     AS_PUBLISHED,
     LEARNING_RATE,
@@ -149,15 +148,8 @@ def train(job: TrainingRun) -> None:
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
     transformers_logging.disable_progress_bar()  # from here on there is our own
-    with _only_launch_in(job.output_dir):
+    with locked_for_launch(job.output_dir, "--output_dir"):
         _train_locked(job, source, chat, model, compute, examples, data, max_length)
-
-
-def _only_launch_in(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """The main process holds the lock for all processes of the launch."""
-    if distributed_state().is_main_process:
-        return locked(folder, "--output_dir")
-    return contextlib.nullcontext()
 
 
 def _train_locked(
