@@ -21,6 +21,7 @@ TRUE_WORDS = ("正确", "对", "T", "√", "V")
 FALSE_WORDS = ("错误", "错", "F", "×", "X")
 ETHICS_LETTER = re.compile("[A-F]")
 NUMBER_OF_CHOICES = 3
+MOST_NESTED = 100
 
 
 class _Fault(Exception):
@@ -115,9 +116,21 @@ def _parse(text: str) -> Record:
         raise _Fault(f"malformed JSON ({error}); expected one JSON object a line") from None
     if not isinstance(record, dict):
         raise _Fault(f"expected a JSON object, found {_shown(record)}")
+    # what is read here is written again elsewhere, deeper in calls, where fewer levels are left
+    if text.count("[") + text.count("{") > MOST_NESTED and _depth(record) > MOST_NESTED:
+        raise _Fault(f"lists and objects in each other, more than {MOST_NESTED} deep")
     if "\\u" in text:  # only an escape can hold what UTF-8 can't
         _check_encodable(record)
     return record
+
+
+def _depth(value: object) -> int:
+    """How many lists and objects are in each other."""
+    depth, level = 0, [value]
+    while level := [part for part in level if isinstance(part, (dict, list))]:
+        depth += 1
+        level = [c for part in level for c in (part.values() if isinstance(part, dict) else part)]
+    return depth
 
 
 def _refuse_constant(name: str) -> None:

@@ -19,6 +19,8 @@ from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, ri
 BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
+# What reading a damaged item raises; parsers run out of memory or depth at thousands of brackets.
+NOT_AN_ITEM = (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError)
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 
 
@@ -124,8 +126,8 @@ def _items(path: Path) -> tuple[list[Item], int, list[str]]:
             continue
         try:
             item = _item(json.loads(line), number)
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}:{number + 1}: left out, not an AGIEval item ({error!r})")
+        except NOT_AN_ITEM as error:
+            problems.append(f"{path}:{number + 1}: {_left_out(error)}")
             continue
         if item is not None and len(item.choices) == len(LETTERS):
             items.append(item)
@@ -149,9 +151,15 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
     # Some demonstrations have all four choices in one string.
     if gold not in _LETTERS[: len(choices) if len(choices) > 1 else len(LETTERS)]:
         raise ValueError(f"label {fields['label']!r} of options {fields['options']!r}")
-    if not isinstance(fields["question"], str):
-        raise TypeError(f"question {fields['question']!r}")
-    return Item(place, fields["question"], choices, gold, fields.get("passage") or "")
+    question, passage = fields["question"], fields.get("passage") or ""
+    if not isinstance(question, str) or not isinstance(passage, str):
+        raise TypeError(f"passage {passage!r} and question {question!r}")
+    "".join([question, passage, *choices]).encode("utf-8")  # half a surrogate pair is no text
+    return Item(place, question, choices, gold, passage)
+
+
+def _left_out(error: Exception) -> str:
+    return f"left out, not an AGIEval item ({repr(error)[:200]})"
 
 
 def _choices(options: object) -> tuple[str, ...]:
@@ -195,10 +203,8 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
             continue
         try:
             item = _item(_parsed(cell), number)
-        except (ValueError, SyntaxError, KeyError, TypeError) as error:
-            problems.append(
-                f"{path}: column {name}, sample {number}: left out, not an AGIEval item ({error!r})"
-            )
+        except NOT_AN_ITEM as error:
+            problems.append(f"{path}: column {name}, sample {number}: {_left_out(error)}")
             continue
         if item is not None:
             items.append(item)
