@@ -10,9 +10,9 @@ import json
 
 import pytest
 from conftest import line, write_lines
-from fuzz.conftest import fuzz_case, fuzzed
 from hypothesis import strategies as st
 
+from fuzz.conftest import fuzz_case, fuzzed
 from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
 from growth.data.records import (
     check_evaluation,
