@@ -6,6 +6,7 @@ import glob
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,17 @@ from typing import Any
 
 from growth.core.errors import InputError
 
+Object = dict[str, Any]  # a JSON object
+_LARGEST_JSON = 1 << 26  # bytes; a trainer_state.json of 100,000 steps has 30 million
+_JSON_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number"} | {
+    bool: "true or false",
+    type(None): "null",
+}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_ADVICE = (
+    "a pointer of Git LFS, not the file itself; run `git lfs pull` where it was cloned (git lfs "
+    "install before the first time)"
+)
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
@@ -135,18 +147,67 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     write_text(path, "".join(map(json_line, values)))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Any:
+    """Read a JSON file, of ours or of a model's folder.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it can't be read.
+        finite: whether NaN and numbers beyond a float's range are refused; `json` itself reads them
+            (and Mamba's published config.json holds an Infinity).
 
     Raises:
-        InputError: the file is missing, not UTF-8 or not JSON.
+        InputError: the file is missing, too large, not UTF-8 or not JSON.
     """
+    if not path.is_file():
+        what = "no such file" if not path.exists() else "no regular file"
+        raise InputError(f"{path}: {what}; {remedy}")
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise InputError(
+            f"{path}: {size:,} bytes; expected a JSON file of at most {_LARGEST_JSON:,}; {remedy}"
+        )
+    data = path.read_bytes()
+    if data.startswith(_LFS_POINTER):
+        raise InputError(f"{path}: {LFS_ADVICE}")
+    options: dict[str, Any] = (
+        {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
+    )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
+        return json.loads(data.decode("utf-8"), **options)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
+
+
+def read_object(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Object:
+    """Read a file that holds one JSON object; arguments as those of `read_json`.
+
+    Raises:
+        InputError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path, remedy=remedy, finite=finite)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, found {_JSON_NAMES[type(value)]}; {remedy}"
+        )
+    return value
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether `path` holds the address of a file in Git LFS instead of the file."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
 
 
 def sha256(path: Path) -> str:

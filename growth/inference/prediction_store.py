@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import json_line, read_json, write_json_lines
+from growth.core.files import json_line, write_json_lines
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
+from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
@@ -23,7 +24,7 @@ PARTIAL_SUFFIX = ".partial"
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
-def check_same_run(
+def check_same_model(
     folder: Path, run: Run, fields: Sequence[str], pattern: str, remedy: str
 ) -> Run | None:
     """Check that what `folder` holds was made by the same model in the same way.
@@ -49,7 +50,7 @@ def check_same_run(
                 f"{remedy}"
             )
         return None
-    earlier = _with_computed_precision(read_json(path))
+    earlier = _with_computed_precision(read_record(path, PredictionRecord, remedy))
     different = [
         _difference(name, earlier.get(name), run.get(name))
         for name in fields

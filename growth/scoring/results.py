@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, write_json, write_json_lines
+from growth.core.files import check_writable, write_json, write_json_lines
+from growth.core.schemas import PredictionRecord, read_record
 from growth.data.abilities import Kind, ability_of
 from growth.data.copies import check_no_copies, lines_digest
 from growth.data.records import (
@@ -110,7 +111,8 @@ def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
         InputError: a line is malformed (file:line), or two files are copies of each other.
     """
     record = folder / RUN_RECORD
-    run = read_json(record) if record.is_file() else {}
+    remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
+    run = read_record(record, PredictionRecord, remedy) if record.is_file() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
