@@ -189,7 +189,7 @@ def finetune(model, *flags):
         (lambda folder: [path.unlink() for path in folder.glob("tokenizer.*")],
          [MODEL_FLAG, "tokenizer can't be loaded"]),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
-         [MODEL_FLAG, "can't be loaded"]),
+         [MODEL_FLAG, "model.safetensors", "cut off"]),
         (lambda folder: (folder / "config.json").write_text(json.dumps(
             {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "odd.Odd"}})),
          [MODEL_FLAG, "can't be loaded", "code"]),
