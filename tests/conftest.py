@@ -194,6 +194,24 @@ def tiny_model(tmp_path_factory):
     return folder
 
 
+# What run.json holds at least.
+TRAINING_RECORD = {
+    "model_size": "tiny",
+    "data_type": "curated-160",
+    "timestamp": "20261122-101500",
+    "seed": 0,
+    "model_name_or_path": "model",
+    "parameters": 1000,
+    "hyperparameters": {"epochs": 15},
+    "train": {"files": {}, "samples": 64},
+    "valid": {"files": {}, "samples": 30},
+    "steps_per_epoch": 1,
+    "steps": 15,
+    "device": "CPU",
+    "started": "2026-11-22T10:15:00+00:00",
+}
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A data folder in DoIT's layout: 4 lines an ability to train, 3 to validate, 2 to test."""

@@ -209,7 +209,8 @@ def valid_results(folder, epoch, average, limit=None, n=4):
     run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
     scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
     name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
-    content = {"run": run, "files": {"biology_valid": {"n": n}}} | scores
+    entry = {"type": "biology", "n": n, "score": average, "expected": 25.0}
+    content = {"run": run, "files": {"biology_valid": entry}} | scores
     write_json(folder / f"{name}-results.json", content)
 
 

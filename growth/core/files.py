@@ -20,6 +20,17 @@ from typing import Any
 
 from growth.core.errors import InputError
 
+Object = dict[str, Any]  # a JSON object
+_LARGEST_JSON = 1 << 26  # bytes; a trainer_state.json of 100,000 steps has 30 million
+_JSON_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number"} | {
+    bool: "true or false",
+    type(None): "null",
+}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_ADVICE = (
+    "a pointer of Git LFS, not the file itself; run `git lfs pull` where it was cloned (git lfs "
+    "install before the first time)"
+)
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
@@ -237,14 +248,40 @@ def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False)
         finite: as of `parse_json` (Mamba's published config.json holds an Infinity).
 
     Raises:
-        InputError: the file is missing or no file, not UTF-8 or not JSON.
+        InputError: the file is missing or no file, too large, not UTF-8 or not JSON.
     """
     with open_file(path) as file:
-        data = file.read()
+        data = file.read(_LARGEST_JSON + 1)
+    if len(data) > _LARGEST_JSON:
+        raise InputError(
+            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; {remedy}"
+        )
+    if data.startswith(_LFS_POINTER):
+        raise InputError(f"{path}: {LFS_ADVICE}")
     try:
         return parse_json(data.decode("utf-8"), finite=finite)
     except ValueError as error:  # UnicodeDecodeError is one
-        raise InputError(f"{path}: not a JSON file ({error}); {remedy}") from None
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
+
+
+def read_object(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Object:
+    """Read a file that holds one JSON object; arguments as those of `read_json`.
+
+    Raises:
+        InputError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path, remedy=remedy, finite=finite)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, found {_JSON_NAMES[type(value)]}; {remedy}"
+        )
+    return value
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether `path` holds the address of a file in Git LFS instead of the file."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def sha256(path: Path) -> str:

@@ -17,11 +17,11 @@ from growth.core.files import (
     json_line,
     open_file,
     parse_json,
-    read_json,
     short_name,
     write_json_lines,
 )
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
+from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
@@ -31,7 +31,7 @@ MALFORMED_JSON = (ValueError, RecursionError, OverflowError)
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
-def check_same_run(
+def check_same_model(
     folder: Path, run: Run, fields: Sequence[str], pattern: str, remedy: str
 ) -> Run | None:
     """Check that what `folder` holds was made by the same model in the same way.
@@ -57,7 +57,7 @@ def check_same_run(
                 f"{remedy}"
             )
         return None
-    earlier = _with_computed_precision(read_json(path))
+    earlier = _with_computed_precision(read_record(path, PredictionRecord, remedy))
     different = [
         _difference(name, earlier.get(name), run.get(name))
         for name in fields

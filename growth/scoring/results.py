@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
-from growth.core.files import check_writable, json_line, read_json, replacing, write_json
+from growth.core.files import check_writable, json_line, replacing, write_json
+from growth.core.schemas import PredictionRecord, read_record
 from growth.data.abilities import Kind, ability_of
 from growth.data.copies import LinesDigest, check_no_copies
 from growth.data.lines import Lines, Record, index_lines
@@ -112,7 +113,8 @@ def score_folder(folder: Path, details: Path | None = None) -> Results:
             is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record, finite=True) if record.exists() else {}
+    remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
+    run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
@@ -171,12 +173,13 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
 
     `digest` tells files of other lines from each other.
     """
-    types, digest, right, expected = set(), LinesDigest(), 0, array("d")
+    types, digest, right, over_bound, expected = set(), LinesDigest(), 0, 0, array("d")
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
         types.add(record["type"])
         digest.add(record)
         right += verdict.score
+        over_bound += verdict.over_bound
         expected.append(verdict.expected)
         for opinion, counts in second.items():
             if (value := getattr(verdict, opinion)) is not None:
@@ -194,7 +197,6 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         if given:
             for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
-    over_bound = sum(verdict.over_bound for verdict in verdicts)
     return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 

@@ -55,7 +55,7 @@ from growth.runs.checkpoints import (
 )
 from growth.runs.record import (
     Run,
-    check_same_run,
+    check_same_setting,
     data_record,
     forget_metrics_after,
     new_record,
@@ -354,7 +354,7 @@ def _open_run(
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
     if earlier:
-        check_same_run(earlier, run, job.output_dir, job.resume)
+        check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
