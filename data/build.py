@@ -19,8 +19,10 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
-from growth.core.files import replacing, write_json_lines
+from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.files import check_writable, replacing, write_json_lines
+from growth.core.locks import locked
+from growth.core.options import OutputOptions
 from growth.data.records import Record
 from growth.data.settings import DATA_TYPES, build_setting
 
@@ -38,12 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
+    check_writable(args.output_dir, "--output_dir")
     for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:
         built = build_setting(data_type, args.data_dir, args.seed)
         folder = args.output_dir / data_type
-        with replacing(folder) as temporary:
+        with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:
             for name, records in built.items():
                 write_json_lines(temporary / f"{name}.json", records)
         print_table(folder, built)

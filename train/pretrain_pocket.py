@@ -21,9 +21,11 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import OutputOptions
 
 STEPS = 1800
 
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=2,
         help="processes that share a step on a CPU; the weights are the same. With a GPU, 1",
     )
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     if args.steps < 1:
         raise InputError(f"--steps {args.steps}: expected at least 1")
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from growth.sample.pretraining import Plan, pretrain_from_scratch
 
     plan = Plan(args.steps, seed=args.seed)
-    pretrain_from_scratch(plan, args.output_dir, args.num_processes)
+    with locked(args.output_dir, "--output_dir", args.wait):
+        pretrain_from_scratch(plan, args.output_dir, args.num_processes)
     print(f"{args.output_dir}: the pocket model")
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from growth.core.errors import InputError
 from growth.core.files import check_writable, read_json, write_json, write_json_lines
+from growth.core.locks import locked
 from growth.data.abilities import Kind, ability_of
 from growth.data.copies import check_no_copies, lines_digest
 from growth.data.records import (
@@ -50,6 +51,7 @@ def score_predictions(
     results_path: Path | None = None,
     *,
     details: bool = False,
+    wait: bool = False,
     report: Callable[[str], None] = tqdm.write,
 ) -> list[Scored]:
     """Score every folder of predictions at any depth and write its results file.
@@ -62,6 +64,7 @@ def score_predictions(
         results_path: folder to write to; None for the place below evaluate/results that mirrors
             `pred_data_path`.
         details: write the verdict on each line too, as `<results_path>/a/b-details/<file>.jsonl`.
+        wait: where another process scores the same folder, for it to end.
         report: gets one line on each folder as soon as it is scored.
 
     Returns:
@@ -69,7 +72,7 @@ def score_predictions(
 
     Raises:
         InputError: there are no predictions, one is malformed (file:line), or `results_path` can't
-            be written.
+            be written, or is another process's at the moment.
     """
     folders = sorted({path.parent for path in pred_data_path.rglob(f"{PREDICTION_PREFIX}*.json")})
     if not folders:
@@ -81,15 +84,16 @@ def score_predictions(
     check_writable(root, "--results_path")
     scored = []
     for folder in tqdm(folders, desc="score", unit="checkpoint", file=sys.stderr):
-        results, verdicts = score_folder(folder)
         base = root / folder.relative_to(pred_data_path)
         if base == root and results_path is not None:
             # A folder of predictions itself has no relative path; it goes by its name.
             base = root / pred_data_path.resolve().name
-        if details:
-            write_details(base.with_name(f"{base.name}-details"), verdicts)
         path = base.with_name(base.name + RESULTS_SUFFIX)
-        write_json(path, results)
+        with locked(path, "--results_path", wait):
+            results, verdicts = score_folder(folder)
+            if details:
+                write_details(base.with_name(f"{base.name}-details"), verdicts)
+            write_json(path, results)
         scored.append(Scored(path, results))
         report(summary_line(path, results))
     return scored
@@ -107,7 +111,8 @@ def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
     """The results of one folder of predictions, and the verdicts behind them by file.
 
     Raises:
-        InputError: a line is malformed (file:line), or two files are copies of each other.
+        InputError: a line is malformed (file:line), lines are missing, or two files are copies of
+            each other.
     """
     record = folder / RUN_RECORD
     run = read_json(record) if record.is_file() else {}
@@ -115,6 +120,13 @@ def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
     predictions = {path.name: read_records(path, check_prediction) for path in paths}
+    for name, records in predictions.items():
+        expected = run.get("lines", {}).get(Path(name).stem.removeprefix(PREDICTION_PREFIX))
+        if expected not in (None, len(records)):
+            raise InputError(
+                f"{folder / name}: holds {len(records)} lines, {expected} were predicted; remove "
+                "it, and run evaluate/predict.py again"
+            )
     check_no_copies(predictions, f"--pred_data_path {folder}")
     files, verdicts = {}, {}
     for name, records in predictions.items():
