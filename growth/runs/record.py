@@ -16,6 +16,7 @@ from growth.core.options import Hyperparameters
 from growth.data.records import Record
 from growth.model.source import Source, fingerprint
 from growth.packing.batches import Example, cut_answers, digest, supervised_tokens
+from growth.runs.checkpoints import CHECKPOINT
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
@@ -54,6 +55,25 @@ def read_run(run_dir: Path) -> Run | None:
     """The record of a run, or None where `run_dir` is not the folder of one."""
     path = run_dir / RUN_RECORD
     return read_json(path) if path.is_file() else None
+
+
+def check_owned(run_dir: Path) -> None:
+    """Check that what `run_dir` holds of a run has its record.
+
+    Raises:
+        InputError: there are checkpoints or metrics and no run.json: they would pass for those of
+            the run that begins.
+    """
+    if (run_dir / RUN_RECORD).is_file():
+        return
+    others = sorted(
+        path.name for name in (f"{CHECKPOINT}*", METRICS) for path in run_dir.glob(name)
+    )
+    if others:
+        raise InputError(
+            f"--output_dir {run_dir}: holds {', '.join(others[:3])} without the {RUN_RECORD} that "
+            "says of which run; choose another folder, or remove what is in this one"
+        )
 
 
 def write_run(run_dir: Path, run: Run) -> None:
