@@ -671,6 +671,30 @@ def test_killed_runs_and_two_processes_leave_the_files_of_one_quiet_run(tmp_path
 # ---------------------------------------------------------------- bad input
 
 
+def test_a_sheet_that_lost_its_last_line_is_refused(flags, tmp_path, capsys):
+    """Whether its subject is asked again or only scored again."""
+    data = write_cmmlu(tmp_path / "data", {"arts": 4, "virology": 4})
+    again = ("cmmlu", *flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    ask(*again)
+    assert json.loads((tmp_path / "out/run.json").read_text())["questions"] == {
+        "0-shot/arts.jsonl": 4,
+        "0-shot/virology.jsonl": 4,
+    }
+    ask(*again, "--limit", "2")
+    sheet = tmp_path / "out/0-shot/arts.jsonl"
+    lines = sheet.read_text(encoding="utf-8").splitlines(keepends=True)
+    sheet.write_text("".join(lines[:-1]), encoding="utf-8")
+    said = "arts.jsonl: holds 3 answers, 4 questions were asked; remove it"
+    with pytest.raises(InputError, match=said):
+        ask(*again)
+    for split in ("dev", "test"):
+        (data / split / "arts.csv").unlink()
+    with pytest.raises(InputError, match=said):
+        ask(*again)
+    sheet.unlink()
+    ask(*again)
+
+
 def spoil_cell(old, new):
     def spoil(data):
         path = data / "test/arts.csv"

@@ -18,6 +18,7 @@ from growth.core.files import (
     open_file,
     parse_json,
     short_name,
+    write_errors,
     write_json_lines,
 )
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
@@ -112,7 +113,8 @@ class ResultFile:
     def note(self, rank: int, responses: Mapping[int, Response]) -> None:
         """Append responses, by the index of their question; a kill loses none from then on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.partial(rank), "a", encoding="utf-8") as file:
+        path = self.partial(rank)
+        with write_errors(path), open(path, "a", encoding="utf-8") as file:
             for index, response in responses.items():
                 file.write(json_line(self._as_note(index, response)))
 

@@ -25,6 +25,7 @@ from growth.packing.batches import (
     supervised_tokens,
     token_lengths,
 )
+from growth.runs.checkpoints import CHECKPOINT
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,25 @@ def read_run(run_dir: Path) -> Run | None:
         return None
     remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
     return read_record(path, TrainingRecord, remedy)
+
+
+def check_owned(run_dir: Path) -> None:
+    """Check that what `run_dir` holds of a run has its record.
+
+    Raises:
+        InputError: there are checkpoints or metrics and no run.json: they would pass for those of
+            the run that begins.
+    """
+    if (run_dir / RUN_RECORD).is_file():
+        return
+    others = sorted(
+        path.name for name in (f"{CHECKPOINT}*", METRICS) for path in run_dir.glob(name)
+    )
+    if others:
+        raise InputError(
+            f"--output_dir {run_dir}: holds {', '.join(others[:3])} without the {RUN_RECORD} that "
+            "says of which run; choose another folder, or remove what is in this one"
+        )
 
 
 def write_run(run_dir: Path, run: Run) -> None:
