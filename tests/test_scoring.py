@@ -121,7 +121,7 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
             line(type_, "A", generated_response="A" if i < rights else "C", choice_logits=LOGITS)
             for i in range(n)
         ]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     files = {
         "biology_test": entry("biology", 1),
@@ -146,7 +146,7 @@ def test_math_verify_stands_in_a_column_of_its_own():
         line("math", "答案\n$10$", answer="10", generated_response=response)
         for response in ("答案 $10$", "答案 $10.0$", "答案 $11$", "不会")
     ]
-    entry = score_file(records, [judge(record) for record in records])
+    entry = score_file((record, judge(record)) for record in records)
     assert entry["score"] == 25.0  # the published rule: 10.0 is not 10
     assert entry["math_verify"] == 50.0
     assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
@@ -209,7 +209,8 @@ def valid_results(folder, epoch, average, limit=None, n=4):
     run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
     scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
     name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
-    content = {"run": run, "files": {"biology_valid": {"n": n}}} | scores
+    entry = {"type": "biology", "n": n, "score": average, "expected": 25.0}
+    content = {"run": run, "files": {"biology_valid": entry}} | scores
     write_json(folder / f"{name}-results.json", content)
 
 
@@ -240,7 +241,7 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
 def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
     def entry(**fields):
         records = [line("biology", "A", choice_logits=LOGITS, **fields)]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     one = entry(generated_response="A")
     assert entry(generated_response="B")["digest"] == one["digest"]
@@ -287,3 +288,14 @@ def test_the_score_of_a_choice_among_several_is_called_optimistic(tmp_path, caps
     assert (three["average_low"], three["average_high"]) == (None, None)
     assert "optimistic" in three["average_note"]
     assert "report the test score" in description(three)
+
+
+def test_predictions_that_lost_their_last_line_are_refused(tmp_path):
+    lines = [line("biology", "A", generated_response="A", choice_logits=LOGITS) for _ in range(3)]
+    path = write_lines(tmp_path / "in/c/pred_biology.json", lines)
+    write_json(path.parent / "run.json", {"lines": {"biology": 3}})
+    assert score_predictions(tmp_path / "in", tmp_path / "out")[0].results["files"]
+    write_lines(path, lines[:-1])
+    said = r"pred_biology.json: holds 2 lines, 3 were predicted; remove it"
+    with pytest.raises(InputError, match=said):
+        score_predictions(tmp_path / "in", tmp_path / "out")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.files import open_file, parse_json
 from growth.data.abilities import LETTERS
 from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
 from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
@@ -19,8 +20,8 @@ from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, ri
 BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
-# What reading a damaged item raises; parsers run out of memory or depth at thousands of brackets.
-NOT_AN_ITEM = (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError)
+# What reading a damaged item raises.
+NOT_AN_ITEM = (ValueError, KeyError, TypeError)
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 
 
@@ -118,14 +119,15 @@ def _items(path: Path) -> tuple[list[Item], int, list[str]]:
     """
     items, not_asked, problems = [], 0, []
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with open_file(path) as file:
+            lines = file.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error}); fetch it again") from None
     for number, line in enumerate(lines):
         if not line.strip():
             continue
         try:
-            item = _item(json.loads(line), number)
+            item = _item(parse_json(line), number)
         except NOT_AN_ITEM as error:
             problems.append(f"{path}:{number + 1}: {_left_out(error)}")
             continue
@@ -154,7 +156,6 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
     question, passage = fields["question"], fields.get("passage") or ""
     if not isinstance(question, str) or not isinstance(passage, str):
         raise TypeError(f"passage {passage!r} and question {question!r}")
-    "".join([question, passage, *choices]).encode("utf-8")  # half a surrogate pair is no text
     return Item(place, question, choices, gold, passage)
 
 
@@ -212,8 +213,17 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
 
 
 def _parsed(cell: str) -> dict[str, Any]:
-    """Some cells are JSON, some are Python's notation."""
+    """Some cells are JSON, some are Python's notation.
+
+    Raises:
+        ValueError, TypeError: the cell is neither.
+    """
     try:
-        return json.loads(cell)
+        return parse_json(cell)
     except ValueError:
-        return ast.literal_eval(cell)
+        pass
+    try:
+        value = ast.literal_eval(cell)
+    except (SyntaxError, MemoryError, RecursionError) as error:  # the latter two: nested too deeply
+        raise ValueError(f"neither JSON nor Python's notation: {error}") from None
+    return parse_json(json.dumps(value))  # what JSON can't hold is none here either
