@@ -25,11 +25,13 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
+from growth.core.options import StudyOptions
+from growth.data.study import published_study
 from growth.report.curves import SIGMA, growth_points, sizes_of
-from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
+from growth.report.plots import Drawing, check_plot_type, drawings, plot_types
 from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--plot_type",
         required=True,
-        help=f"one of {', '.join(PLOT_TYPES)}; the size may be any that was scored",
+        help=f"one of {', '.join(plot_types(published_study()))} (other studies compare their own "
+        "series); the size may be any that was scored",
     )
     parser.add_argument(
         "--results_path",
@@ -59,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
+    add_options(parser, StudyOptions)
     args = parser.parse_args(argv)
 
-    check_plot_type(args.plot_type)
     check_writable(args.plots_path, "--plots_path")
     draw(
         args.plot_type,
@@ -69,22 +72,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.selection_path or args.results_path.parent / "valid",
         args.plots_path,
         args.smooth,
+        args.study,
     )
 
 
 def draw(
-    plot_type: str, results_path: Path, selection_path: Path, plots_path: Path, smoothed: bool
+    plot_type: str,
+    results_path: Path,
+    selection_path: Path,
+    plots_path: Path,
+    smoothed: bool,
+    flag: Path | None = None,
 ) -> None:
     """Read, then draw and write the figures and their numbers, all processors together.
 
     Raises:
         InputError: there is nothing to plot.
     """
-    results = read_results(results_path, selection_path)
+    results = read_results(results_path, selection_path, flag)
+    check_plot_type(plot_type, results.study)
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)
-    planned = drawings(points, plot_type, smoothed)
+    planned = drawings(points, plot_type, results.study, smoothed)
     if not planned:
         there = ", ".join(
             f"{size} {source}"

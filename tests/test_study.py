@@ -179,17 +179,17 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 def test_the_study_of_a_run(tmp_path):
     """From its record; --study is held against it."""
     own = study(tmp_path, OWN)
-    assert study_of(None, None, "r") is published_study()
-    assert study_of(published_study().record(), None, "r") is published_study()
-    assert study_of(own.record(), None, "r").name == "law"
-    assert study_of(own.record(), own.source, "r").name == "law"
+    assert study_of({}, None, "r") is published_study()
+    assert study_of({"study": published_study().record()}, None, "r") is published_study()
+    assert study_of({"study": own.record()}, None, "r").name == "law"
+    assert study_of({"study": own.record()}, own.source, "r").name == "law"
     other = study(tmp_path, OWN.replace('"text"', '"number"'), "other.toml")
-    for record, flag in ((own.record(), other.source), (None, own.source)):
+    for run, flag in (({"study": own.record()}, other.source), ({}, own.source)):
         with pytest.raises(InputError, match=r"runs/r: .*digest .* than --study"):
-            study_of(record, flag, "runs/r")
+            study_of(run, flag, "runs/r")
     own.source.unlink()
     with pytest.raises(InputError, match="no longer there; give it with --study"):
-        study_of(own.record(), None, "runs/r")
+        study_of({"study": own.record()}, None, "runs/r")
 
 
 def test_chance_of_sets_of_letters():

@@ -42,7 +42,9 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
     """
     lines = [
         json.dumps(record, ensure_ascii=False)
-        for records in read_evaluation_files(Path(data_dir), '--metadata {"data_dir":').values()
+        for records in read_evaluation_files(
+            Path(data_dir), '--metadata {"data_dir":', published_study()
+        ).values()
         for record in records
         if ability_of(record).name == ability
     ]

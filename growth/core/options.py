@@ -35,6 +35,7 @@ LORA_DROPOUT = 0.05
 LEARNING_RATE = 1e-5  # at the first step (paper section 4.1)
 LORA_LEARNING_RATE = 1e-4  # full fine-tuning's is too small for matrices that start at zero
 LEARNING_RATE_FALL = 10  # times, from the first step to the last (paper section 4.1)
+_OF_STUDY = "the study's, {} in the published one"
 MICRO_BATCH_TOKENS = {"cuda": 8192, "cpu": 1024}  # by device: more at once is no faster
 
 
@@ -76,6 +77,18 @@ def option(
         "required": required,
     }
     return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which study everything is of: its abilities, rules, pools and settings."""
+
+    study: Path | None = option(
+        None,
+        "the study file (docs/study.md)",
+        unset="the one that the run's record names, else data/doit.toml, the published study",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)
@@ -137,10 +150,15 @@ class Hyperparameters:
     """
 
     epochs: int = option(
-        15, "passes over the data", unset="25, 20, 18 for 10, 40, 160 lines, else 15"
+        15,
+        "passes over the data",
+        unset="the study's; in the published one 25, 20, 18 for 10, 40, 160 lines, else 15",
     )
     total_batch_size: int = option(
-        64, "samples per optimizer step, over all processes", unit="samples"
+        64,
+        "samples per optimizer step, over all processes",
+        unit="samples",
+        unset=_OF_STUDY.format(64),
     )
     batch_size: int | None = option(
         None,
@@ -170,7 +188,9 @@ class Hyperparameters:
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
+    max_length: int = option(
+        MAX_LENGTH, "longer lines are truncated", unit="tokens", unset=_OF_STUDY.format(MAX_LENGTH)
+    )
     seed: int = option(0, "of the data order and of new weights", minimum=0, below=2**32)
     precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False
@@ -255,8 +275,18 @@ class EngineOptions:
 class DecodingOptions:
     """How to predict (paper section 4.2)."""
 
-    max_length: int = option(MAX_LENGTH, "of prompt and answer together", unit="tokens")
-    max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
+    max_length: int = option(
+        MAX_LENGTH,
+        "of prompt and answer together",
+        unit="tokens",
+        unset=_OF_STUDY.format(MAX_LENGTH),
+    )
+    max_new_tokens: int = option(
+        MAX_NEW_TOKENS,
+        "of an answer, at most",
+        unit="tokens",
+        unset=_OF_STUDY.format(MAX_NEW_TOKENS),
+    )
     full_responses: bool = option(
         False,
         "let answers end by themselves even where the score reads only a letter; by default those "

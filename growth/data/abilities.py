@@ -1,6 +1,8 @@
 """What an ability is: how its questions are asked, how an answer is read, what chance scores."""
 
+import functools
 import math
+import re
 from enum import Enum
 from typing import Any, Literal
 
@@ -10,7 +12,8 @@ LETTERS = ("A", "B", "C", "D")
 TRUE_WORDS = ("正确", "对", "T", "√", "V")
 FALSE_WORDS = ("错误", "错", "F", "×", "X")
 _MOST_OPTIONS = 10
-NORMALISATIONS = ("width", "case", "punctuation", "spaces")
+Normalisation = Literal["width", "case", "punctuation", "spaces"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("width", "case", "punctuation", "spaces")
 
 
 class Kind(Enum):
@@ -32,6 +35,19 @@ class Kind(Enum):
 
 _WITH_OPTIONS = {Kind.LETTER, Kind.LETTER_SET, Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_SET}
 _A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
+
+
+@functools.lru_cache(64)
+def words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of `words`, the longest at a place; of several Latin letters as a whole word."""
+    return re.compile("|".join(map(_whole, sorted(words, key=lambda word: (-len(word), word)))))
+
+
+def _whole(word: str) -> str:
+    escaped = re.escape(word)
+    if len(word) > 1 and word.isascii():
+        return rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
+    return escaped
 
 
 class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +78,7 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chance: float | None = None
     true_words: tuple[str, ...] = ()
     false_words: tuple[str, ...] = ()
-    normalise: tuple[Literal["width", "case", "punctuation", "spaces"], ...] = NORMALISATIONS
+    normalise: tuple[Normalisation, ...] = NORMALISATIONS
     pattern: str = ""
 
     @property
@@ -79,6 +95,14 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def heading(self) -> str:
         """The title, or else the name."""
         return self.title or self.name
+
+    def labels_in(self, text: str) -> frozenset[str]:
+        """The options on the last line of `text` that is not empty, as published for A to F.
+
+        Of labels with several letters whole words count, the longest at a place.
+        """
+        lines = [line for line in text.split("\n") if line.strip()]
+        return frozenset(words_pattern(self.options).findall(lines[-1])) if lines else frozenset()
 
     def rules(self) -> dict[str, Any]:
         """All that a score depends on."""

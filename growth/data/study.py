@@ -47,6 +47,14 @@ class RunDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_length: int = MAX_LENGTH
     max_new_tokens: int = MAX_NEW_TOKENS
 
+    def hyperparameters(self) -> dict[str, int]:
+        """Of `growth.core.options.Hyperparameters`, but for the epochs."""
+        return {"total_batch_size": self.samples_per_step, "max_length": self.max_length}
+
+    def decoding(self) -> dict[str, int]:
+        """Of `growth.core.options.DecodingOptions`."""
+        return {"max_length": self.max_length, "max_new_tokens": self.max_new_tokens}
+
     def epochs_for(self, lines: int) -> int:
         """Epochs of a training set of `lines` lines."""
         return self.epochs_by_lines.get(lines, self.epochs)
@@ -120,11 +128,13 @@ class Lone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A study file as it is written."""
+    """A study file as it is written; `valid` and `test` are folders below the data folder."""
 
     name: str
     abilities: list[Ability]
     title: str = ""
+    valid: str = "valid"
+    test: str = "test"
     run: RunDefaults = RunDefaults()
     pools: dict[str, Pool] = {}
     series: list[Series] = []
@@ -186,6 +196,7 @@ class Study:
 
     Attributes:
         name, title: of the study; `source`: the file.
+        splits: the folders of lines to evaluate on, "valid" and "test", below the data folder.
         abilities: all, those out of domain included, in the order of the file.
         run: defaults of a run.
         series: by name; `recipes`: every setting by name, in the order of the file.
@@ -197,6 +208,7 @@ class Study:
         self.name, self.title, self.source = written.name, written.title or written.name, source
         self.abilities = tuple(written.abilities)
         self.run = written.run
+        self.splits = {"valid": written.valid, "test": written.test}
         self.series = {
             series.name: msgspec.structs.replace(series, line=series.line or line)
             for series, line in zip(written.series, itertools.cycle(LINES), strict=False)
@@ -207,6 +219,11 @@ class Study:
         self._by_type = {
             name: ability for ability in self.abilities for name in (ability.name, *ability.aliases)
         }
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the published study, whose lines all have a `question_format`."""
+        return self.name == PUBLISHED
 
     @property
     def in_domain(self) -> tuple[Ability, ...]:
@@ -288,19 +305,25 @@ def _published_path() -> Path:
     return checkout if checkout.is_file() else installed
 
 
-def study_of(record: object, flag: Path | None, where: object) -> Study:
+def recorded(run: Mapping[str, Any]) -> dict[str, str]:
+    """What the record of a run says of its study; those of before are of the published one."""
+    found = run.get("study")
+    return found if isinstance(found, dict) else published_study().record()
+
+
+def study_of(run: Mapping[str, Any], flag: Path | None, where: object) -> Study:
     """The study of a run: what `--study` names, checked against the run's record, or what it keeps.
 
     Args:
-        record: `study` of a run.json; None in those of before, which are of the published study.
+        run: the record of a run, or what results repeat of it.
         flag: the value of --study; None if it is not given.
         where: of the record, for complaints.
 
     Raises:
         InputError: --study is another study than the run's, or the run's is not to be found.
     """
-    known = record if isinstance(record, dict) else published_study().record()
-    name, digest, file = (str(known.get(key, "")) for key in ("name", "digest", "file"))
+    record = recorded(run)
+    name, digest, file = (str(record.get(key, "")) for key in ("name", "digest", "file"))
     if flag is None and name == PUBLISHED and digest == published_study().digest:
         return published_study()
     path = flag or Path(file)
@@ -444,6 +467,8 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
         raise InputError(f"--study {path}: settings: {twice[0]!r} is a setting of a series already")
     for name in lone:
         recipes[name] = _lone_recipe(name, lone, recipes, written, path, ())
+    for recipe in recipes.values():
+        _check_names_once(recipe, path)
     return recipes
 
 
@@ -497,3 +522,13 @@ def _shares(
             quotas = {name: least + (place < more) for place, name in enumerate(names)}
         shares += [Share(pool, name, n, take.sampled) for name, n in sorted(quotas.items())]
     return tuple(shares)
+
+
+def _check_names_once(recipe: Recipe, path: Path) -> None:
+    names = [share.name for share in recipe.shares]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"--study {path}: the setting {recipe.name} takes {twice[0]} twice; take it from one "
+            "pool"
+        )

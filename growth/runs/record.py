@@ -14,6 +14,7 @@ from growth.core.errors import InputError
 from growth.core.files import read_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.data.lines import Record
+from growth.data.study import Study, recorded
 from growth.model.source import Source, fingerprint
 from growth.packing.batches import (
     Example,
@@ -87,6 +88,7 @@ def new_record(
     model_size: str | None,
     data_type: str | None,
     device: str,
+    study: Study,
 ) -> Run:
     """What run.json says of a run that begins now.
 
@@ -98,6 +100,7 @@ def new_record(
         model_size: by default counted; `data_type` by default the name of the training folder.
         data_type: the setting.
         device: what was computed on.
+        study: whose setting it is.
     """
     steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
     return {
@@ -107,6 +110,7 @@ def new_record(
         "model_name_or_path": source.name_or_path,
         "model_fingerprint": fingerprint(source),
         "parameters": parameters,
+        "study": study.record(),
         **data,
         "seed": hyperparameters.seed,
         "hyperparameters": dataclasses.asdict(hyperparameters),
@@ -171,6 +175,8 @@ def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
         if before.get(name) != value
     ]
     changed += _changed_content(earlier, run)
+    if recorded(earlier)["digest"] != run["study"]["digest"]:
+        changed.append(f"study {recorded(earlier)['name']}, now {run['study']['name']}")
     if changed:
         changes = ", ".join(changed)
         raise InputError(

@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from growth.data.abilities import words_pattern
+
 _SPACES = re.compile(r"\s+")
 
 
@@ -27,31 +29,6 @@ def read_label(response: str, options: Sequence[str], logits: Mapping[str, float
     return max(options, key=lambda label: logits[label])
 
 
-def read_labels(response: str, options: Sequence[str]) -> frozenset[str]:
-    """The labels on the last line that is not empty; as whole words where they have letters.
-
-    As published for A to F, but for labels of several characters, of which the longest is read at a
-    place, and which no letter or digit may touch.
-    """
-    lines = [line for line in response.split("\n") if line.strip()]
-    return frozenset(_labels_pattern(tuple(options)).findall(lines[-1])) if lines else frozenset()
-
-
-@functools.lru_cache(64)
-def _labels_pattern(options: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(
-        "|".join(_whole(option) for option in sorted(options, key=lambda o: (-len(o), o)))
-    )
-
-
-def _whole(label: str) -> str:
-    """A pattern of `label`; a word of several letters is not read within another one."""
-    escaped = re.escape(label)
-    if len(label) > 1 and label.isascii():
-        return rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
-    return escaped
-
-
 def read_truth(text: str, true_words: Collection[str], false_words: Collection[str]) -> bool | None:
     """True or false, where the text holds words of only one kind; case and width don't matter.
 
@@ -59,7 +36,7 @@ def read_truth(text: str, true_words: Collection[str], false_words: Collection[s
     longer one counts, so that "not true" may be a false word though "true" is a true one.
     """
     words = {fold(word): True for word in true_words} | {fold(word): False for word in false_words}
-    found = _labels_pattern(tuple(words)).findall(fold(text))
+    found = words_pattern(tuple(words)).findall(fold(text))
     said = {words[word] for word in found}
     return said.pop() if len(said) == 1 else None
 

@@ -18,7 +18,6 @@ from growth.scoring.math_answers import math_verify_verdict, published_verdict
 from growth.scoring.short_answers import (
     normalised,
     read_label,
-    read_labels,
     read_pattern,
 )
 from growth.scoring.short_answers import read_truth as read_words
@@ -76,6 +75,14 @@ def _judge_answer(record: Record, ability: Ability) -> Verdict:
     return replace(verdict, extracted=int(same), extracted_answer=reading)
 
 
+def has_second_reading(ability: Ability) -> bool:
+    """Whether an answer is also read as a person would."""
+    return not ability.is_choice and (
+        ability.kind.value.startswith("doit_")
+        or (ability.kind is Kind.LETTER and ability.options == LETTERS)
+    )
+
+
 def _second_reading(record: Record, ability: Ability) -> str | None:
     """The kind of `growth.scoring.extracted_answers` that reads an answer as a person would."""
     kind = ability.kind
@@ -95,9 +102,9 @@ def _verdict(record: Record, ability: Ability) -> Verdict:
         second = math_verify_verdict(response, gold)
         return Verdict(int(right), 0, parsed, gold, int(second))
     if kind in (Kind.LETTER_SET, Kind.DOIT_LETTER_SET):
-        letters, answered = (read_labels(text, ability.options) for text in (gold, response))
+        letters, answered = map(ability.labels_in, (gold, response))
         chance = ability.chance_of_set(len(letters))
-        return Verdict(int(answered == letters), chance, *map(_joined, (answered, letters)))
+        return Verdict(int(answered == letters), chance, _joined(answered), _joined(letters))
     if reads_letter(record, ability):
         parsed = read_label(response, ability.options, record["choice_logits"])
         return Verdict(int(parsed == gold), _letter_chance(record, ability), parsed, gold)
