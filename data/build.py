@@ -20,8 +20,9 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.files import replacing, write_json_lines
-from growth.core.options import StudyOptions
+from growth.core.files import check_writable, replacing, write_json_lines
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, SeedOptions, StudyOptions
 from growth.data.lines import Record
 from growth.data.settings import build_setting
 from growth.data.study import published_study, read_study
@@ -42,16 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    add_options(parser, SeedOptions)
     add_options(parser, StudyOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
+    check_writable(args.output_dir, "--output_dir")
     study = read_study(args.study) if args.study else published_study()
     for data_type in study.recipes if args.data_type == "all" else [args.data_type]:
         built = build_setting(study, study.recipe(data_type), args.data_dir, args.seed)
         folder = args.output_dir / data_type
         characters = dict.fromkeys(built, 0)  # of all messages
-        with replacing(folder) as temporary:
+        with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:
             for name, records in built.items():
                 write_json_lines(temporary / f"{name}.json", counted(records, characters, name))
         print_table(folder, {name: (len(built[name]), characters[name]) for name in built})

@@ -11,9 +11,9 @@ checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures sh
 their 95 % interval; --smooth gives the look of the published figures and says so on each.
 """
 
+import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
@@ -28,16 +28,21 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.core.options import StudyOptions
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, StudyOptions
+from growth.core.workers import worker_pool
 from growth.data.study import published_study
-from growth.report.curves import SIGMA, growth_points, sizes_of
-from growth.report.plots import Drawing, check_plot_type, drawings, plot_types
-from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
+    # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
+    os.environ["MPLBACKEND"] = "agg"
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.report.curves import SIGMA
+    from growth.report.plots import plot_types
+
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -63,17 +68,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
     add_options(parser, StudyOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
     check_writable(args.plots_path, "--plots_path")
-    draw(
-        args.plot_type,
-        args.results_path,
-        args.selection_path or args.results_path.parent / "valid",
-        args.plots_path,
-        args.smooth,
-        args.study,
-    )
+    with locked(args.plots_path, "--plots_path", args.wait):
+        draw(
+            args.plot_type,
+            args.results_path,
+            args.selection_path or args.results_path.parent / "valid",
+            args.plots_path,
+            args.smooth,
+            args.study,
+        )
 
 
 def draw(
@@ -89,6 +96,10 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, check_plot_type, drawings
+    from growth.report.results_table import read_results
+
     results = read_results(results_path, selection_path, flag)
     check_plot_type(plot_type, results.study)
     for note in results.notes:
@@ -106,7 +117,7 @@ def draw(
             f"{results_path}, only: {there}. Predict and score what is missing "
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
-    with ProcessPoolExecutor() as pool:
+    with worker_pool() as pool:
         for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(smoothed)):
             print(*paths, sep="\n", flush=True)
 

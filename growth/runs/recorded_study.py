@@ -5,7 +5,7 @@ from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.data.study import Study, published_study, read_study, study_of
-from growth.runs.record import read_run
+from growth.runs.layout import read_run
 
 
 def study_of_models(names: Sequence[str], flag: Path | None) -> Study:

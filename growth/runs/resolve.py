@@ -5,8 +5,7 @@ from pathlib import Path
 from growth.core.errors import InputError
 from growth.model.source import DEFAULT_OPTIONS, find_model
 from growth.runs.checkpoints import candidates, epoch_of, trainer_state
-from growth.runs.layout import RUN_RECORD, Run
-from growth.runs.record import read_run
+from growth.runs.layout import RUN_RECORD, Run, read_run
 
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
 
@@ -25,7 +24,7 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     path = Path(name)
     run = read_run(path)
     if run is not None:
-        paths = candidates(path, run["hyperparameters"]["epochs"])
+        paths = candidates(path, run["hyperparameters"]["epochs"], bool(run.get("ended")))
     else:
         find_model(name)
         run = read_run(path.resolve().parent) if path.is_dir() else None

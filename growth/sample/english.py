@@ -10,18 +10,29 @@ AlpacaLine = dict[str, str]  # instruction, input, output
 LINES = 400  # of each ability
 
 _GROUPS = {
-    "animal": "tiger horse rabbit spider pigeon salmon lizard donkey".split(),
-    "food": "bread cheese soup pancake honey noodle sausage biscuit".split(),
-    "clothes": "jacket sock glove scarf shirt boot hat sweater".split(),
-    "plant": "oak daisy cactus fern moss willow tulip ivy".split(),
-    "tool": "hammer saw drill wrench chisel shovel axe ladder".split(),
+    "animal": ["tiger", "horse", "rabbit", "spider", "pigeon", "salmon", "lizard", "donkey"],
+    "food": ["bread", "cheese", "soup", "pancake", "honey", "noodle", "sausage", "biscuit"],
+    "clothes": ["jacket", "sock", "glove", "scarf", "shirt", "boot", "hat", "sweater"],
+    "plant": ["oak", "daisy", "cactus", "fern", "moss", "willow", "tulip", "ivy"],
+    "tool": ["hammer", "saw", "drill", "wrench", "chisel", "shovel", "axe", "ladder"],
 }
-_PLACES = "barn kitchen garden market station river cellar school harbour attic".split()
-_NAMES = "Tom Ann Sam Eve Max Lily Ben Ruth Paul Kate".split()
-_GOOD = "good great lovely happy nice kind warm bright funny fresh".split()
-_BAD = "bad awful sad cold rude dull ugly mean boring stale".split()
-_EVENTS = "film book meal day trip song hotel game party lesson".split()
-_THINGS = "apples coins books shells stamps cards keys nuts pens cups".split()
+_PLACES = [
+    "barn",
+    "kitchen",
+    "garden",
+    "market",
+    "station",
+    "river",
+    "cellar",
+    "school",
+    "harbour",
+    "attic",
+]
+_NAMES = ["Tom", "Ann", "Sam", "Eve", "Max", "Lily", "Ben", "Ruth", "Paul", "Kate"]
+_GOOD = ["good", "great", "lovely", "happy", "nice", "kind", "warm", "bright", "funny", "fresh"]
+_BAD = ["bad", "awful", "sad", "cold", "rude", "dull", "ugly", "mean", "boring", "stale"]
+_EVENTS = ["film", "book", "meal", "day", "trip", "song", "hotel", "game", "party", "lesson"]
+_THINGS = ["apples", "coins", "books", "shells", "stamps", "cards", "keys", "nuts", "pens", "cups"]
 
 
 def sorting(rng: random.Random) -> AlpacaLine:

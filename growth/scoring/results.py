@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
-from growth.core.files import check_writable, json_line, read_json, replacing, write_json
+from growth.core.files import check_writable, json_line, replacing, write_json
+from growth.core.locks import locked
+from growth.core.schemas import PredictionRecord, read_record
 from growth.data.copies import LinesDigest, check_no_copies
 from growth.data.lines import Lines, Record, index_lines
 from growth.data.records import prediction_check, reads_letter
@@ -26,6 +29,7 @@ from growth.scoring.verdicts import Verdict, has_second_reading, judge
 Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
+OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
@@ -49,6 +53,7 @@ def score_predictions(
     *,
     details: bool = False,
     study: Path | None = None,
+    wait: bool = False,
     report: Callable[[str], None] = tqdm.write,
 ) -> list[Scored]:
     """Score every folder of predictions at any depth and write its results file.
@@ -62,6 +67,7 @@ def score_predictions(
             `pred_data_path`.
         details: write the verdict on each line too, as `<results_path>/a/b-details/<file>.jsonl`.
         study: the file of the study that they are of; None for what each folder's run.json says.
+        wait: where another process scores the same folder, for it to end.
         report: gets one line on each folder as soon as it is scored.
 
     Returns:
@@ -69,7 +75,8 @@ def score_predictions(
 
     Raises:
         InputError: there are no predictions, one is malformed (file:line), or `results_path` can't
-            be written, or predictions are of another study than `study`.
+            be written or is another process's at the moment, or predictions are of another study
+            than `study`.
     """
     folders = sorted({path.parent for path in pred_data_path.rglob(f"{PREDICTION_PREFIX}*.json")})
     if not folders:
@@ -85,10 +92,11 @@ def score_predictions(
         if base == root and results_path is not None:
             # A folder of predictions itself has no relative path; it goes by its name.
             base = root / pred_data_path.resolve().name
-        verdicts = base.with_name(f"{base.name}-details") if details else None
-        results, found = score_folder(folder, verdicts, study)
         path = base.with_name(base.name + RESULTS_SUFFIX)
-        write_json(path, results)
+        with locked(path, "--results_path", wait):
+            verdicts = base.with_name(f"{base.name}-details") if details else None
+            results, found = score_folder(folder, verdicts, study)
+            write_json(path, results)
         scored.append(Scored(path, results, found))
         report(summary_line(path, results))
     return scored
@@ -113,16 +121,24 @@ def score_folder(
         flag: the value of --study; None for the study that the run's record says.
 
     Raises:
-        InputError: a line is malformed (file:line), or two files are copies of each other; nothing
-            is written then.
+        InputError: a line is malformed (file:line), lines are missing, or two files are copies of
+            each other; nothing is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record) if record.exists() else {}
+    remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
+    run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     study = read_study(flag) if flag and not run else study_of(run, flag, record)
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
     predictions = {path.name: index_lines(path, prediction_check(study)) for path in paths}
+    for name, lines in predictions.items():
+        expected = run.get("lines", {}).get(Path(name).stem.removeprefix(PREDICTION_PREFIX))
+        if expected not in (None, len(lines)):
+            raise InputError(
+                f"{folder / name}: holds {len(lines)} lines, {expected} were predicted; remove "
+                "it, and run evaluate/predict.py again"
+            )
     check_no_copies(predictions, f"--pred_data_path {folder}")
     files = {}
     with contextlib.ExitStack() as written:
@@ -163,6 +179,8 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
         line["math_verify"] = verdict.math_verify
     if verdict.extracted is not None:
         line |= {"extracted": verdict.extracted, "extracted_answer": verdict.extracted_answer}
+    if verdict.over_bound:
+        line[OVER_BOUND] = True
     return line
 
 
@@ -171,12 +189,13 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
 
     `digest` tells files of other lines from each other.
     """
-    types, digest, right, expected = set(), LinesDigest(), 0, array("d")
+    types, digest, right, over_bound, expected = set(), LinesDigest(), 0, 0, array("d")
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
         types.add(record["type"])
         digest.add(record)
         right += verdict.score
+        over_bound += verdict.over_bound
         expected.append(verdict.expected)
         for opinion, counts in second.items():
             if (value := getattr(verdict, opinion)) is not None:
@@ -194,7 +213,7 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         if given:
             for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
-    return entry
+    return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 
 def summarise(files: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, float]:
@@ -215,9 +234,11 @@ def summarise(files: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str,
 def summary_line(path: Path, results: Results) -> str:
     """One line on one folder."""
     name = "average" if "average" in results else "overall"
+    over_bound = sum(entry.get(OVER_BOUND, 0) for entry in results["files"].values())
+    lacking = f"; no second opinion on {over_bound:,} math answers" if over_bound else ""
     return (
         f"{path}: {name} {results[name]:.2f} [{results[name + '_low']:.2f}, "
-        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}"
+        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}{lacking}"
     )
 
 
@@ -242,6 +263,12 @@ def results_table(scored: Scored) -> str:
             "extracted: not of files with letter answers, which ended once they could not be one "
             "letter; predict with --full_responses for it"
         )
+    lines += [
+        f"verify: {entry[OVER_BOUND]:,} of the {entry['n']:,} answers of {stem} are not in it, as "
+        f"math-verify took more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20:,} MiB for each"
+        for stem, entry in results["files"].items()
+        if entry.get(OVER_BOUND)
+    ]
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.records import Record, gold_of, reads_letter
 from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
-from growth.scoring.math_answers import math_verify_verdict, published_verdict
+from growth.scoring.math_answers import published_verdict
+from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
     normalised,
     read_label,
@@ -37,9 +38,11 @@ class Verdict:
         expected: the score of chance (a random answer), 0 to 1.
         parsed: what was read as the answer; None where there was none.
         gold: what it was compared with.
-        math_verify: the second opinion on a math line, None for others.
-        extracted: 1 if a person would read the right answer, 0 if not; None for choices.
+        math_verify: the second opinion on a math line; None for others, and over its bound.
+        extracted: 1 if a person would read the right answer, 0 if not; None for choices, and where
+            only the second opinion could tell.
         extracted_answer: what a person would read; None where there is nothing.
+        over_bound: the second opinion took more time or memory than it may.
     """
 
     score: int
@@ -49,6 +52,7 @@ class Verdict:
     math_verify: int | None = None
     extracted: int | None = None
     extracted_answer: Reading = None
+    over_bound: bool = False
 
 
 def judge(record: Record, ability: Ability) -> Verdict:
@@ -71,7 +75,8 @@ def _judge_answer(record: Record, ability: Ability) -> Verdict:
     reading = extract(how, response)
     same = is_same(how, reading, gold)
     if how == "number" and plain_number(gold) is None:
-        same = bool(verdict.math_verify)  # an expression: only a computer algebra can tell
+        # an expression: only a computer algebra can tell, if it has an opinion
+        return replace(verdict, extracted=verdict.math_verify, extracted_answer=reading)
     return replace(verdict, extracted=int(same), extracted_answer=reading)
 
 
@@ -99,8 +104,9 @@ def _verdict(record: Record, ability: Ability) -> Verdict:
     kind, gold, response = ability.kind, gold_of(record, ability), record["generated_response"]
     if kind is Kind.DOIT_MATH:
         right, parsed = published_verdict(response, gold)
-        second = math_verify_verdict(response, gold)
-        return Verdict(int(right), 0, parsed, gold, int(second))
+        second = second_opinion(response, gold)
+        opinion = None if second is None else int(second)
+        return Verdict(int(right), 0, parsed, gold, opinion, over_bound=second is None)
     if kind in (Kind.LETTER_SET, Kind.DOIT_LETTER_SET):
         letters, answered = map(ability.labels_in, (gold, response))
         chance = ability.chance_of_set(len(letters))
@@ -124,7 +130,8 @@ def _general_verdict(kind: Kind, gold: str, response: str, ability: Ability) -> 
         truth, said = read_words(gold, *words), read_words(response, *words)
         return Verdict(int(said is truth), 0.5, said, truth)
     if kind is Kind.NUMBER:
-        return Verdict(int(math_verify_verdict(response, gold)), 0, None, gold)
+        right = second_opinion(response, gold)
+        return Verdict(int(bool(right)), 0, None, gold, over_bound=right is None)
     parsed = read_pattern(response, ability.pattern) if kind is Kind.REGEX else response.strip()
     same = parsed is not None and normalised(parsed, ability.normalise) == normalised(
         gold, ability.normalise
