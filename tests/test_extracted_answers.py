@@ -143,7 +143,7 @@ def test_both_readings_of_an_answer(type_, gold, response, published, extracted,
 def test_choices_have_no_second_reading():
     verdict = judge(line("code", "甲", 1, choices=["甲"] * 3, generated_ppl=[1.0, 2.0, 3.0]))
     assert verdict.extracted is None
-    entry = score_file([line("code")], [verdict])
+    entry = score_file([(line("code"), verdict)])
     assert "extracted" not in entry
 
 

@@ -121,7 +121,7 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
             line(type_, "A", generated_response="A" if i < rights else "C", choice_logits=LOGITS)
             for i in range(n)
         ]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     files = {
         "biology_test": entry("biology", 1),
@@ -146,7 +146,7 @@ def test_math_verify_stands_in_a_column_of_its_own():
         line("math", "答案\n$10$", answer="10", generated_response=response)
         for response in ("答案 $10$", "答案 $10.0$", "答案 $11$", "不会")
     ]
-    entry = score_file(records, [judge(record) for record in records])
+    entry = score_file((record, judge(record)) for record in records)
     assert entry["score"] == 25.0  # the published rule: 10.0 is not 10
     assert entry["math_verify"] == 50.0
     assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
@@ -216,7 +216,7 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
 def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
     def entry(**fields):
         records = [line("biology", "A", choice_logits=LOGITS, **fields)]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     one = entry(generated_response="A")
     assert entry(generated_response="B")["digest"] == one["digest"]

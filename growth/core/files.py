@@ -4,12 +4,15 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import socket
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +23,11 @@ from growth.core.errors import InputError
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
+LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
+_LONGEST_STEM = 180  # bytes; leaves room for what tells temporary files apart
+_DEEPEST = 100  # levels of nested JSON; Python's own limit depends on who calls
+# a string, closed or not so that no text is looked through twice, or a bracket
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -33,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    stem = f".{path.name}.{_host()}.{os.getpid()}.{next(_COUNT)}"
+    stem = f".{short_name(path.name)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
     temporary, outgoing = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
         yield temporary
@@ -59,6 +67,15 @@ def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
                 raise
 
 
+def short_name(name: str) -> str:
+    """`name`, or its beginning and a checksum where it leaves no room for a suffix."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_STEM:
+        return name
+    beginning = encoded[:_LONGEST_STEM].decode(errors="ignore")
+    return f"{beginning}~{zlib.crc32(encoded):08x}"
+
+
 def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
@@ -68,9 +85,9 @@ def _remove_leftovers(path: Path) -> None:
 
     Those without a process in their name are of versions that had one name for all.
     """
-    for name in (f".{path.name}.tmp", f".{path.name}.old"):
-        _remove(path.with_name(name))
-    prefix = f".{path.name}"
+    prefix = f".{short_name(path.name)}"
+    for suffix in (".tmp", ".old"):
+        _remove(path.with_name(prefix + suffix))
     for left in path.parent.glob(f"{glob.escape(prefix)}.*"):
         match = _LEFTOVER.fullmatch(left.name.removeprefix(prefix))
         if match and match[1] == _host() and not _is_alive(int(match[2])):
@@ -131,24 +148,90 @@ def json_line(value: Any) -> str:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value per line."""
-    write_text(path, "".join(map(json_line, values)))
+    """Write one JSON value per line, each as it comes."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines(map(json_line, values))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes; what would hang or is none is refused.
+
+    Raises:
+        InputError: it is missing, or a folder, FIFO, device or socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "device")
+    raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")
+
+
+def parse_json(text: str) -> Any:
+    """One JSON value that any JSON file can hold again.
+
+    Raises:
+        ValueError: malformed, nested deeper than 100 levels, or with a NaN, a number beyond the
+            range of floats, or half a surrogate pair, wherever it is.
+    """
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"malformed JSON ({error})") from None
+    if "\\u" in text:  # only an escape can hold what UTF-8 can't
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            message = "a text holds half a surrogate pair, which no UTF-8 file can"
+            raise ValueError(message) from None
+    return value
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of `text` outside of strings are nested."""
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number as `json` reads it, but for those that no JSON file can hold when written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours.
 
     Raises:
-        InputError: the file is missing, not UTF-8 or not JSON.
+        InputError: the file is missing or no file, not UTF-8 or not JSON.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
+    with open_file(path) as file:
+        try:
+            return parse_json(file.read().decode("utf-8"))
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
 
 
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,9 +13,15 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.core.files import read_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
-from growth.data.records import Record
+from growth.data.lines import Record
 from growth.model.source import Source, fingerprint
-from growth.packing.batches import Example, cut_answers, digest, supervised_tokens
+from growth.packing.batches import (
+    Example,
+    cut_answers,
+    digest,
+    supervised_tokens,
+    token_lengths,
+)
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
@@ -134,7 +140,7 @@ def data_record(
             for name, records in files.items()
         },
         "samples": len(examples),
-        "tokens": sum(len(example["input_ids"]) for example in examples),
+        "tokens": sum(token_lengths(examples)),
         "supervised_tokens": supervised,
         "tokens_sha256": digest(examples),
         # lines that truncation left with part of their answer, and with none of it

@@ -3,8 +3,10 @@
 A results file is one JSON object: `run`, the averages, and in `files` an entry for each file.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +14,11 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, write_json, write_json_lines
+from growth.core.files import check_writable, json_line, read_json, replacing, write_json
 from growth.data.abilities import Kind, ability_of
-from growth.data.copies import check_no_copies, lines_digest
-from growth.data.records import (
-    Record,
-    check_prediction,
-    common_type,
-    read_records,
-    reads_letter,
-)
+from growth.data.copies import LinesDigest, check_no_copies
+from growth.data.lines import Lines, Record, index_lines
+from growth.data.records import check_prediction, reads_letter
 from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
 from growth.scoring.intervals import mean_score, percentages, rounded
 from growth.scoring.verdicts import Verdict, judge
@@ -81,13 +78,11 @@ def score_predictions(
     check_writable(root, "--results_path")
     scored = []
     for folder in tqdm(folders, desc="score", unit="checkpoint", file=sys.stderr):
-        results, verdicts = score_folder(folder)
         base = root / folder.relative_to(pred_data_path)
         if base == root and results_path is not None:
             # A folder of predictions itself has no relative path; it goes by its name.
             base = root / pred_data_path.resolve().name
-        if details:
-            write_details(base.with_name(f"{base.name}-details"), verdicts)
+        results = score_folder(folder, base.with_name(f"{base.name}-details") if details else None)
         path = base.with_name(base.name + RESULTS_SUFFIX)
         write_json(path, results)
         scored.append(Scored(path, results))
@@ -103,42 +98,58 @@ def mirrored_results_path(pred_data_path: Path) -> Path:
         return RESULTS / pred_data_path.resolve().name
 
 
-def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
-    """The results of one folder of predictions, and the verdicts behind them by file.
+def score_folder(folder: Path, details: Path | None = None) -> Results:
+    """The results of one folder of predictions; its lines are held one at a time.
+
+    Args:
+        folder: of `pred_*.json` files.
+        details: folder for the verdict on each line, as `<file>.jsonl`; None for no such files.
 
     Raises:
-        InputError: a line is malformed (file:line), or two files are copies of each other.
+        InputError: a line is malformed (file:line), or two files are copies of each other; nothing
+            is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record) if record.is_file() else {}
+    run = read_json(record) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
-    predictions = {path.name: read_records(path, check_prediction) for path in paths}
+    predictions = {path.name: index_lines(path, check_prediction) for path in paths}
     check_no_copies(predictions, f"--pred_data_path {folder}")
-    files, verdicts = {}, {}
-    for name, records in predictions.items():
-        stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
-        verdicts[stem] = [judge(record) for record in records]
-        if cut_short and any(reads_letter(record) for record in records if _is_generated(record)):
-            verdicts[stem] = [_without_extracted(verdict) for verdict in verdicts[stem]]
-        files[stem] = score_file(records, verdicts[stem])
+    files = {}
+    with contextlib.ExitStack() as written:
+        for name, lines in predictions.items():
+            stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
+            judged = _judged(lines, cut_short)
+            if details is not None:
+                judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
+            files[stem] = score_file(judged)
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
-    return results | summarise(files) | {"files": files}, verdicts
+    return results | summarise(files) | {"files": files}
 
 
-def _is_generated(record: Record) -> bool:
-    return record["question_format"] == 0
+def _judged(lines: Lines, cut_short: bool) -> Iterator[tuple[Record, Verdict]]:
+    """Each line of a file with its verdict."""
+    no_readings = cut_short and any(map(_is_generated_letter, lines))
+    for record in lines:
+        verdict = judge(record)
+        if no_readings:
+            verdict = replace(verdict, extracted=None, extracted_answer=None)
+        yield record, verdict
 
 
-def _without_extracted(verdict: Verdict) -> Verdict:
-    return replace(verdict, extracted=None, extracted_answer=None)
+def _is_generated_letter(record: Record) -> bool:
+    return record["question_format"] == 0 and reads_letter(record)
 
 
-def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
-    """Write `<folder>/<file>.jsonl`, a verdict a line, for each file."""
-    for stem, judged in verdicts.items():
-        write_json_lines(folder / f"{stem}.jsonl", [details_line(verdict) for verdict in judged])
+def _noted(
+    judged: Iterable[tuple[Record, Verdict]], path: Path
+) -> Iterator[tuple[Record, Verdict]]:
+    """Pass lines and verdicts on, and write the verdicts to `path`, one a line."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for record, verdict in judged:
+            file.write(json_line(details_line(verdict)))
+            yield record, verdict
 
 
 def details_line(verdict: Verdict) -> dict[str, Any]:
@@ -151,24 +162,33 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
     return line
 
 
-def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     """One file's entry of a results file: type, n, score, expected, low, high; per cent.
 
     `digest` tells files of other lines from each other.
     """
-    n = len(verdicts)
+    types, digest, right, expected = set(), LinesDigest(), 0, array("d")
+    second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
+    for record, verdict in judged:
+        types.add(record["type"])
+        digest.add(record)
+        right += verdict.score
+        expected.append(verdict.expected)
+        for opinion, counts in second.items():
+            if (value := getattr(verdict, opinion)) is not None:
+                counts[0] += value
+                counts[1] += 1
+    n = len(expected)
     entry = {
-        "type": common_type(records) or MIXED,
+        "type": types.pop() if len(types) == 1 else MIXED,
         "n": n,
-        **percentages(sum(verdict.score for verdict in verdicts), n),
-        "expected": rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
-        "digest": lines_digest(records),
+        **percentages(right, n),
+        "expected": rounded(100 * sum(expected) / n),
+        "digest": digest.hexdigest(),
     }
-    for opinion in SECOND_OPINIONS:
-        second = [getattr(verdict, opinion) for verdict in verdicts]
-        second = [right for right in second if right is not None]
-        if second:
-            for name, value in percentages(sum(second), len(second)).items():
+    for opinion, (agreed, given) in second.items():
+        if given:
+            for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
     return entry
 

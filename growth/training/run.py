@@ -1,5 +1,6 @@
 """A training run from its first check to its last checkpoint; or only its tokenised examples."""
 
+import itertools
 import logging
 import os
 import sys
@@ -28,7 +29,8 @@ from growth.core.options import (
     LoraOptions,
     ModelOptions,
 )
-from growth.data.records import Record, read_training_files
+from growth.data.lines import Record
+from growth.data.records import read_training_files
 from growth.data.settings import default_epochs
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
@@ -37,7 +39,8 @@ from growth.model.source import Source, find_model
 from growth.packing.batches import (
     Example,
     cut_answers,
-    supervised_tokens,
+    supervised_counts,
+    token_lengths,
     tokenised,
     tokenised_files,
 )
@@ -116,15 +119,15 @@ def dump_examples(
     source = find_model(model_name_or_path, model)
     chat = load_tokenizer(source)
     max_length = bounded_length(source, max_length)
-    lines = []
-    for record in (record for records in files.values() for record in records):
-        example = tokenised(record["messages"], chat, max_length)
-        lines.append(
-            {"messages": record["messages"]}
-            | {name: example[name].tolist() for name in ("input_ids", "labels")}
-        )
-    write_json_lines(output, lines)
-    return len(lines)
+    records = itertools.chain.from_iterable(files.values())
+    write_json_lines(output, (_dumped(record, chat, max_length) for record in records))
+    return sum(map(len, files.values()))
+
+
+def _dumped(record: Record, chat: ChatTokenizer, max_length: int) -> dict[str, Any]:
+    example = tokenised(record["messages"], chat, max_length)
+    tokens = {name: example[name].tolist() for name in ("input_ids", "labels")}
+    return {"messages": record["messages"]} | tokens
 
 
 def train(job: TrainingRun) -> None:
@@ -158,7 +161,7 @@ def _train_locked(
     chat: ChatTokenizer,
     model: AdaptedModel,
     compute: Compute,
-    examples: Mapping[str, list[Example]],
+    examples: Mapping[str, Sequence[Example]],
     data: Mapping[str, Any],
     max_length: int,
 ) -> None:
@@ -230,7 +233,7 @@ def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) 
     Raises:
         InputError: truncation left none of a step's samples any of their answer.
     """
-    lost = {place for place, each in enumerate(examples) if not supervised_tokens([each])}
+    lost = {place for place, left in enumerate(supervised_counts(examples)) if not left}
     if not lost:
         return
     h = hyperparameters
@@ -300,7 +303,7 @@ def _resolved(
     plan = plan_memory(
         model,
         compute,
-        max(len(example["input_ids"]) for part in examples.values() for example in part),
+        max(max(token_lengths(part)) for part in examples.values()),
         tokens_per_micro_batch=tokens,
         gradient_checkpointing=engine.gradient_checkpointing,
         shards=world_size if engine.fsdp_config or engine.deepspeed else 1,

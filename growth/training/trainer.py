@@ -25,7 +25,7 @@ from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
-from growth.packing.batches import Example
+from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import checkpoints, drop_resume_state
 from growth.runs.layout import METRICS
@@ -162,7 +162,7 @@ class InstructionTrainer(Trainer):
     def get_train_dataloader(self) -> StepLoader:
         """Batches that are this rank's share of whole optimizer steps."""
         h, processes = self.hyperparameters, self.args.world_size
-        lengths = [len(example["input_ids"]) for example in self.train_examples]
+        lengths = token_lengths(self.train_examples)
         sampler = StepSampler(
             lengths, h.total_batch_size, h.seed, self.args.process_index, processes
         )
