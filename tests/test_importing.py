@@ -333,6 +333,28 @@ def test_arrays_are_read_in_pieces_of_any_size(tmp_path_factory, entries):
         assert [row.content for row in read_rows(path)] == entries
 
 
+@settings(deadline=None)
+@given(st.sampled_from(["lines", "array"]), st.data())
+def test_damaged_bytes_never_crash(tmp_path_factory, kind, data):
+    rows = [json.dumps(alpaca(number, input="是")).replace("\\u662f", "是") for number in range(3)]
+    text = "[" + ",\n".join(rows) + "]" if kind == "array" else "\n".join(rows)
+    damaged = bytearray(text.encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        cut = data.draw(st.integers(0, 30))
+        damaged[place : place + cut] = data.draw(st.binary(max_size=3))
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "law.json").write_bytes(damaged)
+    try:
+        written, made = imported(folder, folder / "law.json", valid=0, test=0)
+    except InputError:
+        assert not (folder / "out/train").exists()
+        return
+    for line in all_lines(written):
+        check_training(line)
+    assert len(all_lines(written)) + made.sources[0].refused == made.sources[0].lines
+
+
 def test_a_later_line_gives_the_format_of_a_file(tmp_path):
     path = write_lines(tmp_path / "law.jsonl", ["{", {"about": "this file"}, alpaca(0)])
     written, made = imported(tmp_path, path)
@@ -457,6 +479,10 @@ def test_sizes_are_served_for_each_ability_and_every_line_is_somewhere(tmp_path)
     read_training_files(tmp_path / "out/train", "--train_dir")
     summary = json.loads((tmp_path / "out/import.json").read_text())
     assert summary["abilities"]["law"] == {"train": 173, "valid": 20, "test": 7}
+    assert (
+        summary["options"] | {"format": "auto", "system": "refuse", "test": 7, "seed": 0}
+        == (summary["options"])
+    )
     assert set(summary["files"]) == {f"{side}/{name}.json" for side in SPLITS for name in lines}
 
 
@@ -666,6 +692,7 @@ def test_bad_input_is_one_line(tmp_path, case):
     make, flags, message = REFUSED[case]
     (tmp_path / "in").mkdir()
     (tmp_path / "in/.hidden.jsonl").write_text("{")
+    (tmp_path / "in/folder.json").mkdir()
     path = make(tmp_path / "in")
     out = path.parent / "out" if case == "somebody's" else tmp_path / "out"
     done = run(

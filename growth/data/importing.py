@@ -84,7 +84,11 @@ def reading_of(options: ReadingOptions) -> Reading:
 
 
 def read_conversations(
-    paths: Sequence[Path], reading: Reading, refusals: Refusals, sources: list[Source]
+    paths: Sequence[Path],
+    reading: Reading,
+    refusals: Refusals,
+    sources: list[Source],
+    description: str = "read",
 ) -> Iterator[Conversation]:
     """The lines of `paths` that can be used, with a progress bar.
 
@@ -93,12 +97,13 @@ def read_conversations(
         reading: how to read them.
         refusals: where lines that can't be used are noted.
         sources: where each file is noted once it is opened.
+        description: of the bar.
 
     Raises:
         InputError: a file can't be read or its format not be recognised.
     """
     total = sum(path.stat().st_size for path in paths)
-    with tqdm(total=total, desc="read", unit="B", unit_scale=True, delay=1) as bar:
+    with tqdm(total=total, desc=description, unit="B", unit_scale=True, delay=1) as bar:
         before = 0
         for path in paths:
             source = Source(path)
@@ -304,7 +309,9 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
             )
             raise InputError(f"--input: nothing can be used; the first of the reasons: {first}")
         sides, alike = pool.split(sizes, options.seed)
-        with contextlib.ExitStack() as stack:  # nothing is replaced before all is written
+        with (
+            contextlib.ExitStack() as stack
+        ):  # nothing is replaced before all is written; last first
             temporary = {}
             for name in SPLITS:
                 temporary[name] = stack.enter_context(replacing(options.output_dir / name))
@@ -313,7 +320,7 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
             overlaps = _overlaps(options.output_dir, temporary, counts)
             made = Imported(sources, refusals, counts, alike, overlaps)
             summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
-            write_json(summary, _summary(made, options, temporary))
+            write_json(summary, _summary(made, options, reading, temporary))
     return made
 
 
@@ -399,7 +406,7 @@ def find_overlaps(
     )
     found: dict[str, Overlap] = {}
     if len(index):
-        for taught in read_conversations(train, reading, refusals, []):
+        for taught in read_conversations(train, reading, refusals, [], "check"):
             for overlap in index.found_in(_place(taught), taught.messages):
                 found.setdefault(overlap.test, overlap)
     return sorted(found.values(), key=lambda own: own.order), len(index), refusals
@@ -409,14 +416,16 @@ def _place(conversation: Conversation) -> str:
     return f"{conversation.source.path}:{conversation.number}"
 
 
-def _summary(made: Imported, options: ImportOptions, folders: dict[str, Path]) -> dict[str, Any]:
+def _summary(
+    made: Imported, options: ImportOptions, reading: Reading, folders: dict[str, Path]
+) -> dict[str, Any]:
     """What import.json holds."""
     files = [file for folder in folders.values() for file in sorted(folder.iterdir())]
     names = {folder: name for name, folder in folders.items()}
     return {
         "options": {
             name: str(value) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(options).items()
+            for name, value in (dataclasses.asdict(options) | dataclasses.asdict(reading)).items()
         },
         "inputs": [
             {

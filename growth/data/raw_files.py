@@ -56,7 +56,7 @@ def find_files(inputs: Sequence[Path], flag: str) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in inputs:
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if _is_data(file.relative_to(path))]
+            inside = [file for file in path.rglob("*") if _is_data(file, path)]
             if not inside:
                 raise InputError(f"{flag} {path}: no file in it named {' or '.join(SUFFIXES)}")
         elif not path.exists():
@@ -73,8 +73,10 @@ def find_files(inputs: Sequence[Path], flag: str) -> list[Path]:
     return sorted(found.values())
 
 
-def _is_data(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+def _is_data(file: Path, folder: Path) -> bool:
+    parts = file.relative_to(folder).parts
+    is_hidden = any(part.startswith(".") for part in parts)
+    return file.suffix.lower() in SUFFIXES and not is_hidden and not file.is_dir()
 
 
 def read_rows(path: Path) -> Iterator[Row]:
