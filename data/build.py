@@ -19,8 +19,9 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import replacing, write_json_lines
+from growth.core.options import SeedOptions
 from growth.data.lines import Record
 from growth.data.settings import DATA_TYPES, build_setting
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    add_options(parser, SeedOptions)
     args = parser.parse_args(argv)
 
     for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:

@@ -20,7 +20,8 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.options import SeedOptions
 from growth.sample.world import write_sample
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=Path("data/sample"),
         help="folder that gets curated/ and synthetic/; files of the same names are replaced",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything in it")
+    add_options(parser, SeedOptions)
     args = parser.parse_args(argv)
 
     counts = write_sample(args.output_dir, args.seed)

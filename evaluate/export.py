@@ -25,14 +25,16 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions
-from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
 from growth.runs.layout import RESULTS
-from growth.runs.record import read_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, load, write."""
     args = parse_args(argv)
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
+    from growth.runs.record import read_run
+
     for path, flag in ((args.output_dir, "--output_dir"), (args.gguf, "--gguf")):
         if path is not None:
             check_writable(path.parent, flag)

@@ -11,6 +11,7 @@ checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures sh
 their 95 % interval; --smooth gives the look of the published figures and says so on each.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,14 +29,17 @@ if find_spec("growth") is None:
 from growth.core.cli import argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.report.curves import SIGMA, growth_points, sizes_of
-from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
-from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
+    # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
+    os.environ["MPLBACKEND"] = "agg"
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.report.curves import SIGMA
+    from growth.report.plots import PLOT_TYPES, check_plot_type
+
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -80,6 +84,10 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, drawings
+    from growth.report.results_table import read_results
+
     results = read_results(results_path, selection_path)
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    stem = f".{short_name(path.name)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
+    stem = f"{hidden_name(path)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
     temporary, outgoing = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
         yield temporary
@@ -76,6 +76,11 @@ def short_name(name: str) -> str:
     return f"{beginning}~{zlib.crc32(encoded):08x}"
 
 
+def hidden_name(path: Path) -> str:
+    """What the names of files that belong to `path`, beside it, begin with; never too long."""
+    return f".{short_name(path.name)}"
+
+
 def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
@@ -85,7 +90,7 @@ def _remove_leftovers(path: Path) -> None:
 
     Those without a process in their name are of versions that had one name for all.
     """
-    prefix = f".{short_name(path.name)}"
+    prefix = hidden_name(path)
     for suffix in (".tmp", ".old"):
         _remove(path.with_name(prefix + suffix))
     for left in path.parent.glob(f"{glob.escape(prefix)}.*"):
@@ -172,17 +177,22 @@ def open_file(path: Path) -> io.BufferedReader:
     raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, finite: bool = True) -> Any:
     """One JSON value that any JSON file can hold again.
 
+    Args:
+        text: JSON.
+        finite: whether NaN and numbers beyond a float's range are refused, as JSON has none.
+
     Raises:
-        ValueError: malformed, nested deeper than 100 levels, or with a NaN, a number beyond the
-            range of floats, or half a surrogate pair, wherever it is.
+        ValueError: malformed, nested deeper than 100 levels, or with half a surrogate pair,
+            wherever it is.
     """
     if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
         raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    checks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, **(checks if finite else {}))
     except json.JSONDecodeError as error:
         raise ValueError(f"malformed JSON ({error})") from None
     if "\\u" in text:  # only an escape can hold what UTF-8 can't
@@ -218,17 +228,23 @@ def _finite(text: str) -> float:
     return number
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Any:
+    """Read a JSON file, of ours or of a model's folder.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it can't be read.
+        finite: as of `parse_json` (Mamba's published config.json holds an Infinity).
 
     Raises:
         InputError: the file is missing or no file, not UTF-8 or not JSON.
     """
     with open_file(path) as file:
-        try:
-            return parse_json(file.read().decode("utf-8"))
-        except ValueError as error:  # UnicodeDecodeError is one
-            raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
+        data = file.read()
+    try:
+        return parse_json(data.decode("utf-8"), finite=finite)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise InputError(f"{path}: not a JSON file ({error}); {remedy}") from None
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.files import short_name
+from growth.core.files import hidden_name
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def lock_path(folder: Path) -> Path:
     """The file that stands for the lock of `folder`, beside it."""
     folder = folder.resolve()
-    return folder.with_name(f".{short_name(folder.name)}.lock")
+    return folder.with_name(f"{hidden_name(folder)}.lock")
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 
@@ -33,6 +31,8 @@ def repeated_files(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str
     """
     if len(files) < 2:
         return []
+    import numpy as np  # only here: scripts begin at once
+
     keys = {
         name: np.unique(np.fromiter(map(_line_key, records), np.int64))
         for name, records in files.items()

@@ -1,7 +1,8 @@
 """Instruction data of people's own, converted into the one format and split.
 
 A line that can't be used is refused and counted, so that one bad line in a million stops nothing.
-Memory holds some 200 bytes a line: the converted lines wait in a temporary file.
+Memory holds under a kilobyte a line, however long it is: the converted lines wait in a temporary
+file.
 """
 
 import contextlib

@@ -6,7 +6,6 @@
 """
 
 import glob
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import json_line, read_json, write_json_lines
+from growth.core.files import (
+    json_line,
+    open_file,
+    parse_json,
+    read_json,
+    short_name,
+    write_json_lines,
+)
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
@@ -99,7 +105,7 @@ class ResultFile:
 
     def partial(self, rank: int) -> Path:
         """Where process `rank` notes responses."""
-        return self.path.with_name(f"{self.path.name}.{rank}{PARTIAL_SUFFIX}")
+        return self.path.with_name(f"{short_name(self.path.name)}.{rank}{PARTIAL_SUFFIX}")
 
     def note(self, rank: int, responses: Mapping[int, Response]) -> None:
         """Append responses, by the index of their question; a kill loses none from then on."""
@@ -116,9 +122,11 @@ class ResultFile:
         found: dict[int, Response] = {}
         paths = self._partial_files()
         for path in paths:
-            for text in path.read_bytes().split(b"\n"):
+            with open_file(path) as file:
+                texts = file.read().split(b"\n")
+            for text in texts:
                 try:
-                    note = json.loads(text)
+                    note = parse_json(text.decode())
                     index, response = int(note["line"]), Response.from_json(note["response"])
                     if index >= 0 and note["of"] == self.digests[index]:
                         found[index] = response
@@ -146,5 +154,5 @@ class ResultFile:
         return {"line": index, "of": self.digests[index], "response": response.as_json()}
 
     def _partial_files(self) -> list[Path]:
-        pattern = f"{glob.escape(self.path.name)}.*{PARTIAL_SUFFIX}"
+        pattern = f"{glob.escape(short_name(self.path.name))}.*{PARTIAL_SUFFIX}"
         return sorted(self.path.parent.glob(pattern))

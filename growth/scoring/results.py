@@ -110,7 +110,7 @@ def score_folder(folder: Path, details: Path | None = None) -> Results:
             is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record) if record.exists() else {}
+    run = read_json(record, finite=True) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))

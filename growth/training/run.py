@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import Compute, choose_compute
+from growth.core.device import Compute, choose_compute, out_of_memory_explained
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
@@ -68,6 +68,11 @@ from growth.training.sampler import StepSampler
 from growth.training.trainer import InstructionTrainer
 
 logger = logging.getLogger(__name__)
+_MEMORY_REMEDY = (
+    "lower --tokens_per_micro_batch or --max_length, give --gradient_checkpointing on, train "
+    "adapters (--lora_rank), or split the model over GPUs (--fsdp_config, --deepspeed). Finished "
+    "checkpoints are kept: --resume resumes"
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,13 @@ def train(job: TrainingRun) -> None:
 
     Raises:
         InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
+            Or memory runs out, or loss or gradients become infinite; finished checkpoints are kept.
     """
+    with out_of_memory_explained(_MEMORY_REMEDY):
+        _train(job)
+
+
+def _train(job: TrainingRun) -> None:
     asked = job.hyperparameters
     folders = {"train": job.train_dir, "valid": job.valid_dir}
     files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}

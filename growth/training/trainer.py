@@ -6,6 +6,7 @@ Source: paper section 4.1 and the published training script (README, "Training")
 import dataclasses
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -211,12 +212,16 @@ class InstructionTrainer(Trainer):
         # A process has only its own part of the loss; the Trainer averages over processes.
         loss, measures = self.step_loss.backward(model, inputs["examples"])
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at optimizer step {self.state.global_step + 1}: "
-                "lower --learning_rate, or take --precision fp32"
-            )
+            raise self._diverged("loss", loss.item(), self.state.global_step + 1)
         self._measures = dataclasses.replace(measures, seconds=time.perf_counter() - began)
         return loss
+
+    def _diverged(self, name: str, value: float, step: int) -> InputError:
+        return InputError(
+            f"{self.run_dir}: {name} is {value} at optimizer step {step}; lower --learning_rate "
+            f"({self.hyperparameters.learning_rate:g}), or take --precision fp32. Checkpoints that "
+            "were finished are kept; train with other values in another --output_dir"
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss (nats per supervised token, mean over all) and perplexity on validation lines."""
@@ -243,7 +248,16 @@ class InstructionTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the study's measures, and append the line to metrics.jsonl."""
+        """Add the study's measures, and append the line to metrics.jsonl.
+
+        Raises:
+            InputError: a measure is not finite, which no later step can mend.
+        """
+        if self.accelerator.scaler is not None and not math.isfinite(logs.get("grad_norm", 0)):
+            del logs["grad_norm"]  # the loss scale of fp16 was too large: it skips the step
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise self._diverged(name, value, self.state.global_step)
         if "loss" in logs:
             step = self._measures
             logs |= {
