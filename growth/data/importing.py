@@ -384,7 +384,7 @@ def _overlaps(
 
 
 def find_overlaps(
-    train: Sequence[Path], tests: Sequence[Path], reading: Reading, strict: bool = False
+    train: Sequence[Path], tests: Sequence[Path], reading: Reading
 ) -> tuple[list[Overlap], int, Refusals]:
     """Questions of `tests` that stand in a line of `train`, the first such line for each.
 
@@ -392,7 +392,6 @@ def find_overlaps(
         train: the files that a model is trained on, of any of the formats.
         tests: the files whose questions it is asked.
         reading: how both are read.
-        strict: whether a line that can't be used is an error.
 
     Returns:
         The questions, how many there are in all, and the lines that could not be used.
@@ -400,7 +399,7 @@ def find_overlaps(
     Raises:
         InputError: as `read_conversations`.
     """
-    refusals = Refusals(strict)
+    refusals = Refusals()
     index = QuestionIndex(
         (_place(asked), asked.messages)
         for asked in read_conversations(tests, reading, refusals, [])
