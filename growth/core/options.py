@@ -27,6 +27,10 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
+MESSAGES, ALPACA, SHAREGPT = FORMATS = ("messages", "alpaca", "sharegpt")
+DATA_FORMATS = (AUTO, *FORMATS)
+REFUSE, FOLD = SYSTEM_MESSAGES = ("refuse", "fold")
+NEAR, EXACT, NONE = SPLIT_BY = ("near", "exact", "none")
 
 LINEAR, WARMUP_DECAY = SCHEDULES = ("linear", "warmup_decay")
 
@@ -472,3 +476,54 @@ class SamplingOptions:
     top_k: int | None = option(None, "sample among this many likeliest tokens", unset="all")
     max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
     seed: int = _seed("of the sampling")
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How files of instruction data are read."""
+
+    format: str = option(
+        AUTO, "of the lines; auto: recognised by their fields, a file each", choices=DATA_FORMATS
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "what fields are called, such as instruction=question output=answer",
+        unset="as in the format",
+        metavar="NAME=COLUMN",
+    )
+    system: str = option(
+        REFUSE,
+        "lines with a system message are refused, or it is put in front of the first user turn",
+        choices=SYSTEM_MESSAGES,
+    )
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Which files of instruction data become train, valid and test, and how they are split."""
+
+    input: tuple[str, ...] = option(
+        (), "files (.jsonl, .json, .parquet) or folders of them", required=True, metavar="PATH"
+    )
+    output_dir: Path = option(Path(), "where train/, valid/ and test/ are written", required=True)
+    type: str | None = option(
+        None, "the ability of all lines", unset="a line's own, else its file's name"
+    )
+    type_field: str | None = option(
+        None, "the field that names a line's ability", unset="`type` of `messages` lines"
+    )
+    valid: float = option(
+        0.05, "a share of each ability's lines, or their number if at least 1", minimum=0
+    )
+    test: float = option(0.05, "the same for test", minimum=0)
+    split_by: str = option(
+        NEAR,
+        "what stays on one side: lines with near-duplicate questions, with the same question but "
+        "for case, width, spaces and punctuation, or only each line itself",
+        choices=SPLIT_BY,
+    )
+    similarity: float = option(
+        0.8, "near-duplicates share this part of their runs of 4 characters", below=1
+    )
+    seed: int = _seed("of the split")
+    strict: bool = option(False, "end at the first line that can't be used")
