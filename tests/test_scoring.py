@@ -192,7 +192,7 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     scored = score_predictions(tmp_path / "evaluate/pred-data/valid", report=lines.append)
     places = [f"evaluate/results/valid/7b/{name}-results.json" for name in "ab"]
     assert [str(one.path) for one in scored] == places
-    assert [read_json(path) for path, _ in scored] == [results for _, results in scored]
+    assert [read_json(one.path) for one in scored] == [one.results for one in scored]
     assert len(lines) == 2
     assert "average 100.00 [20.65, 100.00], chance 25.00" in lines[0]
     (one,) = score_predictions(tmp_path / "evaluate/pred-data/valid/7b/a", details=True)
