@@ -152,6 +152,30 @@ def test_math_verify_stands_in_a_column_of_its_own():
     assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
 
 
+def test_a_line_over_the_bound_has_no_second_opinion_and_is_counted(tmp_path, capsys):
+    """The library alone takes hours; the lines before and after keep theirs."""
+    responses = ("答案 $10$", "答案 $9^{9^{9^{9}}}$", "答案 $11$")
+    write_lines(
+        tmp_path / "in/pred_math_valid.json",
+        [
+            line("math", "答案\n$10$", answer=gold, generated_response=response)
+            for gold, response in zip(("10", "\\pi", "10"), responses, strict=True)
+        ],
+    )
+    done = run(ROOT / "evaluate/score.py", "--pred_data_path", "in", "--results_path", "out",
+               "--details", cwd=tmp_path)  # fmt: skip
+    entry = read_json(tmp_path / "out/in-results.json")["files"]["math_valid"]
+    assert entry["n"] == 3
+    assert entry["over_bound"] == 1
+    assert entry["score"] == pytest.approx(33.33)
+    assert entry["math_verify"] == entry["extracted"] == 50.0  # of the other two
+    assert "no second opinion on 1 math answers" in done.stdout + done.stderr
+    assert "verify: 1 of the 3 answers of math_valid are not in it" in done.stdout
+    details = read_lines(tmp_path / "out/in-details/math_valid.jsonl")
+    assert [detail.get("math_verify") for detail in details] == [1, None, 0]
+    assert [detail.get("over_bound") for detail in details] == [None, True, None]
+
+
 def test_every_letter_can_win_by_its_logit():
     for letter in LETTERS:
         logits = dict.fromkeys(LETTERS, 0.0) | {letter: 1.0}

@@ -208,9 +208,9 @@ def count_single_answers(path: Path) -> int:
                 item = parse_json(line.decode("utf-8-sig"))
                 # A label is a letter, several letters, or a list of letters.
                 single += len(item["options"]) == 4 and len(item["label"]) == 1
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
-                    f"{path}:{number}: not an AGIEval item ({error!r}); remove the file"
+                    f"{path}:{number}: not an AGIEval item ({repr(error)[:200]}); remove the file"
                 ) from None
     return single
 

@@ -26,6 +26,8 @@ from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
 PARTIAL_SUFFIX = ".partial"
+# Too deep, and a number that is no index, besides what `json` refuses.
+MALFORMED_JSON = (ValueError, RecursionError, OverflowError)
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
@@ -130,7 +132,7 @@ class ResultFile:
                     index, response = int(note["line"]), Response.from_json(note["response"])
                     if index >= 0 and note["of"] == self.digests[index]:
                         found[index] = response
-                except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+                except (LookupError, TypeError, AttributeError, *MALFORMED_JSON):
                     continue
         if paths:
             main = self.partial(0)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, read_json, replacing, write_json
 from growth.data.abilities import Kind, ability_of
@@ -26,6 +27,7 @@ from growth.scoring.verdicts import Verdict, judge
 Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
+OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
@@ -159,6 +161,8 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
         line["math_verify"] = verdict.math_verify
     if verdict.extracted is not None:
         line |= {"extracted": verdict.extracted, "extracted_answer": verdict.extracted_answer}
+    if verdict.over_bound:
+        line[OVER_BOUND] = True
     return line
 
 
@@ -167,12 +171,13 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
 
     `digest` tells files of other lines from each other.
     """
-    types, digest, right, expected = set(), LinesDigest(), 0, array("d")
+    types, digest, right, over_bound, expected = set(), LinesDigest(), 0, 0, array("d")
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
         types.add(record["type"])
         digest.add(record)
         right += verdict.score
+        over_bound += verdict.over_bound
         expected.append(verdict.expected)
         for opinion, counts in second.items():
             if (value := getattr(verdict, opinion)) is not None:
@@ -190,7 +195,7 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         if given:
             for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
-    return entry
+    return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 
 def summarise(files: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -211,9 +216,11 @@ def summarise(files: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def summary_line(path: Path, results: Results) -> str:
     """One line on one folder."""
     name = "average" if "average" in results else "overall"
+    over_bound = sum(entry.get(OVER_BOUND, 0) for entry in results["files"].values())
+    lacking = f"; no second opinion on {over_bound:,} math answers" if over_bound else ""
     return (
         f"{path}: {name} {results[name]:.2f} [{results[name + '_low']:.2f}, "
-        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}"
+        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}{lacking}"
     )
 
 
@@ -237,6 +244,12 @@ def results_table(results: Results) -> str:
             "extracted: not of files with letter answers, which ended once they could not be one "
             "letter; predict with --full_responses for it"
         )
+    lines += [
+        f"verify: {entry[OVER_BOUND]:,} of the {entry['n']:,} answers of {stem} are not in it, as "
+        f"math-verify took more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20:,} MiB for each"
+        for stem, entry in results["files"].items()
+        if entry.get(OVER_BOUND)
+    ]
     return "\n".join(lines)
 
 

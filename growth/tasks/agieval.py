@@ -127,7 +127,7 @@ def _items(path: Path) -> tuple[list[Item], int, list[str]]:
         try:
             item = _item(parse_json(line), number)
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}:{number + 1}: left out, not an AGIEval item ({error!r})")
+            problems.append(f"{path}:{number + 1}: {_left_out(error)}")
             continue
         if item is not None and len(item.choices) == len(LETTERS):
             items.append(item)
@@ -156,6 +156,10 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
         if not isinstance(text, str):
             raise TypeError(f"{name} {text!r}")
     return Item(place, fields["question"], choices, gold, passage)
+
+
+def _left_out(error: Exception) -> str:
+    return f"left out, not an AGIEval item ({repr(error)[:200]})"
 
 
 def _choices(options: object) -> tuple[str, ...]:
@@ -200,9 +204,7 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
         try:
             item = _item(_parsed(cell), number)
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(
-                f"{path}: column {name}, sample {number}: left out, not an AGIEval item ({error!r})"
-            )
+            problems.append(f"{path}: column {name}, sample {number}: {_left_out(error)}")
             continue
         if item is not None:
             items.append(item)

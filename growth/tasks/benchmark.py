@@ -54,6 +54,7 @@ class Subject:
 
 _LABEL_MARKS = re.compile(r"[\s()\[\]【】.,、。;]+")
 _OPTION_LETTERS = "ABCDEFGH"
+_LONGEST_LABEL = 200  # characters; what is longer is a text
 
 
 def right_letters(label: object) -> str:
@@ -64,12 +65,12 @@ def right_letters(label: object) -> str:
     """
     parts: list[object] = label if isinstance(label, list) else [label]
     spelt = [part for part in parts if isinstance(part, str)]
-    if len(spelt) == len(parts):
+    if len(spelt) == len(parts) and sum(map(len, spelt)) <= _LONGEST_LABEL:
         text = unicodedata.normalize("NFKC", "".join(spelt))
         letters = _LABEL_MARKS.sub("", text).upper()
         if letters and set(letters) <= set(_OPTION_LETTERS):
             return letters
-    raise ValueError(f"the label {label!r} names no option")
+    raise ValueError(f"the label {repr(label)[:_LONGEST_LABEL]} names no option")
 
 
 class Benchmark(ABC):
