@@ -20,8 +20,9 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.files import replacing, write_json_lines
-from growth.core.options import SeedOptions
+from growth.core.files import check_writable, replacing, write_json_lines
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, SeedOptions
 from growth.data.lines import Record
 from growth.data.settings import DATA_TYPES, build_setting
 
@@ -39,13 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
     add_options(parser, SeedOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
+    check_writable(args.output_dir, "--output_dir")
     for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:
         built = build_setting(data_type, args.data_dir, args.seed)
         folder = args.output_dir / data_type
         characters = dict.fromkeys(built, 0)  # of all messages
-        with replacing(folder) as temporary:
+        with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:
             for name, records in built.items():
                 write_json_lines(temporary / f"{name}.json", counted(records, characters, name))
         print_table(folder, {name: (len(built[name]), characters[name]) for name in built})

@@ -21,7 +21,9 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.options import SeedOptions
+from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, SeedOptions
 from growth.sample.world import write_sample
 
 
@@ -35,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="folder that gets curated/ and synthetic/; files of the same names are replaced",
     )
     add_options(parser, SeedOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
-    counts = write_sample(args.output_dir, args.seed)
+    check_writable(args.output_dir, "--output_dir")
+    with locked(args.output_dir, "--output_dir", args.wait):
+        counts = write_sample(args.output_dir, args.seed)
     print(f"{args.output_dir}\n{'file':<64}{'lines':>8}")
     for path, lines in counts.items():
         print(f"{path:<64}{lines:>8,}")

@@ -14,7 +14,6 @@ their 95 % interval; --smooth gives the look of the published figures and says s
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
@@ -26,9 +25,12 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import OutputOptions
+from growth.core.workers import worker_pool
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -63,17 +65,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
     check_plot_type(args.plot_type)
     check_writable(args.plots_path, "--plots_path")
-    draw(
-        args.plot_type,
-        args.results_path,
-        args.selection_path or args.results_path.parent / "valid",
-        args.plots_path,
-        args.smooth,
-    )
+    with locked(args.plots_path, "--plots_path", args.wait):
+        draw(
+            args.plot_type,
+            args.results_path,
+            args.selection_path or args.results_path.parent / "valid",
+            args.plots_path,
+            args.smooth,
+        )
 
 
 def draw(
@@ -104,7 +108,7 @@ def draw(
             f"{results_path}, only: {there}. Predict and score what is missing "
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
-    with ProcessPoolExecutor() as pool:
+    with worker_pool() as pool:
         for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(smoothed)):
             print(*paths, sep="\n", flush=True)
 

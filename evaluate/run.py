@@ -70,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         predict(files[split], what, *how)
         if state.is_main_process:
             predictions, results = (base / split / folder for base in (PREDICTIONS, RESULTS))
-            scored = score_predictions(predictions, results, details=True)
+            scored = score_predictions(predictions, results, details=True, wait=args.wait)
             if len(scored) == 1:
                 print(results_table(scored[0].results))
 
     predict_and_score(args.run_dir, "valid")
     checkpoint = None
     if state.is_main_process:
-        choices = choose_checkpoints(RESULTS / "valid" / folder)
+        choices = choose_checkpoints(RESULTS / "valid" / folder, args.wait)
         chosen = [choice for choice in choices.chosen if choice["limit"] == args.limit]
         if not chosen:
             choices.check()

@@ -74,6 +74,35 @@ run_and_wait() {
     return "$status"
 }
 
+# while_locked FILE FLAG [--wait] COMMAND ...: run it while no other launch does with the same FILE,
+# which FLAG has named (growth/core/locks.py).
+while_locked() {
+    local file="$1" flag="$2" wait=""
+    shift 2
+    if [[ "$1" == --wait ]]; then
+        wait=wait
+        shift
+    fi
+    python -c '
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from growth.core.cli import run_script
+from growth.core.locks import locked
+
+def main(_):
+    file, flag, wait, *command = sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # the command gets it too, and is waited for
+    with locked(Path(file), flag, bool(wait)):
+        sys.exit(subprocess.run(command).returncode)
+
+run_script(main)
+' "$file" "$flag" "$wait" "$@"
+}
+
 # logged LOG COMMAND ...: run it, its output also in a log. A signal to the group ends the command;
 # this shell and tee stay until its last words are written.
 logged() {

@@ -179,9 +179,13 @@ TEXTS = [
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A LLaMA of a few thousand parameters with a sentencepiece tokenizer of its own."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def make_tiny_model(folder):
+    """Write that model."""
     from growth.sample.pocket import make_pocket
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     config = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -192,6 +196,37 @@ def tiny_model(tmp_path_factory):
     }
     make_pocket(folder, TEXTS * 20, seed=0, vocabulary=380, config=config)
     return folder
+
+
+# What run.json holds at least.
+TRAINING_RECORD = {
+    "model_size": "tiny",
+    "data_type": "curated-160",
+    "timestamp": "20261122-101500",
+    "seed": 0,
+    "model_name_or_path": "model",
+    "parameters": 1000,
+    "hyperparameters": {"epochs": 15},
+    "train": {"files": {}, "samples": 64},
+    "valid": {"files": {}, "samples": 30},
+    "steps_per_epoch": 1,
+    "steps": 15,
+    "device": "CPU",
+    "started": "2026-11-22T10:15:00+00:00",
+}
+
+
+def processes_of(session):
+    """The live processes of a session: what its first one has started, wherever it went."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
 
 
 @pytest.fixture(scope="session")

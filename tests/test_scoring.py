@@ -209,7 +209,8 @@ def valid_results(folder, epoch, average, limit=None, n=4):
     run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
     scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
     name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
-    content = {"run": run, "files": {"biology_valid": {"n": n}}} | scores
+    entry = {"type": "biology", "n": n, "score": average, "expected": 25.0}
+    content = {"run": run, "files": {"biology_valid": entry}} | scores
     write_json(folder / f"{name}-results.json", content)
 
 
@@ -287,3 +288,14 @@ def test_the_score_of_a_choice_among_several_is_called_optimistic(tmp_path, caps
     assert (three["average_low"], three["average_high"]) == (None, None)
     assert "optimistic" in three["average_note"]
     assert "report the test score" in description(three)
+
+
+def test_predictions_that_lost_their_last_line_are_refused(tmp_path):
+    lines = [line("biology", "A", generated_response="A", choice_logits=LOGITS) for _ in range(3)]
+    path = write_lines(tmp_path / "in/c/pred_biology.json", lines)
+    write_json(path.parent / "run.json", {"lines": {"biology": 3}})
+    assert score_predictions(tmp_path / "in", tmp_path / "out")[0].results["files"]
+    write_lines(path, lines[:-1])
+    said = r"pred_biology.json: holds 2 lines, 3 were predicted; remove it"
+    with pytest.raises(InputError, match=said):
+        score_predictions(tmp_path / "in", tmp_path / "out")

@@ -23,7 +23,8 @@ if find_spec("growth") is None:
 
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable
-from growth.core.options import PretrainingOptions
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, PretrainingOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,13 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=2,
         help="processes that share a step on a CPU; the weights are the same. With a GPU, 1",
     )
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     check_writable(args.output_dir, "--output_dir")
     # Imported here: flags are checked before torch takes its seconds.
     from growth.sample.pretraining import Plan, pretrain_from_scratch
 
     plan = Plan(args.steps, seed=args.seed)
-    pretrain_from_scratch(plan, args.output_dir, args.num_processes)
+    with locked(args.output_dir, "--output_dir", args.wait):
+        pretrain_from_scratch(plan, args.output_dir, args.num_processes)
     print(f"{args.output_dir}: the pocket model")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import functools
 import gc
 import math
@@ -194,9 +195,13 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         sys.exit(2)
     except OSError as error:
         # A full disk, a folder without permission: the system's words and the file say it all.
-        print(
-            f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr
-        )
+        words = f"{error.filename or 'file system'}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words += (
+                " (the disk is full); make room, and run the same command again (training: with "
+                "--resume): what was finished is kept"
+            )
+        print(f"error: {words}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; the same command resumes", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import filecmp
 import glob
 import hashlib
 import io
@@ -18,11 +19,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from growth.core.errors import InputError
 
+Object = dict[str, Any]  # a JSON object
+_LARGEST_JSON = 1 << 26  # bytes; a trainer_state.json of 100,000 steps has 30 million
+_JSON_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number"} | {
+    bool: "true or false",
+    type(None): "null",
+}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_ADVICE = (
+    "a pointer of Git LFS, not the file itself; run `git lfs pull` where it was cloned (git lfs "
+    "install before the first time)"
+)
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
+_ROOM = 2**20  # bytes; a disk that has less left is full
 LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
 _LONGEST_STEM = 180  # bytes; leaves room for what tells temporary files apart
 _DEEPEST = 100  # levels of nested JSON; Python's own limit depends on who calls
@@ -35,20 +50,99 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path` to write a file or folder to; it replaces `path` at the end.
 
     Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
-    that already stands at `path` is removed only once the new one is complete. No two processes
-    share a temporary path: of two that write the same file the last one wins. What a killed process
-    left behind is removed the next time.
+    that already stands at `path` is removed only once the new one is in its place; one with the
+    same files stays as it is, so that who reads it meanwhile is not disturbed. All is on the disk
+    (fsync) when the block has ended. No two processes share a temporary path: of two that write the
+    same file the last one wins. What a killed process left behind is removed the next time; if that
+    includes the only copy of what was at `path`, it is put back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    tidy(path)
     stem = f"{hidden_name(path)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
     temporary, outgoing = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
-        yield temporary
-        _replace(temporary, path, outgoing)
+        with write_errors(path):
+            yield temporary
+        if not _same_folders(temporary, path):
+            sync(temporary)
+            _replace(temporary, path, outgoing)
+            sync_names(path.parent)
     finally:
-        _remove(temporary)
+        _put_back(outgoing, path)  # in any case first: it may be the only one there is
         _remove(outgoing)
+        _remove(temporary)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of writing `path`, or files in it, into an OSError that names it.
+
+    safetensors, torch and the system itself leave out where the disk was full.
+
+    Raises:
+        OSError: for theirs.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    except (SafetensorError, RuntimeError) as error:
+        number = _errno_of(error, path)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def _errno_of(error: Exception, path: Path) -> int | None:
+    """The system's error behind one of safetensors or torch, None where it is another."""
+    if code := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(code[1])
+    if not re.search(r"PytorchStreamWriter|inline_container|iostream", str(error)):
+        return None
+    # torch does not say why it could not write
+    return errno.ENOSPC if shutil.disk_usage(path.parent).free < _ROOM else errno.EIO
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder with all that is in it, to the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    for inner in path.iterdir():
+        sync(inner)
+    sync_names(path)
+
+
+def sync_names(folder: Path) -> None:
+    """Have the system write the names of the files in `folder` to the disk, where it can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _same_folders(one: Path, other: Path) -> bool:
+    """Whether two folders, if they are that, hold the same files."""
+    if not one.is_dir() or not other.is_dir():
+        return False
+    found = [
+        sorted(p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+        for folder in (one, other)
+    ]
+    return found[0] == found[1] and all(
+        filecmp.cmp(one / name, other / name, shallow=False) for name in found[0]
+    )
 
 
 def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
@@ -81,22 +175,37 @@ def hidden_name(path: Path) -> str:
     return f".{short_name(path.name)}"
 
 
+def _put_back(outgoing: Path, path: Path) -> None:
+    """Return a folder that was to be replaced to its place, unless there is another now."""
+    if outgoing.exists() and not path.exists():
+        try:
+            os.replace(outgoing, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                raise
+
+
 def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _remove_leftovers(path: Path) -> None:
+def tidy(path: Path) -> None:
     """Remove temporary files of `path` whose process is dead; of other machines nothing is known.
 
-    Those without a process in their name are of versions that had one name for all.
+    What was moved away and never replaced goes back. Those without a process in their name are of
+    versions that had one name for all.
     """
     prefix = hidden_name(path)
-    for suffix in (".tmp", ".old"):
-        _remove(path.with_name(prefix + suffix))
-    for left in path.parent.glob(f"{glob.escape(prefix)}.*"):
-        match = _LEFTOVER.fullmatch(left.name.removeprefix(prefix))
+    left = [path.with_name(f"{prefix}{end}") for end in (".old", ".tmp")]
+    for found in sorted(path.parent.glob(f"{glob.escape(prefix)}.*")):
+        match = _LEFTOVER.fullmatch(found.name.removeprefix(prefix))
         if match and match[1] == _host() and not _is_alive(int(match[2])):
-            _remove(left)
+            left.append(found)
+    for found in left:
+        if found.suffix == ".old":
+            _put_back(found, path)
+    for found in left:
+        _remove(found)
 
 
 def _is_alive(process: int) -> bool:
@@ -106,7 +215,12 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:  # another user's
         return True
-    return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux, or gone in between
+        return True
+    # Killed, and its parent has not taken note: in a container nobody may ever.
+    return not status.rpartition(")")[2].startswith(" Z")
 
 
 def _remove(path: Path) -> None:
@@ -138,8 +252,6 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -237,14 +349,40 @@ def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False)
         finite: as of `parse_json` (Mamba's published config.json holds an Infinity).
 
     Raises:
-        InputError: the file is missing or no file, not UTF-8 or not JSON.
+        InputError: the file is missing or no file, too large, not UTF-8 or not JSON.
     """
     with open_file(path) as file:
-        data = file.read()
+        data = file.read(_LARGEST_JSON + 1)
+    if len(data) > _LARGEST_JSON:
+        raise InputError(
+            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; {remedy}"
+        )
+    if data.startswith(_LFS_POINTER):
+        raise InputError(f"{path}: {LFS_ADVICE}")
     try:
         return parse_json(data.decode("utf-8"), finite=finite)
     except ValueError as error:  # UnicodeDecodeError is one
-        raise InputError(f"{path}: not a JSON file ({error}); {remedy}") from None
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
+
+
+def read_object(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Object:
+    """Read a file that holds one JSON object; arguments as those of `read_json`.
+
+    Raises:
+        InputError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path, remedy=remedy, finite=finite)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, found {_JSON_NAMES[type(value)]}; {remedy}"
+        )
+    return value
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether `path` holds the address of a file in Git LFS instead of the file."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def sha256(path: Path) -> str:

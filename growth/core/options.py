@@ -102,6 +102,22 @@ class PretrainingOptions(SeedOptions):
     steps: int = option(1800, "optimizer steps")
 
 
+def _wait_option() -> Any:
+    """The field `wait` of a stage that locks what it writes to (`growth.core.locks`)."""
+    return option(
+        False,
+        "where another process is at work in what this writes to: wait until it has ended (by "
+        "default: say which one it is, and stop)",
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How a stage writes that has no other options."""
+
+    wait: bool = _wait_option()
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """How --model_name_or_path may be loaded.
@@ -273,6 +289,7 @@ class EngineOptions:
     save_total_limit: int | None = option(
         None, "keep the newest N checkpoints", unset="all", metavar="N"
     )
+    wait: bool = _wait_option()
 
 
 @dataclass(frozen=True)
@@ -362,6 +379,7 @@ class PredictionOptions:
     )
     precision: str = option(AUTO, "of the model", choices=PRECISIONS)
     as_published: bool = option(False, "as the published run predicted: in fp32")
+    wait: bool = _wait_option()
 
 
 @dataclass(frozen=True)
@@ -405,6 +423,7 @@ class BenchmarkOptions:
         unset="run the benchmark",
         metavar="FILE",
     )
+    wait: bool = _wait_option()
 
 
 @dataclass(frozen=True)

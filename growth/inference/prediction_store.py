@@ -17,11 +17,12 @@ from growth.core.files import (
     json_line,
     open_file,
     parse_json,
-    read_json,
     short_name,
+    write_errors,
     write_json_lines,
 )
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
+from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
@@ -31,7 +32,7 @@ MALFORMED_JSON = (ValueError, RecursionError, OverflowError)
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
-def check_same_run(
+def check_same_model(
     folder: Path, run: Run, fields: Sequence[str], pattern: str, remedy: str
 ) -> Run | None:
     """Check that what `folder` holds was made by the same model in the same way.
@@ -57,7 +58,7 @@ def check_same_run(
                 f"{remedy}"
             )
         return None
-    earlier = _with_computed_precision(read_json(path))
+    earlier = _with_computed_precision(read_record(path, PredictionRecord, remedy))
     different = [
         _difference(name, earlier.get(name), run.get(name))
         for name in fields
@@ -112,7 +113,8 @@ class ResultFile:
     def note(self, rank: int, responses: Mapping[int, Response]) -> None:
         """Append responses, by the index of their question; a kill loses none from then on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.partial(rank), "a", encoding="utf-8") as file:
+        path = self.partial(rank)
+        with write_errors(path), open(path, "a", encoding="utf-8") as file:
             for index, response in responses.items():
                 file.write(json_line(self._as_note(index, response)))
 

@@ -1,5 +1,6 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
+import os
 import shutil
 import zipfile
 import zlib
@@ -7,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from growth.core.errors import InputError
-from growth.core.files import read_json
+from growth.core.schemas import TrainerStateRecord, read_record
+from growth.model.weight_files import SINGLE, tensor_shapes, weight_files
 
 TRAINER_STATE = "trainer_state.json"
 CHECKPOINT = "checkpoint-"
 # Patterns of what the Trainer, FSDP and DeepSpeed keep of the optimizer.
 _OPTIMIZER_STATE = ("optimizer.pt", "optimizer.bin", "global_step*")
+_SAFETENSORS_TEMPORARY = ".tmp*"
 _FSDP_WEIGHTS = ("pytorch_model_fsdp.bin",)  # the weights a second time
 PLAIN, FSDP, DEEPSPEED = ENGINES = ("plain", "fsdp", "deepspeed")
 _ENGINE_FILES = {
@@ -30,22 +31,29 @@ def trainer_state(checkpoint: Path) -> dict[str, Any]:
     """What the Trainer wrote of a checkpoint: `global_step`, `epoch` ...
 
     Raises:
-        InputError: the checkpoint is incomplete.
+        InputError: the checkpoint is incomplete, or the file is damaged.
     """
-    return read_json(checkpoint / TRAINER_STATE)
+    # The Trainer writes NaN as such, where a gradient's norm was none.
+    remedy = f"{checkpoint.name} is incomplete; remove it, or put the file back"
+    return read_record(checkpoint / TRAINER_STATE, TrainerStateRecord, remedy, finite=False)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
     """The optimizer step of a checkpoint, by the record inside it."""
-    return int(trainer_state(checkpoint)["global_step"])
+    return trainer_state(checkpoint)["global_step"]
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the Trainer writes its state last."""
+    """Whether a checkpoint was written to its end: the Trainer writes its state last.
+
+    A checkpoint-N whose state is of another step is none that the Trainer wrote.
+    """
     try:
-        return checkpoint_step(checkpoint) >= 0
-    except (InputError, KeyError, TypeError, ValueError):
+        step = checkpoint_step(checkpoint)
+    except InputError:
         return False
+    named = checkpoint.resolve().name.removeprefix(CHECKPOINT)
+    return not named.isdecimal() or int(named) == step
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -118,22 +126,20 @@ def _archive_problem(path: Path) -> str | None:
 
 
 def _weight_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
-    names = ["adapter_model.safetensors"] if needs.adapter else ["model.safetensors"]
-    index = checkpoint / "model.safetensors.index.json"
-    if index.is_file() and not needs.adapter:
+    names = ["adapter_model.safetensors"]
+    if not needs.adapter:
         try:
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        except (InputError, KeyError, TypeError, AttributeError):
-            return [f"{index.name} is damaged"]
+            names = weight_files(checkpoint) or [SINGLE]
+        except InputError as error:
+            return [str(error)]
     found = []
     for name in names:
         if not (checkpoint / name).is_file():
             found.append(f"{name} is missing")
             continue
         try:
-            with safe_open(checkpoint / name, framework="pt"):
-                pass
-        except (OSError, SafetensorError):
+            tensor_shapes(checkpoint / name)
+        except InputError:
             found.append(f"{name} is damaged")
     return found
 
@@ -148,9 +154,7 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
         InputError: there are complete checkpoints, and none of them can be resumed exactly.
     """
     passed_over = [
-        f"{path.name}: {TRAINER_STATE} is missing or damaged"
-        for path in sorted(run_dir.glob(f"{CHECKPOINT}*"))
-        if not is_complete(path)
+        f"{path.name}: {TRAINER_STATE} is missing or damaged" for path in _incomplete(run_dir)
     ]
     complete = checkpoints(run_dir)
     for checkpoint in reversed(complete):
@@ -167,6 +171,23 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
     return None, passed_over
 
 
+def _incomplete(run_dir: Path) -> list[Path]:
+    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if not is_complete(path)]
+
+
+def _named_step(checkpoint: Path) -> int:
+    """The step in a checkpoint's name, which says it where its record is lost; -1 for none."""
+    number = checkpoint.name.removeprefix(CHECKPOINT)
+    return int(number) if number.isdecimal() else -1
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint; a kill amid it leaves nothing that looks like a damaged one."""
+    outgoing = checkpoint.with_name(f".{checkpoint.name}")
+    os.replace(checkpoint, outgoing)
+    shutil.rmtree(outgoing)
+
+
 def drop_resume_state(checkpoint: Path) -> None:
     """Remove what a checkpoint holds only for resuming: twice the size of its weights, or more."""
     for pattern in (*_OPTIMIZER_STATE, *_FSDP_WEIGHTS):
@@ -175,6 +196,28 @@ def drop_resume_state(checkpoint: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def remove_leftovers(run_dir: Path, step: int) -> None:
+    """Remove what a kill amid a checkpoint has left in the folder of a run.
+
+    That is half a checkpoint that will be written again or was being removed, the temporary files
+    that safetensors writes weights to, and resume state in checkpoints older than that of `step`.
+
+    Args:
+        run_dir: nobody else works in it.
+        step: of the checkpoint that the run goes on from, 0 for none.
+    """
+    for path in run_dir.glob(f".{CHECKPOINT}*"):
+        shutil.rmtree(path)
+    for path in _incomplete(run_dir):
+        if _named_step(path) > step:
+            shutil.rmtree(path)
+    for path in run_dir.glob(f"{CHECKPOINT}*/{_SAFETENSORS_TEMPORARY}"):
+        path.unlink()
+    for checkpoint in checkpoints(run_dir):
+        if checkpoint_step(checkpoint) < step:
+            drop_resume_state(checkpoint)
 
 
 def first_candidate_epoch(epochs: int) -> int:
@@ -187,14 +230,26 @@ def epoch_of(checkpoint: Path) -> int:
     return round(trainer_state(checkpoint)["epoch"])
 
 
-def candidates(run_dir: Path, epochs: int) -> list[Path]:
+def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
     """The checkpoints of a run that selection considers, by step.
 
+    Args:
+        run_dir: of the run.
+        epochs: of the run.
+        ended: whether it was trained to its end; if not, the newest may be half there.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one is damaged: selection would be among others, in silence.
     """
-    first = first_candidate_epoch(epochs)
-    found = [path for path in checkpoints(run_dir) if epoch_of(path) >= first]
+    first, complete = first_candidate_epoch(epochs), checkpoints(run_dir)
+    newest = checkpoint_step(complete[-1]) if complete else 0
+    damaged = [p.name for p in _incomplete(run_dir) if ended or _named_step(p) < newest]
+    if damaged:
+        raise InputError(
+            f"{run_dir}: {', '.join(damaged)}: {TRAINER_STATE} is missing or damaged; put it back, "
+            "or remove the checkpoint to select among the others"
+        )
+    found = [path for path in complete if epoch_of(path) >= first]
     if not found:
         raise InputError(
             f"{run_dir}: no complete checkpoint from epoch {first} on; resume it with --resume"

@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
-from growth.core.files import check_writable, json_line, read_json, replacing, write_json
+from growth.core.files import check_writable, json_line, replacing, write_json
+from growth.core.locks import locked
+from growth.core.schemas import PredictionRecord, read_record
 from growth.data.abilities import Kind, ability_of
 from growth.data.copies import LinesDigest, check_no_copies
 from growth.data.lines import Lines, Record, index_lines
@@ -49,6 +51,7 @@ def score_predictions(
     results_path: Path | None = None,
     *,
     details: bool = False,
+    wait: bool = False,
     report: Callable[[str], None] = tqdm.write,
 ) -> list[Scored]:
     """Score every folder of predictions at any depth and write its results file.
@@ -61,6 +64,7 @@ def score_predictions(
         results_path: folder to write to; None for the place below evaluate/results that mirrors
             `pred_data_path`.
         details: write the verdict on each line too, as `<results_path>/a/b-details/<file>.jsonl`.
+        wait: where another process scores the same folder, for it to end.
         report: gets one line on each folder as soon as it is scored.
 
     Returns:
@@ -68,7 +72,7 @@ def score_predictions(
 
     Raises:
         InputError: there are no predictions, one is malformed (file:line), or `results_path` can't
-            be written.
+            be written, or is another process's at the moment.
     """
     folders = sorted({path.parent for path in pred_data_path.rglob(f"{PREDICTION_PREFIX}*.json")})
     if not folders:
@@ -84,9 +88,11 @@ def score_predictions(
         if base == root and results_path is not None:
             # A folder of predictions itself has no relative path; it goes by its name.
             base = root / pred_data_path.resolve().name
-        results = score_folder(folder, base.with_name(f"{base.name}-details") if details else None)
         path = base.with_name(base.name + RESULTS_SUFFIX)
-        write_json(path, results)
+        with locked(path, "--results_path", wait):
+            verdicts = base.with_name(f"{base.name}-details") if details else None
+            results = score_folder(folder, verdicts)
+            write_json(path, results)
         scored.append(Scored(path, results))
         report(summary_line(path, results))
     return scored
@@ -108,15 +114,23 @@ def score_folder(folder: Path, details: Path | None = None) -> Results:
         details: folder for the verdict on each line, as `<file>.jsonl`; None for no such files.
 
     Raises:
-        InputError: a line is malformed (file:line), or two files are copies of each other; nothing
-            is written then.
+        InputError: a line is malformed (file:line), lines are missing, or two files are copies of
+            each other; nothing is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record, finite=True) if record.exists() else {}
+    remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
+    run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
     predictions = {path.name: index_lines(path, check_prediction) for path in paths}
+    for name, lines in predictions.items():
+        expected = run.get("lines", {}).get(Path(name).stem.removeprefix(PREDICTION_PREFIX))
+        if expected not in (None, len(lines)):
+            raise InputError(
+                f"{folder / name}: holds {len(lines)} lines, {expected} were predicted; remove "
+                "it, and run evaluate/predict.py again"
+            )
     check_no_copies(predictions, f"--pred_data_path {folder}")
     files = {}
     with contextlib.ExitStack() as written:

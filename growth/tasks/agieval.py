@@ -20,6 +20,8 @@ from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, ri
 BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
+# What reading a damaged item raises.
+NOT_AN_ITEM = (ValueError, KeyError, TypeError)
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 
 
@@ -126,7 +128,7 @@ def _items(path: Path) -> tuple[list[Item], int, list[str]]:
             continue
         try:
             item = _item(parse_json(line), number)
-        except (ValueError, KeyError, TypeError) as error:
+        except NOT_AN_ITEM as error:
             problems.append(f"{path}:{number + 1}: {_left_out(error)}")
             continue
         if item is not None and len(item.choices) == len(LETTERS):
@@ -151,11 +153,10 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
     # Some demonstrations have all four choices in one string.
     if gold not in _LETTERS[: len(choices) if len(choices) > 1 else len(LETTERS)]:
         raise ValueError(f"label {fields['label']!r} of options {fields['options']!r}")
-    passage = fields.get("passage") or ""
-    for name, text in (("question", fields["question"]), ("passage", passage)):
-        if not isinstance(text, str):
-            raise TypeError(f"{name} {text!r}")
-    return Item(place, fields["question"], choices, gold, passage)
+    question, passage = fields["question"], fields.get("passage") or ""
+    if not isinstance(question, str) or not isinstance(passage, str):
+        raise TypeError(f"passage {passage!r} and question {question!r}")
+    return Item(place, question, choices, gold, passage)
 
 
 def _left_out(error: Exception) -> str:
@@ -203,7 +204,7 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
             continue
         try:
             item = _item(_parsed(cell), number)
-        except (ValueError, KeyError, TypeError) as error:
+        except NOT_AN_ITEM as error:
             problems.append(f"{path}: column {name}, sample {number}: {_left_out(error)}")
             continue
         if item is not None:

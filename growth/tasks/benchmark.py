@@ -176,11 +176,15 @@ def result_file(setting: str, suffix: str, name: str) -> Path:
     return Path(f"{setting}{suffix}", f"{name}.jsonl")
 
 
-def read_results(path: Path) -> list[Result]:
+def read_results(path: Path, questions: int | None = None) -> list[Result]:
     """Read the per-sample results of a subject.
 
+    Args:
+        path: of the file.
+        questions: how many were asked; None where that is not known.
+
     Raises:
-        InputError: it is no such file.
+        InputError: it is no such file, or of another number of questions.
     """
     try:
         # Only line feeds end a line: a question may hold other separators, such as U+2028.
@@ -190,6 +194,11 @@ def read_results(path: Path) -> list[Result]:
         if results and all(
             {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
         ):
+            if questions not in (None, len(results)):
+                raise InputError(
+                    f"{path}: holds {len(results)} answers, {questions} questions were asked; "
+                    "remove it, and run again"
+                )
             return results
     except (ValueError, AttributeError):
         pass

@@ -15,7 +15,7 @@ from typing import Any
 from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
+from growth.core.files import check_writable, sha256, write_json, write_json_lines
 from growth.core.locks import locked_for_launch
 from growth.core.options import (
     BenchmarkOptions,
@@ -24,7 +24,8 @@ from growth.core.options import (
     PromptOptions,
     published_precision,
 )
-from growth.inference.prediction_store import check_same_run
+from growth.core.schemas import PredictionRecord, read_record
+from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
@@ -38,6 +39,8 @@ from growth.tasks.task import Prompting
 
 # What makes the results in a folder those of one model, prompted in one way.
 _SAME = ("benchmark", "fingerprint", "asked")
+# What the record says of single files, of all launches together.
+_OF_FILES = ("data", "read", "questions")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job)
     for tested in models:
-        with locked_for_launch(tested.folder, "--output_dir"):
+        with locked_for_launch(tested.folder, "--output_dir", job.options.wait):
             _run_model(job, tested)
 
 
@@ -159,6 +162,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         for name in job.exam.subjects
         for path in job.benchmark.files(job.exam.data_dir, name)
     }
+    questions = {str(task.file): len(task) for task in _tasks(job)}
     left_out = job.exam.left_out()
     read = {
         name: {
@@ -189,6 +193,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             "as_published": options.as_published,
             "data": data,
             "read": read,
+            "questions": questions,
         }
         folder = outputs if alone else outputs / place
         models.append(TestedModel(source, folder, record, prompting))
@@ -229,7 +234,7 @@ def _check_same(tested: TestedModel) -> Run | None:
         InputError: they are.
     """
     remedy = "remove the folder, or choose another --tag or --output_dir"
-    earlier = check_same_run(tested.folder, tested.run, _SAME, "*/*.jsonl", remedy)
+    earlier = check_same_model(tested.folder, tested.run, _SAME, "*/*.jsonl", remedy)
     known = (earlier or {}).get("data", {})
     changed = [
         name for name, digest in tested.run["data"].items() if known.get(name, digest) != digest
@@ -278,24 +283,25 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
 
 def _write_record(folder: Path, record: Run, now: Run) -> None:
     """Write the record of a folder of results, which may hold more subjects than `now` do."""
-    merged = {name: record.get(name, {}) | now[name] for name in ("data", "read")}
+    merged = {name: record.get(name, {}) | now[name] for name in _OF_FILES}
     write_json(folder / RUN_RECORD, record | merged)
 
 
 def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
     """Score every setting that has results in `folder`; write, print."""
     settings: dict[str, dict[str, Any]] = {}
-    record = read_json(folder / RUN_RECORD)
+    remedy = "remove the folder, and run again"
+    record = read_record(folder / RUN_RECORD, PredictionRecord, remedy)
     for setting in benchmark.settings:
         found = {
-            name: read_results(path)
+            name: read_results(folder / file, record.get("questions", {}).get(str(file)))
             for name in benchmark.subjects
-            if (path := folder / result_file(setting, suffix, name)).is_file()
+            if (folder / (file := result_file(setting, suffix, name))).is_file()
         }
         if found:
             settings[setting] = score(benchmark, found, setting, record.get("read"))
     path = folder / f"results{suffix}.json"
-    run = {name: value for name, value in record.items() if name not in ("data", "read")}
+    run = {name: value for name, value in record.items() if name not in _OF_FILES}
     write_json(path, {"run": run, "settings": settings})
     print(f"{path}: {benchmark.title}, accuracy in % [95 % interval], chance 25.00")
     print(table(settings))

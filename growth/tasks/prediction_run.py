@@ -24,7 +24,7 @@ from growth.core.options import (
 )
 from growth.data.records import Record
 from growth.inference.backends import check_backend
-from growth.inference.prediction_store import check_same_run
+from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
@@ -90,14 +90,14 @@ def _predict_model(
     }
     folder = prediction_folder(options.pred_data_path, run)
     _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
-    with locked_for_launch(folder, "--pred_data_path"):
+    with locked_for_launch(folder, "--pred_data_path", options.wait):
         _predict_missing(source, folder, run, tasks, options, decoding)
 
 
 def _check_same(folder: Path, run: Run) -> Run | None:
     """The record that is in `folder`, if any; refuses one of another model or way to predict."""
     remedy = "remove the folder or choose another --pred_data_path"
-    return check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    return check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
 
 
 def _predict_missing(
@@ -130,6 +130,7 @@ def _predict_missing(
         print(compute.describe(), file=sys.stderr)
         record = earlier or run | {"device": compute.describe()} | provenance()
         record["cut_prompts"] = dict(sorted((record.get("cut_prompts", {}) | cuts).items()))
+        record["lines"] = record.get("lines", {}) | {task.stem: len(task) for task in tasks}
         write_json(folder / RUN_RECORD, record)
     work.run(predictor, run["checkpoint"])
     if state.is_main_process:

@@ -51,11 +51,13 @@ from growth.runs.checkpoints import (
     ResumeNeeds,
     checkpoint_step,
     checkpoints,
+    remove_leftovers,
     resumable_checkpoint,
 )
 from growth.runs.record import (
     Run,
-    check_same_run,
+    check_owned,
+    check_same_setting,
     data_record,
     forget_metrics_after,
     new_record,
@@ -142,15 +144,20 @@ def train(job: TrainingRun) -> None:
         InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
             Or memory runs out, or loss or gradients become infinite; finished checkpoints are kept.
     """
-    with out_of_memory_explained(_MEMORY_REMEDY):
-        _train(job)
+    check_writable(job.output_dir, "--output_dir")
+    with (
+        out_of_memory_explained(_MEMORY_REMEDY),
+        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait),
+    ):
+        check_owned(job.output_dir)
+        _train_locked(job)
 
 
-def _train(job: TrainingRun) -> None:
+def _train_locked(job: TrainingRun) -> None:
+    """`train`, once no other launch works in the folder of the run."""
     asked = job.hyperparameters
     folders = {"train": job.train_dir, "valid": job.valid_dir}
     files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
-    check_writable(job.output_dir, "--output_dir")
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
@@ -162,21 +169,6 @@ def _train(job: TrainingRun) -> None:
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
     transformers_logging.disable_progress_bar()  # from here on there is our own
-    with locked_for_launch(job.output_dir, "--output_dir"):
-        _train_locked(job, source, chat, model, compute, examples, data, max_length)
-
-
-def _train_locked(
-    job: TrainingRun,
-    source: Source,
-    chat: ChatTokenizer,
-    model: AdaptedModel,
-    compute: Compute,
-    examples: Mapping[str, Sequence[Example]],
-    data: Mapping[str, Any],
-    max_length: int,
-) -> None:
-    """The part of `train` that reads and writes the folder of the run."""
     earlier = read_run(job.output_dir)
     hyperparameters = _resolved(job, earlier, model, compute, examples, max_length)
     run = new_record(
@@ -203,7 +195,10 @@ def _train_locked(
         job.output_dir,
         **_trainer_options(job),
     )
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        trainer.progress_bar.close()
     if distributed_state().is_main_process:
         write_run(job.output_dir, run | {"ended": now()})
     PartialState().wait_for_everyone()
@@ -354,7 +349,7 @@ def _open_run(
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
     if earlier:
-        check_same_run(earlier, run, job.output_dir, job.resume)
+        check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
@@ -365,6 +360,10 @@ def _open_run(
     step = checkpoint_step(last[0]) if last else 0
     if last and step >= run["steps"]:
         logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
+        if distributed_state().is_main_process:
+            remove_leftovers(job.output_dir, step)
+            if earlier and earlier["ended"] is None:  # killed in between
+                write_run(job.output_dir, earlier | {"ended": now()})
         return None, True
     checkpoint = None
     if earlier and not last:
@@ -379,6 +378,7 @@ def _open_run(
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
         write_run(job.output_dir, run)
+        remove_leftovers(job.output_dir, step)
         forget_metrics_after(job.output_dir, step)
     return (str(checkpoint) if checkpoint else None), False
 

@@ -21,14 +21,19 @@ from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
-from growth.core.files import json_line
+from growth.core.files import json_line, sync, sync_names, write_errors
 from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
-from growth.runs.checkpoints import checkpoints, drop_resume_state
+from growth.runs.checkpoints import (
+    CHECKPOINT,
+    checkpoints,
+    drop_resume_state,
+    remove_checkpoint,
+)
 from growth.runs.layout import METRICS
 from growth.runs.record import now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
@@ -106,6 +111,7 @@ class InstructionTrainer(Trainer):
         hyperparameters: with nothing left open.
         compute: what to train on.
         run_dir: gets metrics.jsonl and the checkpoints.
+        save_total_limit: keep the newest so many checkpoints; None for all.
         options: more of `TrainingArguments`, such as `fsdp_config`.
     """
 
@@ -118,6 +124,7 @@ class InstructionTrainer(Trainer):
         hyperparameters: Hyperparameters,
         compute: Compute,
         run_dir: Path,
+        save_total_limit: int | None = None,
         **options: Any,
     ) -> None:
         base = without_adapters(model)
@@ -140,8 +147,10 @@ class InstructionTrainer(Trainer):
                 "or --deepspeed, or ask for it with --precision"
             )
         self.remove_callback(PrinterCallback)
-        self.add_callback(ProgressBar())
+        self.progress_bar = ProgressBar()
+        self.add_callback(self.progress_bar)
         self.train_examples, self.valid_examples = train, valid
+        self.save_total_limit = save_total_limit
         self.chat, self.hyperparameters, self.run_dir = chat, hyperparameters, run_dir
         self.step_loss = StepLoss(
             packed,
@@ -273,7 +282,8 @@ class InstructionTrainer(Trainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
             line = {"step": self.state.global_step, **logs, "time": now()}
-            with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
+            path = self.run_dir / METRICS
+            with write_errors(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json_line(line))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -295,13 +305,33 @@ class InstructionTrainer(Trainer):
         return TokenizerFiles(self.chat.tokenizer)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save all; then drop the optimizer's state, twice the weights, from older checkpoints."""
-        super()._save_checkpoint(model, trial)
-        # The other processes' random numbers are part of it.
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            for older in checkpoints(self.run_dir)[:-1]:
-                drop_resume_state(older)
+        """Save all; then drop the optimizer's state, twice the weights, from older checkpoints.
+
+        Raises:
+            OSError: the disk is full, or failed; it names the checkpoint.
+        """
+        checkpoint = self.run_dir / f"{CHECKPOINT}{self.state.global_step}"
+        with write_errors(checkpoint):
+            super()._save_checkpoint(model, trial)
+            # The other processes' random numbers are part of it.
+            self.accelerator.wait_for_everyone()
+            if not self.args.should_save:
+                return
+            # Nothing older goes before the new state is on the disk.
+            sync(checkpoint)
+            sync_names(self.run_dir)
+        older = checkpoints(self.run_dir)[:-1]
+        keep = self.save_total_limit
+        for number, path in enumerate(reversed(older), start=2):
+            if keep is not None and number > keep:
+                remove_checkpoint(path)
+            else:
+                drop_resume_state(path)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
+        super()._save_rng_state(output_dir)
+        sync(Path(output_dir))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's estimate needs padded batches; tokens/s in metrics.jsonl says it better."""
