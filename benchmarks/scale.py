@@ -12,6 +12,8 @@ take 20 minutes and 3 GB of disk.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import random
 import resource
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from growth.core.files import write_json, write_json_lines
@@ -99,11 +101,16 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def script(path: str, *flags: str) -> Callable[[], None]:
-    """A script's `main` with these flags, imported but not run; what it prints goes to stderr."""
-    import contextlib
-    import importlib.util
+def script(path: str, *flags: str, late: Sequence[str] = ()) -> Callable[[], None]:
+    """A script's `main` with these flags, imported but not run; what it prints goes to stderr.
 
+    Args:
+        path: of the script.
+        flags: its arguments.
+        late: modules that it imports only as it runs.
+    """
+    for module_name in late:
+        importlib.import_module(module_name)
     spec = importlib.util.spec_from_file_location("script", ROOT / path)
     assert spec
     assert spec.loader
@@ -121,15 +128,14 @@ def script(path: str, *flags: str) -> Callable[[], None]:
 def build(folder: Path) -> Callable[[], None]:
     """`data/build.py` of the setting that takes nearly all lines."""
     built = ("--data_type", "maximum", "--data_dir", str(folder), "--output_dir", str(folder))
-    return script("data/build.py", *built)
+    return script("data/build.py", *built, late=["numpy"])
 
 
 def score(folder: Path) -> Callable[[], None]:
     """`evaluate/score.py` of predictions of all lines."""
-    import scipy.stats  # noqa: F401  # imported late by the stage
-
-    results = ("--results_path", str(folder / "results"), "--details")
-    return script("evaluate/score.py", "--pred_data_path", str(folder / "predictions"), *results)
+    flags = ("--pred_data_path", str(folder / "predictions"), "--details")
+    results = ("--results_path", str(folder / "results"))
+    return script("evaluate/score.py", *flags, *results, late=["numpy", "scipy.stats"])
 
 
 def tokenise(folder: Path) -> Callable[[], None]:
@@ -165,7 +171,8 @@ def select(folder: Path) -> Callable[[], None]:
 def plot(folder: Path) -> Callable[[], None]:
     """All figures of all results."""
     flags = ("--results_path", str(folder / "test"), "--plots_path", str(folder / "plots"))
-    return script("evaluate/plot.py", "--plot_type", "all", *flags)
+    late = ["growth.report.plots", "growth.report.results_table"]
+    return script("evaluate/plot.py", "--plot_type", "all", *flags, late=late)
 
 
 STAGES = {"build": build, "tokenise": tokenise, "score": score, "select": select, "plot": plot}
