@@ -174,7 +174,10 @@ def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False)
         {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
     )
     try:
-        return json.loads(data.decode("utf-8"), **options)
+        value = json.loads(data.decode("utf-8"), **options)
+        if b"\\u" in data:  # only an escape can hold what UTF-8 can't: half a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
 

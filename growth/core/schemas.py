@@ -12,7 +12,8 @@ import msgspec
 from growth.core.errors import InputError
 from growth.core.files import Object, read_object
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+# Becomes part of a path.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]*$")]
 # What to do where a results file is damaged.
 SCORE_AGAIN = "score its predictions again with evaluate/score.py"
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
