@@ -65,6 +65,7 @@ class TrainingRecord(TypedDict, total=False):
     steps: Required[Count]
     device: Required[str]
     started: Required[str]
+    ended: str | None
     git: GitRecord
     versions: dict[str, str]
 
@@ -104,6 +105,15 @@ class PredictionRecord(TypedDict, total=False):
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
+
+
+class AnswerRecord(TypedDict, total=False):
+    """A line of a benchmark's per-sample results."""
+
+    prediction: Required[str]
+    gold: Required[str]
+    fewer_shots: Required[bool]
+    cut: Required[bool]
 
 
 class FileScore(TypedDict, total=False):

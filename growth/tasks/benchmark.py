@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from growth.core.errors import InputError
+from growth.core.schemas import AnswerRecord, check_schema
 from growth.data.abilities import LETTERS
 from growth.scoring.intervals import mean_score, percentages
 
@@ -184,7 +185,7 @@ def read_results(path: Path) -> list[Result]:
     try:
         # Only line feeds end a line: a question may hold other separators, such as U+2028.
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        results = [json.loads(line) for line in lines]
+        results = [_result(path, number, line) for number, line in enumerate(lines, start=1)]
         if results and all(
             {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
         ):
@@ -192,6 +193,16 @@ def read_results(path: Path) -> list[Result]:
     except (ValueError, AttributeError):
         pass
     raise InputError(f"{path}: not per-sample results of ours; remove it, and run again")
+
+
+def _result(path: Path, number: int, line: str) -> Result:
+    remedy = "remove the file, and run again"
+    try:
+        result = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{number}: not JSON ({error}); {remedy}") from None
+    check_schema(result, AnswerRecord, f"{path}:{number}", remedy)
+    return result
 
 
 @dataclass

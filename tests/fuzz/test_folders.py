@@ -11,10 +11,11 @@ import struct
 import pytest
 import torch
 from families import make_gguf_llama3
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fuzz.conftest import EXAMPLES, fuzz_case, fuzzed
+from fuzz.conftest import _SETTINGS, EXAMPLES, fuzz_case, fuzzed
 from growth.core import schemas
 from growth.core.options import LoraOptions
 from growth.export.model_card import checkpoint_results, write_checkpoint_card
@@ -29,7 +30,13 @@ from growth.runs.record import check_same_setting, forget_metrics_after, read_me
 from growth.runs.resolve import resolve_models
 from growth.scoring.checkpoint_selection import choose_checkpoints
 
-WHOLE_LOADS = max(1, EXAMPLES // 10)
+
+def fewer(strategy):
+    """As `fuzzed`, for whole loads, which take a tenth of a second or more each."""
+    return lambda test: settings(_SETTINGS, max_examples=max(1, EXAMPLES // 10))(
+        given(strategy)(test)
+    )
+
 
 # Values that files were found to hold, or that break what reads them.
 ODD = st.one_of(
@@ -206,19 +213,19 @@ def test_whole_loads(model, kept, name):
     path = model / name
     right = json_of(path) if path.is_file() else {"do_sample": False, "eos_token_id": [2, 7]}
 
-    @fuzzed(st.data())
+    @fewer(st.data())
     def case(data):
         kept(path, data.draw(mutated(right)))
         with fuzz_case(f"a model whose {name} is changed", seconds=20.0):
             load(model)
 
-    limited(case)()
+    case()
 
 
 def test_whole_loads_of_adapters(adapter, kept):
     right, weights = json_of(adapter / CONFIG), load_file(adapter / WEIGHTS)
 
-    @fuzzed(st.data())
+    @fewer(st.data())
     def case(data):
         kept(adapter / CONFIG, data.draw(mutated(right)))
         named = dict(weights)
@@ -229,14 +236,7 @@ def test_whole_loads_of_adapters(adapter, kept):
         with fuzz_case("an adapter that is changed", seconds=20.0):
             load(adapter)
 
-    limited(case)()
-
-
-def limited(test):
-    """Whole loads are a tenth of a second or more each."""
-    settings = test._hypothesis_internal_use_settings
-    test._hypothesis_internal_use_settings = type(settings)(settings, max_examples=WHOLE_LOADS)
-    return test
+    case()
 
 
 # Our own files
