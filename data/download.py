@@ -32,8 +32,9 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
+from growth.core.options import OutputOptions
 from growth.data.hub import provide
 from growth.data.published import DATASETS
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="download what is in place too, and replace files that differ",
     )
+    add_options(parser, OutputOptions)
     flags = parser.parse_args(argv)
     if flags.revision is not None and len(set(flags.datasets)) > 1:
         raise InputError(
@@ -78,9 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folders = {"doit": flags.data_dir, "cmmlu": flags.cmmlu_dir, "agieval": flags.agieval_dir}
     for name in dict.fromkeys(flags.datasets):
         repo_id = getattr(flags, f"{name}_repo_id")
-        report = provide(
-            DATASETS[name], repo_id, folders[name], revision=flags.revision, force=flags.force
-        )
+        options = {"revision": flags.revision, "force": flags.force, "wait": flags.wait}
+        report = provide(DATASETS[name], repo_id, folders[name], **options)
         print(report, flush=True)
 
 

@@ -20,7 +20,10 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, SeedOptions
 from growth.sample.world import write_sample
 
 
@@ -33,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=Path("data/sample"),
         help="folder that gets curated/ and synthetic/; files of the same names are replaced",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything in it")
+    add_options(parser, SeedOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
-    counts = write_sample(args.output_dir, args.seed)
+    check_writable(args.output_dir, "--output_dir")
+    with locked(args.output_dir, "--output_dir", args.wait):
+        counts = write_sample(args.output_dir, args.seed)
     print(f"{args.output_dir}\n{'file':<64}{'lines':>8}")
     for path, lines in counts.items():
         print(f"{path:<64}{lines:>8,}")

@@ -9,6 +9,7 @@ Baichuan's folders (converted) and GGUF; and for a card with the scores, which a
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,18 +25,38 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions
-from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
+from growth.core.locks import locked
+from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions, OutputOptions
 from growth.runs.layout import RESULTS
-from growth.runs.record import read_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the flags, load, write."""
+    """Parse the flags, keep others out, load, write."""
     args = parse_args(argv)
-    for path, flag in ((args.output_dir, "--output_dir"), (args.gguf, "--gguf")):
-        if path is not None:
-            check_writable(path.parent, flag)
+    # Imported here and below: Ctrl-C is answered from now on.
+    from growth.export.model_card import CARD
+
+    outputs = [(args.output_dir, "--output_dir"), (args.gguf, "--gguf")]
+    with contextlib.ExitStack() as locks:
+        for path, flag in outputs:
+            if path is not None:
+                check_writable(path.parent, flag)
+                locks.enter_context(locked(path, flag, args.wait))
+        if args.output_dir is None and args.gguf is None:
+            folder = Path(args.model_name_or_path)
+            locks.enter_context(locked(folder / CARD, "--model_name_or_path", args.wait))
+        export(args)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Load and write, or write a card alone.
+
+    Raises:
+        InputError: the model can't be loaded, or the folder is there already.
+    """
+    from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
+    from growth.runs.record import read_run
+
     if args.output_dir is not None and args.output_dir.exists():
         raise InputError(f"--output_dir {args.output_dir}: is there already; choose another folder")
     folder = Path(args.model_name_or_path)
@@ -55,13 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     options = options_from(args, ModelOptions)
     model = WholeModel(find_model(args.model_name_or_path, options), args.precision)
+    # The folder last: where it is there, the same command would be refused after an interruption.
+    if args.gguf is not None:
+        model.write_gguf(args.gguf, args.gguf_type)
+        print(f"{args.gguf}: {args.gguf.stat().st_size:,} bytes")
     if args.output_dir is not None:
         model.write_folder(args.output_dir, results)
         parameters = model.model.num_parameters()
         print(f"{args.output_dir}: {parameters:,} parameters, {args.precision}")
-    if args.gguf is not None:
-        model.write_gguf(args.gguf, args.gguf_type)
-        print(f"{args.gguf}: {args.gguf.stat().st_size:,} bytes")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -89,6 +111,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default="fp32",
         help="of the weights written",
     )
+    add_options(parser, OutputOptions)
     return parser.parse_args(argv)
 
 

@@ -11,9 +11,9 @@ checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures sh
 their 95 % interval; --smooth gives the look of the published figures and says so on each.
 """
 
+import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
@@ -25,17 +25,23 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
-from growth.report.curves import SIGMA, growth_points, sizes_of
-from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
-from growth.report.results_table import read_results
+from growth.core.locks import locked
+from growth.core.options import OutputOptions
+from growth.core.workers import worker_pool
 from growth.runs.layout import PLOTS, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
+    # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
+    os.environ["MPLBACKEND"] = "agg"
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.report.curves import SIGMA
+    from growth.report.plots import PLOT_TYPES, check_plot_type
+
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -59,17 +65,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
     check_plot_type(args.plot_type)
     check_writable(args.plots_path, "--plots_path")
-    draw(
-        args.plot_type,
-        args.results_path,
-        args.selection_path or args.results_path.parent / "valid",
-        args.plots_path,
-        args.smooth,
-    )
+    with locked(args.plots_path, "--plots_path", args.wait):
+        draw(
+            args.plot_type,
+            args.results_path,
+            args.selection_path or args.results_path.parent / "valid",
+            args.plots_path,
+            args.smooth,
+        )
 
 
 def draw(
@@ -80,6 +88,10 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, drawings
+    from growth.report.results_table import read_results
+
     results = read_results(results_path, selection_path)
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -96,7 +108,7 @@ def draw(
             f"{results_path}, only: {there}. Predict and score what is missing "
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
-    with ProcessPoolExecutor() as pool:
+    with worker_pool() as pool:
         for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(smoothed)):
             print(*paths, sep="\n", flush=True)
 

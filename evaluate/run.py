@@ -27,9 +27,6 @@ from growth.core.errors import InputError
 from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
 from growth.data.records import read_evaluation_files
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
-from growth.runs.record import read_run
-from growth.scoring.checkpoint_selection import choose_checkpoints, description
-from growth.scoring.results import results_table, score_predictions
 
 # What the run's folder and --data_dir say.
 _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "model_size", "tag")
@@ -46,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, ModelOptions)
     add_options(parser, DecodingOptions)
     args = parser.parse_args(argv)
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.runs.record import read_run
+    from growth.scoring.checkpoint_selection import choose_checkpoints, description
+    from growth.scoring.results import results_table, score_predictions
+
     run = read_run(args.run_dir)
     if run is None:
         raise InputError(
@@ -68,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         predict(files[split], what, *how)
         if state.is_main_process:
             predictions, results = (base / split / folder for base in (PREDICTIONS, RESULTS))
-            scored = score_predictions(predictions, results, details=True)
+            scored = score_predictions(predictions, results, details=True, wait=args.wait)
             if len(scored) == 1:
                 print(results_table(scored[0].results))
 
     predict_and_score(args.run_dir, "valid")
     checkpoint = None
     if state.is_main_process:
-        choices = choose_checkpoints(RESULTS / "valid" / folder)
+        choices = choose_checkpoints(RESULTS / "valid" / folder, args.wait)
         chosen = [choice for choice in choices.chosen if choice["limit"] == args.limit]
         if not chosen:
             choices.check()

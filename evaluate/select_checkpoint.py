@@ -20,7 +20,8 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.options import OutputOptions
 from growth.runs.layout import RESULTS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
 
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "valid",
         help="folder of valid results, at any depth",
     )
-    choices = choose_checkpoints(parser.parse_args(argv).results_path)
+    add_options(parser, OutputOptions)
+    args = parser.parse_args(argv)
+    choices = choose_checkpoints(args.results_path, args.wait)
     for choice in choices.chosen:
         print(description(choice))
     choices.check()

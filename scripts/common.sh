@@ -10,6 +10,45 @@ fail() {
     exit 2
 }
 
+# Flags whose values are paths; those of models may be hub ids.
+path_flags=" --train_dir --valid_dir --output_dir --run_dir --data_dir --build_dir --pred_data_path"
+path_flags+=" --results_path --plots_path --dump_examples --dump_prompts --fsdp_config --deepspeed --gguf "
+model_flags=" --model_name_or_path --base_model "
+
+# from_caller FLAG VALUE: print the value of a flag; a relative path is the caller's. The scripts go
+# to the repository's root first of all, so that OLDPWD is where they were called.
+from_caller() {
+    local flag="$1" value="$2"
+    if [[ "${OLDPWD:-$PWD}" != "$PWD" && -n "$value" && "$value" != /* ]] &&
+        [[ "$path_flags" == *" $flag "* || ("$model_flags" == *" $flag "* && -e "$OLDPWD/$value") ]]; then
+        value="$OLDPWD/$value"
+    fi
+    printf '%s\n' "$value"
+}
+
+# resolve_paths ARGUMENTS: set `resolved` to them, with the caller's relative paths made absolute.
+resolve_paths() {
+    local argument flag=""
+    resolved=()
+    for argument in "$@"; do
+        case "$argument" in
+            --*=*) argument="${argument%%=*}=$(from_caller "${argument%%=*}" "${argument#*=}")" ;;
+            --*) flag="$argument" ;;
+            *) argument="$(from_caller "$flag" "$argument")" ;;
+        esac
+        resolved+=("$argument")
+    done
+}
+
+# to_caller PATH: print a path of an output, absolute where the caller is elsewhere.
+to_caller() {
+    if [[ "${OLDPWD:-$PWD}" == "$PWD" || "$1" == /* ]]; then
+        printf '%s\n' "$1"
+    else
+        printf '%s\n' "$PWD/$1"
+    fi
+}
+
 # run_and_wait COMMAND ...: run it in a process group of its own. Signals that this script gets are
 # passed on to the whole group, and the script ends only when the group has.
 run_and_wait() {
@@ -33,6 +72,35 @@ run_and_wait() {
     fi
     trap - INT TERM HUP
     return "$status"
+}
+
+# while_locked FILE FLAG [--wait] COMMAND ...: run it while no other launch does with the same FILE,
+# which FLAG has named (growth/core/locks.py).
+while_locked() {
+    local file="$1" flag="$2" wait=""
+    shift 2
+    if [[ "$1" == --wait ]]; then
+        wait=wait
+        shift
+    fi
+    python -c '
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from growth.core.cli import run_script
+from growth.core.locks import locked
+
+def main(_):
+    file, flag, wait, *command = sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # the command gets it too, and is waited for
+    with locked(Path(file), flag, bool(wait)):
+        sys.exit(subprocess.run(command).returncode)
+
+run_script(main)
+' "$file" "$flag" "$wait" "$@"
 }
 
 # logged LOG COMMAND ...: run it, its output also in a log. A signal to the group ends the command;
@@ -91,8 +159,10 @@ run_benchmark() {
             ;;
     esac
     [[ $# -ge 3 ]] || fail "expected GPU MODEL_NAME_OR_PATH SAVE_TAG, got $# arguments; $help"
-    local gpu="$1" model="$2" tag="$3" launch=(python) commas
+    local gpu="$1" model tag="$3" launch=(python) commas resolved
+    model="$(from_caller --model_name_or_path "$2")"
     shift 3
+    resolve_paths "$@"
     if [[ "$gpu" == cpu ]]; then
         export CUDA_VISIBLE_DEVICES=""
     elif [[ "$gpu" =~ ^[0-9]+(,[0-9]+)*$ ]]; then
@@ -107,5 +177,5 @@ run_benchmark() {
     local log="evaluate/$name/logs/$tag.log"
     mkdir -p "$(dirname "$log")"
     run_and_wait logged "$log" "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" \
-        --tag "$tag" "$@"
+        --tag "$tag" ${resolved[@]+"${resolved[@]}"}
 }

@@ -46,7 +46,9 @@ jobs=$(env -u OMP_NUM_THREADS nproc) # nproc heeds OMP_NUM_THREADS
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 say "1/2 sample data: data/sample"
-[[ -d data/sample/synthetic ]] || python data/make_sample.py --output_dir data/sample >/dev/null
+# The file that is written last; a demo that begins meanwhile waits.
+[[ -f data/sample/synthetic/40960/synthetic_40960.json ]] ||
+    python data/make_sample.py --output_dir data/sample --wait >/dev/null
 say "2/2 tune train/pocket $epochs epochs, predict, score, select, plot; $jobs settings at a time: $settings"
 # A model that has not learnt to answer never stops; 48 tokens are enough for every answer here.
 sweep() {

@@ -13,14 +13,17 @@
 # --jobs N               settings run at the same time; default: 1
 # --train_flags "..."    further flags of train/finetune.py, such as "--epochs 3"
 # --predict_flags "..."  further flags of evaluate/run.py
+# --wait                 where another sweep is at work on one of these runs: wait until it has ended
 # Prints one line per setting; the full output goes to runs/runs-S/T/N.sweep.log. The last line is
 # the path of the overview figure. After an interruption the same command resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+resolve_paths "$@"
+set -- ${resolved[@]+"${resolved[@]}"}
 
-model_size="" model="" data_dir="data" build_dir="data/builds" run_name="" seed=0 jobs=1 train_flags="" predict_flags=""
+model_size="" model="" data_dir="data" build_dir="data/builds" run_name="" seed=0 jobs=1 train_flags="" predict_flags="" wait_flag=""
 data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
 data_types+=" synthetic-10 synthetic-40 synthetic-160 synthetic-640 synthetic-2560"
 data_types+=" synthetic-10000 synthetic-40960"
@@ -38,6 +41,7 @@ while [[ $# -gt 0 ]]; do
             printf -v "$name" '%s' "$2"
             shift
             ;;
+        --wait) wait_flag=--wait ;;
         *) fail "$1: no such flag; bash scripts/run_sweep.sh --help" ;;
     esac
     shift
@@ -45,6 +49,11 @@ done
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the runs"
 [[ -n "$model" ]] || fail "--model_name_or_path is missing"
 [[ "$seed" =~ ^[0-9]+$ ]] || fail "--seed '$seed': expected a whole number"
+[[ "$jobs" =~ ^[1-9][0-9]*$ ]] || fail "--jobs '$jobs': expected a whole number of at least 1"
+for name in "$model_size" "$run_name"; do
+    [[ "$name" != */* && "$name" != . && "$name" != .. ]] ||
+        fail "'$name': expected a plain name for --model_size and --run_name, that a folder can have"
+done
 if [[ -z "$run_name" ]]; then
     run_name=sweep
     ((seed == 0)) || run_name="sweep-seed-$seed"
@@ -53,23 +62,43 @@ fi
 key="$(realpath -m "$data_dir" | cksum | cut -d " " -f 1)"
 build_dir="${build_dir%/}/seed-$seed-$key"
 activate_environment
+# Words are separated here, and handed on as words: no value of a flag is ever read as code.
+read -r -d '' -a settings <<<"$data_types" || true
+[[ ${#settings[@]} -gt 0 ]] || fail "--data_types '$data_types': expected names of settings"
+python - "${settings[@]}" <<'PYTHON'
+import sys
+
+from growth.core.cli import run_script
+from growth.data.settings import recipe_of
+
+run_script(lambda _: [recipe_of(name, "--data_types") for name in sys.argv[1:]])
+PYTHON
 
 began=$(date +%s)
+# shellcheck disable=SC2329 # while_locked calls it
+steps() {
+    local data_type="$1" run_dir="$2" train predict
+    read -r -d '' -a train <<<"$train_flags" || true
+    read -r -d '' -a predict <<<"$predict_flags" || true
+    # What two sweeps share, one waits for.
+    python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
+        --output_dir "$build_dir" --seed "$seed" --wait &&
+        bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume --seed "$seed" \
+            --model_name_or_path "$model" --output_dir "$run_dir" \
+            --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" \
+            ${train[@]+"${train[@]}"} &&
+        bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir "$data_dir" \
+            ${predict[@]+"${predict[@]}"}
+}
 # shellcheck disable=SC2329 # xargs calls it
 one_setting() {
     local data_type="$1"
     local run_dir="runs/runs-$model_size/$data_type/$run_name" log
     log="$run_dir.sweep.log"
     mkdir -p "$(dirname "$run_dir")"
-    # Unquoted on purpose: the flags are separated by spaces.
-    # shellcheck disable=SC2086
-    if python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
-        --output_dir "$build_dir" --seed "$seed" >>"$log" 2>&1 &&
-        bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume --seed "$seed" \
-            --model_name_or_path "$model" --output_dir "$run_dir" \
-            --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" $train_flags >>"$log" 2>&1 &&
-        bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir "$data_dir" \
-            $predict_flags >>"$log" 2>&1; then
+    # shellcheck disable=SC2086 # empty, or the flag
+    if while_locked "$log" --run_name $wait_flag bash -c 'steps "$@"' steps "$data_type" "$run_dir" \
+        >>"$log" 2>&1; then
         echo "[$(($(date +%s) - began)) s] $data_type: $(grep '^chosen: ' "$log" | tail -n 1)"
     else
         echo "[$(($(date +%s) - began)) s] $data_type: failed, see $log" >&2
@@ -77,17 +106,17 @@ one_setting() {
         return 1
     fi
 }
-export -f one_setting
-export model_size model data_dir build_dir run_name seed train_flags predict_flags began
+export -f one_setting steps while_locked
+export model_size model data_dir build_dir run_name seed train_flags predict_flags wait_flag began
 # When one setting fails, xargs continues with the others and reports it in its exit code.
 # shellcheck disable=SC2329 # run_and_wait calls it
 all_settings() {
-    tr ' ' '\n' <<<"$data_types" | grep . |
-        xargs -P "$jobs" -I{} bash -c 'set -uo pipefail; trap "exit 143" INT TERM HUP; one_setting {}'
+    printf '%s\0' "${settings[@]}" |
+        xargs -0 -n 1 -P "$jobs" bash -c 'set -uo pipefail; trap "exit 143" INT TERM HUP; one_setting "$1"' sweep
 }
 status=0
 run_and_wait all_settings || status=$?
 ((status < 128)) || exit "$status" # a signal
 ((status == 0)) || status=1
-python evaluate/plot.py --plot_type all | tail -n 1
+to_caller "$(python evaluate/plot.py --plot_type all --wait | tail -n 1)"
 exit "$status"

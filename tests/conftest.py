@@ -179,9 +179,13 @@ TEXTS = [
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A LLaMA of a few thousand parameters with a sentencepiece tokenizer of its own."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def make_tiny_model(folder):
+    """Write that model."""
     from growth.sample.pocket import make_pocket
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     config = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -210,6 +214,19 @@ TRAINING_RECORD = {
     "device": "CPU",
     "started": "2026-11-22T10:15:00+00:00",
 }
+
+
+def processes_of(session):
+    """The live processes of a session: what its first one has started, wherever it went."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """Small inputs that failed once (tests/cases), those that no other file of tests has."""
 
+import io
+import random
 import shutil
+import zipfile
 
 import pytest
 from conftest import CASES, ROOT, line, run, write_lines
@@ -57,6 +60,46 @@ def test_a_prediction_of_such_a_line_is_refused_before_a_model_is_loaded(checkou
 def test_a_damaged_zip_is_one_message(tmp_path, error):
     with pytest.raises(InputError, match=rf"zip-{error}.zip: (no zip that can be read|refused)"):
         _unpack(CASES / f"zip-{error}.zip", tmp_path / "out")
+
+
+def test_a_zip_cut_or_changed_anywhere_is_read_or_one_message(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("dev/a.csv", "test/b.csv"):
+            archive.writestr(name, ",Question\n" * 50)
+    whole, chance = buffer.getvalue(), random.Random(0)
+    spoilt = [whole[:size] for size in range(0, len(whole), 3)]
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[chance.randrange(len(whole))] = chance.randrange(256)
+        spoilt.append(bytes(changed))
+    refused = 0
+    for number, content in enumerate(spoilt):
+        path = tmp_path / "x.zip"
+        path.write_bytes(content)
+        try:
+            _unpack(path, tmp_path / str(number))
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 3
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({f"{i}.csv": b"" for i in range(10_001)}, "10,001 members"),
+        ({"a.csv": b"", "pad.bin": bytes(2**25)}, "a zip of 33,"),
+        ({"a" * 300 + ".csv": b"x"}, "no zip that can be read"),
+        ({"a.csv": b"x", "a.csv/b.csv": b"x"}, "no zip that can be read"),
+    ],
+)
+def test_zips_of_many_or_huge_members_or_odd_names_are_refused(tmp_path, members, says):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=rf"x.zip: .*{says}"):
+        _unpack(path, tmp_path / "out")
 
 
 def test_a_byte_order_mark_in_a_tokenizer_s_config_is_one_message(checkout, tmp_path):

@@ -1,12 +1,16 @@
 """Files that are there whole or not at all."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from safetensors import SafetensorError
 
-from growth.core.files import replacing, write_json, write_text
+from growth.core.cli import run_script
+from growth.core.files import replacing, write_errors, write_json, write_text
 
 
 def names(folder):
@@ -92,3 +96,161 @@ for _ in range(300):
     assert [process.wait() for process in begun] == [0, 0]
     assert names(tmp_path) == ["setting"]
     assert len({(tmp_path / "setting" / name).read_text() for name in "ab"}) == 1
+
+
+@pytest.fixture
+def old_and_new(tmp_path):
+    """A folder that is to be replaced, and what replaces it."""
+    folder = tmp_path / "setting"
+    with replacing(folder) as temporary:
+        write_text(temporary / "old.json", "old")
+
+    def replace():
+        with replacing(folder) as temporary:
+            write_text(temporary / "new.json", "new")
+
+    return folder, replace
+
+
+def failing_renames(monkeypatch, fail, *numbers):
+    """Let renames of these numbers, from 1, fail; files have theirs before the folder."""
+    rename, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append((source, target))
+        if len(calls) in numbers:
+            fail()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    return calls
+
+
+def fail_with(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_fault_at_any_rename_leaves_the_old_folder(old_and_new, monkeypatch, error, number):
+    folder, replace = old_and_new
+    with monkeypatch.context() as patch:
+        failing_renames(patch, fail_with(error), number)
+        with pytest.raises(type(error)):
+            replace()
+    assert names(folder) == ["old.json"]
+    assert names(folder.parent) == ["setting"]
+    replace()
+    assert names(folder) == ["new.json"]
+
+
+def test_a_disk_that_fails_from_the_second_rename_on_keeps_the_old_folder(old_and_new, monkeypatch):
+    folder, replace = old_and_new
+    with monkeypatch.context() as patch:
+        failing_renames(patch, fail_with(OSError(errno.EIO, "I/O error")), 3, 4)
+        with pytest.raises(OSError, match="I/O error"):
+            replace()
+    assert [name[-4:] for name in names(folder.parent) if name.endswith(".old")] == [".old"]
+
+
+def test_a_kill_between_the_renames_and_then_a_full_disk_keep_the_old_folder(old_and_new):
+    folder, replace = old_and_new
+    if not (child := os.fork()):
+        with pytest.MonkeyPatch.context() as patch:
+            failing_renames(patch, lambda: os._exit(0), 3)
+            replace()
+    os.waitpid(child, 0)
+    assert "setting" not in names(folder.parent)
+    with pytest.raises(OSError, match="full") as raised, replacing(folder) as temporary:
+        temporary.mkdir()
+        raise OSError(errno.ENOSPC, "full")
+    assert raised.value.filename == str(folder)
+    assert names(folder.parent) == ["setting"]
+    assert names(folder) == ["old.json"]
+
+
+def test_a_folder_with_the_same_files_is_not_touched(old_and_new):
+    folder, replace = old_and_new
+    replace()
+    before = folder.stat().st_ino
+    replace()
+    assert folder.stat().st_ino == before
+    assert names(folder.parent) == ["setting"]
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(old_and_new, monkeypatch):
+    folder, replace = old_and_new
+    done = failing_renames(monkeypatch, lambda: None)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(inode(file)), fsync(file)))
+
+    def inode(file):
+        return os.fstat(file).st_ino
+
+    replace()
+    renamed = next(
+        i for i, call in enumerate(done) if isinstance(call, tuple) and call[1] == folder
+    )
+    for path in (folder / "new.json", folder):
+        assert path.stat().st_ino in done[:renamed], path
+    assert folder.parent.stat().st_ino in done[renamed:]
+
+
+def test_names_of_240_characters(tmp_path):
+    path = tmp_path / ("名" * 80)
+    write_text(path, "a")
+    with replacing(path) as temporary:
+        temporary.write_text("b")
+    assert path.read_text() == "b"
+    assert names(tmp_path) == [path.name]
+
+
+TORCH = "[enforce fail at inline_container.cc:662] . PytorchStreamWriter failed writing file data/0"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            ),
+            "the disk is full",
+        ),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk is full"),
+        (SafetensorError("I/O error (os error 5)"), os.strerror(errno.EIO)),
+        (RuntimeError(TORCH), os.strerror(errno.EIO)),
+    ],
+)
+def test_whoever_finds_the_disk_full_the_place_is_named(tmp_path, capsys, error, says):
+    def main(_):
+        with write_errors(tmp_path / "checkpoint-3"):
+            raise error
+
+    with pytest.raises(SystemExit, match="2"):
+        run_script(main)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {tmp_path}/checkpoint-3: ")
+    assert says in said
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    for error in (RuntimeError("shape"), SafetensorError("header"), OSError("hub")):
+        with pytest.raises(type(error), match=str(error)), write_errors(tmp_path):
+            raise error
+
+
+def test_what_a_process_left_that_nobody_has_waited_for_goes(tmp_path):
+    path = tmp_path / "x.json"
+    if not (child := os.fork()):
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    write_text(path, "whole")
+    assert names(tmp_path) == ["x.json"]
+    os.waitpid(child, 0)

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from conftest import ROOT, TEXTS, copy_scripts, read_lines, run, write_lines
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -30,11 +31,12 @@ from growth.runs.checkpoints import (
     DEEPSPEED,
     FSDP,
     ResumeNeeds,
+    candidates,
     checkpoints,
     resumable_checkpoint,
     resume_problems,
 )
-from growth.training import memory
+from growth.training import memory, trainer
 from growth.training.run import _default_epochs
 from growth.training.sampler import StepSampler
 from growth.training.step import published_rate
@@ -707,6 +709,109 @@ def test_an_older_checkpoint_that_is_whole_serves(study, interrupted, tmp_path):
     found, passed_over = resumable_checkpoint(copy, ResumeNeeds())
     assert found == copy / "checkpoint-4"
     assert passed_over == ["checkpoint-5: scheduler.pt is missing"]
+
+
+def leftovers_of(checkpoint):
+    """What a kill can leave in the folder of a run whose checkpoint this is."""
+    (checkpoint / ".tmpAbC123").write_bytes(b"weights of safetensors, under way")
+    older = shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-2"))
+    state = older / "trainer_state.json"
+    state.write_text(state.read_text().replace('"global_step": 4', '"global_step": 2'))
+    half = checkpoint.with_name("checkpoint-7")
+    half.mkdir()
+    (half / ".tmpDeF456").write_bytes(b"half")
+    removed = shutil.copytree(half, checkpoint.with_name(".checkpoint-1"))
+    return older / "optimizer.pt", half / ".tmpDeF456", checkpoint / ".tmpAbC123", removed
+
+
+def test_what_a_kill_left_goes_when_the_run_is_resumed(study, tiny_model, interrupted):
+    left = []
+    done = resume_of(study, tiny_model, interrupted, lambda c: left.extend(leftovers_of(c)))
+    assert done.returncode == 0, done.stderr
+    assert len(left) == 4
+    assert [path for path in left if path.exists()] == []
+    assert (study / "runs/copy/checkpoint-2/model.safetensors").exists()
+
+
+def test_what_a_kill_left_at_the_very_end_goes_too(study, tiny_model, alone):
+    copy = shutil.copytree(alone, study / "runs/ended")
+    last = checkpoints(copy)[-1]
+    (last / ".tmpAbC123").write_bytes(b"half")
+    (checkpoints(copy)[0] / "optimizer.pt").write_bytes(b"state")
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"ended": None}))
+    assert "is finished" in run(*command(tiny_model, "ended", "--resume"), cwd=study).stderr
+    assert not (last / ".tmpAbC123").exists()
+    assert not (checkpoints(copy)[0] / "optimizer.pt").exists()
+    assert json.loads((copy / "run.json").read_text())["ended"] is not None
+
+
+@pytest.mark.parametrize("name", ["checkpoint-4", "metrics.jsonl"])
+def test_a_folder_with_checkpoints_of_no_known_run_is_refused(study, tiny_model, interrupted, name):
+    stale = study / "runs/stale"
+    shutil.rmtree(stale, ignore_errors=True)
+    shutil.copytree(interrupted, stale)
+    for path in stale.iterdir():
+        if path.name != name:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for flags in ((), ("--resume",)):
+        done = run(*command(tiny_model, "stale", *flags), cwd=study, check=False)
+        assert done.returncode == 2
+        assert f"--output_dir runs/stale: holds {name} without the run.json" in done.stderr
+    assert [path.name for path in stale.iterdir()] == [name]
+
+
+def test_a_full_disk_is_named_with_the_checkpoint(study, tiny_model, interrupted, monkeypatch):
+    def save(*_):
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr(InstructionTrainer, "_save", save)
+    done = resume_of(study, tiny_model, interrupted, lambda checkpoint: None)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("error: runs/copy/checkpoint-8: No space left on device (the disk is f")
+    assert "--resume" in said
+
+
+def test_no_older_state_goes_before_the_new_one_is_on_the_disk(
+    study, tiny_model, interrupted, monkeypatch
+):
+    done = []
+    for name in ("sync", "drop_resume_state", "remove_checkpoint"):
+        real = getattr(trainer, name)
+
+        def noted(path, name=name, real=real):
+            done.append((name, path.name))
+            real(path)
+
+        monkeypatch.setattr(trainer, name, noted)
+    resume = (*command(tiny_model, "copy", "--resume"), "--save_total_limit")
+    for limit, dropped in (("2", "drop_resume_state"), ("1", "remove_checkpoint")):
+        done.clear()
+        shutil.rmtree(study / "runs/copy", ignore_errors=True)
+        shutil.copytree(interrupted, study / "runs/copy")
+        run(*resume, limit, cwd=study)
+        # all but trainer_state.json, which makes it a checkpoint; then that too
+        synced = ("sync", "checkpoint-8")
+        assert done == [synced, synced, (dropped, "checkpoint-4")]
+    left = sorted(path.name for path in (study / "runs/copy").iterdir())
+    assert left == ["checkpoint-8", "metrics.jsonl", "run.json"]
+
+
+def test_a_damaged_candidate_is_not_left_out_in_silence(alone, tmp_path):
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    first, last = checkpoints(copy)
+    assert candidates(copy, 2, ended=True) == [first, last]
+    state = (last / "trainer_state.json").read_bytes()
+    (last / "trainer_state.json").write_bytes(state[:-3])
+    assert candidates(copy, 2, ended=False) == [first]  # it may be under way
+    with pytest.raises(InputError, match=f"{last.name}: trainer_state.json is missing or damaged"):
+        candidates(copy, 2, ended=True)
+    (last / "trainer_state.json").write_bytes(state)
+    (first / "trainer_state.json").unlink()
+    for ended in (True, False):
+        with pytest.raises(InputError, match=f"{first.name}: trainer_state.json is missing"):
+            candidates(copy, 2, ended)
 
 
 def test_a_model_is_the_same_wherever_it_lies(study, tiny_model, interrupted, alone):

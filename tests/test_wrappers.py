@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_scripts, run
+from conftest import copy_scripts, processes_of, run
 
 from growth.core.errors import InputError
 from growth.core.locks import locked
@@ -53,19 +53,6 @@ def wait_for(path, process):
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert path.exists(), process.stdout.read()
-
-
-def processes_of(session):
-    """The live processes of a session: what a wrapper has started, wherever it went."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(of_session) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -135,9 +122,16 @@ def test_a_run_that_never_started_leaves_nothing(study):
     assert not (study / "runs/runs-never").exists()
 
 
+# Only what is written in a script itself is run; of other calls a line is kept.
+PYTHON_THAT_NOTES = f"""#!/bin/bash
+[[ $1 != -c && $1 != - ]] || exec {sys.executable} "$@"
+printf '%s\\n' "$*" >>calls
+"""
+
+
 def test_sweeps_of_other_seeds_and_data_have_builds_of_their_own(study, tmp_path):
     root = copy_scripts(tmp_path)
-    executable(root / "bin/python", f'#!/bin/bash\nprintf "%s\\n" "$*" >>{root}/calls\n')
+    executable(root / "bin/python", PYTHON_THAT_NOTES)
     builds = set()
     for seed, data in (("0", "data"), ("1", "data"), ("0", "other")):
         (root / "calls").unlink(missing_ok=True)
@@ -155,6 +149,43 @@ def test_sweeps_of_other_seeds_and_data_have_builds_of_their_own(study, tmp_path
         assert train[last + 1] == f"{folder}/curated-10"
         builds.add(folder)
     assert len(builds) == 3
+
+
+FREE = ("--model_size", "--run_name", "--train_flags", "--predict_flags")
+FREE += ("--data_dir", "--build_dir", "--model_name_or_path")
+
+
+@pytest.mark.parametrize("flags", [FREE, ("--data_types",), ("--jobs",), ("--seed",)])
+@pytest.mark.parametrize("value", ["x;touch${IFS}P", "a[$(touch P)]`touch P`"])
+def test_no_value_of_a_sweep_is_run(tmp_path, flags, value):
+    """Neither by this shell, nor by those that it starts for each setting."""
+    root = copy_scripts(tmp_path)
+    executable(root / "bin/python", PYTHON_THAT_NOTES)
+    given = {"--model_size": "s", "--model_name_or_path": "m", "--data_types": "curated-10"}
+    words = [word for pair in (given | dict.fromkeys(flags, value)).items() for word in pair]
+    process = begin(root, "scripts/run_sweep.sh", *words, first=f"{root}/bin{os.pathsep}")
+    output = process.communicate(timeout=60)[0]
+    assert not list(root.rglob("P")), output
+    if flags == FREE:
+        (train,) = (c for c in (root / "calls").read_text().splitlines() if "finetune.py" in c)
+        assert train.endswith(f" {value}")
+    else:
+        assert process.returncode == 2
+        assert output.startswith(f"error: {flags[0]} ")
+        assert value.split()[0] in output
+
+
+def test_a_second_sweep_is_told_of_the_first(tmp_path):
+    root = copy_scripts(tmp_path)
+    executable(root / "bin/python", PYTHON_THAT_NOTES)
+    log = root / "runs/runs-s/curated-10/sweep.sweep.log"
+    sweep = ("--model_size", "s", "--model_name_or_path", "m", "--data_types", "curated-10")
+    with locked(log, "test"):
+        process = begin(root, "scripts/run_sweep.sh", *sweep, first=f"{root}/bin{os.pathsep}")
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert f"--run_name runs/runs-s/curated-10/sweep.sweep.log: process {os.getpid()} on" in output
+    assert "finetune.py" not in (root / "calls").read_text()
 
 
 def test_predictions_of_two_launches_do_not_mix(study, tiny_model, tmp_path):

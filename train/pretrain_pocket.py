@@ -21,19 +21,17 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
-from growth.core.errors import InputError
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable
-
-STEPS = 1800
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, PretrainingOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, pretrain."""
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pocket"), help="of the model")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and documents")
+    add_options(parser, PretrainingOptions)
     parser.add_argument(
         "--num_processes",
         type=int,
@@ -41,15 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=2,
         help="processes that share a step on a CPU; the weights are the same. With a GPU, 1",
     )
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
-    if args.steps < 1:
-        raise InputError(f"--steps {args.steps}: expected at least 1")
     check_writable(args.output_dir, "--output_dir")
     # Imported here: flags are checked before torch takes its seconds.
     from growth.sample.pretraining import Plan, pretrain_from_scratch
 
     plan = Plan(args.steps, seed=args.seed)
-    pretrain_from_scratch(plan, args.output_dir, args.num_processes)
+    with locked(args.output_dir, "--output_dir", args.wait):
+        pretrain_from_scratch(plan, args.output_dir, args.num_processes)
     print(f"{args.output_dir}: the pocket model")
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import filecmp
 import glob
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -11,10 +13,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from growth.core.errors import InputError
 
@@ -32,6 +37,12 @@ LFS_ADVICE = (
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
+_ROOM = 2**20  # bytes; a disk that has less left is full
+LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
+_LONGEST_STEM = 180  # bytes; leaves room for what tells temporary files apart
+_DEEPEST = 100  # levels of nested JSON; Python's own limit depends on who calls
+# a string, closed or not so that no text is looked through twice, or a bracket
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -39,20 +50,99 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path` to write a file or folder to; it replaces `path` at the end.
 
     Nothing is left, and what was at `path` stays, if the block raises (a full disk, say). A folder
-    that already stands at `path` is removed only once the new one is complete. No two processes
-    share a temporary path: of two that write the same file the last one wins. What a killed process
-    left behind is removed the next time.
+    that already stands at `path` is removed only once the new one is in its place; one with the
+    same files stays as it is, so that who reads it meanwhile is not disturbed. All is on the disk
+    (fsync) when the block has ended. No two processes share a temporary path: of two that write the
+    same file the last one wins. What a killed process left behind is removed the next time; if that
+    includes the only copy of what was at `path`, it is put back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    stem = f".{path.name}.{_host()}.{os.getpid()}.{next(_COUNT)}"
+    tidy(path)
+    stem = f"{hidden_name(path)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
     temporary, outgoing = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
-        yield temporary
-        _replace(temporary, path, outgoing)
+        with write_errors(path):
+            yield temporary
+        if not _same_folders(temporary, path):
+            sync(temporary)
+            _replace(temporary, path, outgoing)
+            sync_names(path.parent)
     finally:
-        _remove(temporary)
+        _put_back(outgoing, path)  # in any case first: it may be the only one there is
         _remove(outgoing)
+        _remove(temporary)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of writing `path`, or files in it, into an OSError that names it.
+
+    safetensors, torch and the system itself leave out where the disk was full.
+
+    Raises:
+        OSError: for theirs.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    except (SafetensorError, RuntimeError) as error:
+        number = _errno_of(error, path)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def _errno_of(error: Exception, path: Path) -> int | None:
+    """The system's error behind one of safetensors or torch, None where it is another."""
+    if code := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(code[1])
+    if not re.search(r"PytorchStreamWriter|inline_container|iostream", str(error)):
+        return None
+    # torch does not say why it could not write
+    return errno.ENOSPC if shutil.disk_usage(path.parent).free < _ROOM else errno.EIO
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder with all that is in it, to the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    for inner in path.iterdir():
+        sync(inner)
+    sync_names(path)
+
+
+def sync_names(folder: Path) -> None:
+    """Have the system write the names of the files in `folder` to the disk, where it can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _same_folders(one: Path, other: Path) -> bool:
+    """Whether two folders, if they are that, hold the same files."""
+    if not one.is_dir() or not other.is_dir():
+        return False
+    found = [
+        sorted(p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+        for folder in (one, other)
+    ]
+    return found[0] == found[1] and all(
+        filecmp.cmp(one / name, other / name, shallow=False) for name in found[0]
+    )
 
 
 def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
@@ -71,22 +161,51 @@ def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
                 raise
 
 
+def short_name(name: str) -> str:
+    """`name`, or its beginning and a checksum where it leaves no room for a suffix."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_STEM:
+        return name
+    beginning = encoded[:_LONGEST_STEM].decode(errors="ignore")
+    return f"{beginning}~{zlib.crc32(encoded):08x}"
+
+
+def hidden_name(path: Path) -> str:
+    """What the names of files that belong to `path`, beside it, begin with; never too long."""
+    return f".{short_name(path.name)}"
+
+
+def _put_back(outgoing: Path, path: Path) -> None:
+    """Return a folder that was to be replaced to its place, unless there is another now."""
+    if outgoing.exists() and not path.exists():
+        try:
+            os.replace(outgoing, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+                raise
+
+
 def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _remove_leftovers(path: Path) -> None:
+def tidy(path: Path) -> None:
     """Remove temporary files of `path` whose process is dead; of other machines nothing is known.
 
-    Those without a process in their name are of versions that had one name for all.
+    What was moved away and never replaced goes back. Those without a process in their name are of
+    versions that had one name for all.
     """
-    for name in (f".{path.name}.tmp", f".{path.name}.old"):
-        _remove(path.with_name(name))
-    prefix = f".{path.name}"
-    for left in path.parent.glob(f"{glob.escape(prefix)}.*"):
-        match = _LEFTOVER.fullmatch(left.name.removeprefix(prefix))
+    prefix = hidden_name(path)
+    left = [path.with_name(f"{prefix}{end}") for end in (".old", ".tmp")]
+    for found in sorted(path.parent.glob(f"{glob.escape(prefix)}.*")):
+        match = _LEFTOVER.fullmatch(found.name.removeprefix(prefix))
         if match and match[1] == _host() and not _is_alive(int(match[2])):
-            _remove(left)
+            left.append(found)
+    for found in left:
+        if found.suffix == ".old":
+            _put_back(found, path)
+    for found in left:
+        _remove(found)
 
 
 def _is_alive(process: int) -> bool:
@@ -96,7 +215,12 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:  # another user's
         return True
-    return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux, or gone in between
+        return True
+    # Killed, and its parent has not taken note: in a container nobody may ever.
+    return not status.rpartition(")")[2].startswith(" Z")
 
 
 def _remove(path: Path) -> None:
@@ -128,8 +252,6 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -143,8 +265,79 @@ def json_line(value: Any) -> str:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value per line."""
-    write_text(path, "".join(map(json_line, values)))
+    """Write one JSON value per line, each as it comes."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines(map(json_line, values))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes; what would hang or is none is refused.
+
+    Raises:
+        InputError: it is missing, or a folder, FIFO, device or socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "device")
+    raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """One JSON value that any JSON file can hold again.
+
+    Args:
+        text: JSON.
+        finite: whether NaN and numbers beyond a float's range are refused, as JSON has none.
+
+    Raises:
+        ValueError: malformed, nested deeper than 100 levels, or with half a surrogate pair,
+            wherever it is.
+    """
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    checks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
+    try:
+        value = json.loads(text, **(checks if finite else {}))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"malformed JSON ({error})") from None
+    if "\\u" in text:  # only an escape can hold what UTF-8 can't
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            message = "a text holds half a surrogate pair, which no UTF-8 file can"
+            raise ValueError(message) from None
+    return value
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of `text` outside of strings are nested."""
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number as `json` reads it, but for those that no JSON file can hold when written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
 
 
 def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Any:
@@ -153,32 +346,22 @@ def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False)
     Args:
         path: of the file.
         remedy: what to do where it can't be read.
-        finite: whether NaN and numbers beyond a float's range are refused; `json` itself reads them
-            (and Mamba's published config.json holds an Infinity).
+        finite: as of `parse_json` (Mamba's published config.json holds an Infinity).
 
     Raises:
-        InputError: the file is missing, too large, not UTF-8 or not JSON.
+        InputError: the file is missing or no file, too large, not UTF-8 or not JSON.
     """
-    if not path.is_file():
-        what = "no such file" if not path.exists() else "no regular file"
-        raise InputError(f"{path}: {what}; {remedy}")
-    size = path.stat().st_size
-    if size > _LARGEST_JSON:
+    with open_file(path) as file:
+        data = file.read(_LARGEST_JSON + 1)
+    if len(data) > _LARGEST_JSON:
         raise InputError(
-            f"{path}: {size:,} bytes; expected a JSON file of at most {_LARGEST_JSON:,}; {remedy}"
+            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; {remedy}"
         )
-    data = path.read_bytes()
     if data.startswith(_LFS_POINTER):
         raise InputError(f"{path}: {LFS_ADVICE}")
-    options: dict[str, Any] = (
-        {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
-    )
     try:
-        value = json.loads(data.decode("utf-8"), **options)
-        if b"\\u" in data:  # only an escape can hold what UTF-8 can't: half a surrogate pair
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value
-    except (ValueError, RecursionError) as error:
+        return parse_json(data.decode("utf-8"), finite=finite)
+    except ValueError as error:  # UnicodeDecodeError is one
         raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
 
 
@@ -202,17 +385,7 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number")
-    return number
-
-
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

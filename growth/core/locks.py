@@ -8,81 +8,115 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
+from growth.core.files import hidden_name, tidy
 
 logger = logging.getLogger(__name__)
+_INTRODUCTION = 2  # seconds that the owner of a lock may take to write its name
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _leave_to_parent() -> None:
+    """Close the parent's locks in a process that it forked: they end with the parent alone."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def lock_path(folder: Path) -> Path:
     """The file that stands for the lock of `folder`, beside it."""
     folder = folder.resolve()
-    return folder.with_name(f".{folder.name}.lock")
+    return folder.with_name(f"{hidden_name(folder)}.lock")
 
 
 @contextlib.contextmanager
-def locked(folder: Path, flag: str) -> Iterator[None]:
+def locked(folder: Path, flag: str, wait: bool = False) -> Iterator[None]:
     """Keep other launches out of `folder`, which need not exist yet, while the block runs.
 
-    Whoever dies leaves a file that no process locks: the next one takes it over. Where the file
-    system has no locks (some network mounts), this is logged and the block runs without.
+    Whoever dies leaves a file that no process locks: the next one takes it over, and puts in order
+    what it finds half replaced (`growth.core.files.tidy`).
 
     Args:
-        folder: to be written to.
+        folder: to be written to; a file serves as well.
         flag: where it came from, for the message.
+        wait: for the other process to end.
 
     Raises:
-        InputError: another process works in it; the message names it.
+        InputError: another process works in it, which the message names (unless `wait`); or the
+            file system has no locks (some network mounts).
     """
     path = lock_path(folder)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, f"{flag} {folder}")
+    descriptor = _acquire(path, f"{flag} {folder}", wait)
+    _held.add(descriptor)
     try:
+        tidy(folder)
         yield
     finally:
-        if descriptor is not None:
-            path.unlink(missing_ok=True)  # before it is released: nobody holds it yet
-            os.close(descriptor)
+        path.unlink(missing_ok=True)  # before it is released: nobody holds it yet
+        _held.discard(descriptor)
+        os.close(descriptor)
         with contextlib.suppress(OSError):  # something was written there, or is by others
             for parent in made:
                 parent.rmdir()
 
 
-def locked_for_launch(folder: Path, flag: str) -> contextlib.AbstractContextManager[None]:
+def locked_for_launch(
+    folder: Path, flag: str, wait: bool = False
+) -> contextlib.AbstractContextManager[None]:
     """As `locked`; the main process holds the lock for all processes of the launch."""
     if distributed_state().is_main_process:
-        return locked(folder, flag)
+        return locked(folder, flag, wait)
     return contextlib.nullcontext()
 
 
-def _acquire(path: Path, what: str) -> int | None:
-    """The descriptor of the locked file; None where there are no locks."""
+def _acquire(path: Path, what: str, wait: bool) -> int:
+    """The descriptor of the locked file."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(descriptor, 4096, 0)
+            _lock(descriptor, what, wait)
+        except BaseException:
             os.close(descriptor)
-            raise InputError(
-                f"{what}: {_described(owner)} is at work in it; wait until it has ended, or choose "
-                "another folder"
-            ) from None
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            logger.warning("%s: no locks on this file system; keep other launches out", what)
-            return None
+            raise
         if _is_still(path, descriptor):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _owner().encode(), 0)
             return descriptor
         os.close(descriptor)  # its owner ended and removed it in between
+
+
+def _lock(descriptor: int, what: str, wait: bool) -> None:
+    """Lock an open file, or say who has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        raise InputError(
+            f"{what}: its file system has no locks ({error.strerror}), without which two launches "
+            "could mix there; mount it with locks (Lustre: -o flock), or choose a folder on another"
+        ) from None
+    owner = _owner_of(descriptor)
+    if not wait:
+        raise InputError(
+            f"{what}: {owner} is at work in it; wait until it has ended (--wait does that), or "
+            "choose another folder"
+        )
+    logger.warning("%s: waits for %s", what, owner)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
@@ -97,9 +131,14 @@ def _owner() -> str:
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
 
 
-def _described(owner: bytes) -> str:
-    try:
-        about = json.loads(owner)
-        return f"process {about['pid']} on {about['host']}, since {about['since']},"
-    except (ValueError, KeyError, TypeError):
-        return "another process"  # it has not written its name yet
+def _owner_of(descriptor: int) -> str:
+    """Who holds a lock, in words."""
+    deadline = time.monotonic() + _INTRODUCTION
+    while True:
+        try:
+            about = json.loads(os.pread(descriptor, 4096, 0))
+            return f"process {about['pid']} on {about['host']}, since {about['since']},"
+        except (ValueError, KeyError, TypeError):
+            if time.monotonic() > deadline:
+                return "another process"
+            time.sleep(0.02)

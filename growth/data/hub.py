@@ -5,6 +5,7 @@ download resumes. Only data files are downloaded, and nothing from a repository 
 """
 
 import contextlib
+import errno
 import filecmp
 import lzma
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from growth.core.errors import InputError
 from growth.core.files import replacing
+from growth.core.locks import locked
 from growth.data.published import Dataset, Files
 
 DATA_FILES = ("*.json", "*.jsonl", "*.csv", "*.zip")
@@ -26,8 +28,12 @@ HUB_TIMEOUT = 15  # seconds for the hub's first answer; the library's own defaul
 # What zipfile and its decompressors raise of a zip that is cut off, damaged or encrypted.
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
-    *(IndexError, ValueError, NotImplementedError, RuntimeError),
+    *(IndexError, ValueError, NotImplementedError, RuntimeError, MemoryError),
 )
+ARCHIVE_LIMIT = 2**25  # bytes of a zip: its list of members alone takes memory and time
+MEMBERS_LIMIT = 10_000
+# What the system says to an impossible place in a zip, or name of a member.
+_IMPOSSIBLE = (errno.EINVAL, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 UNPACKED_LIMIT = 2**30  # bytes; the one archive known (CMMLU's) unpacks to less than 10 MB
 
 
@@ -38,6 +44,7 @@ def provide(
     *,
     revision: str | None = None,
     force: bool = False,
+    wait: bool = False,
 ) -> str:
     """Put `dataset` below `destination`, from the hub if it is not there already.
 
@@ -47,6 +54,7 @@ def provide(
         destination: the folder that gets the files.
         revision: a branch, tag or commit of the repository; None for its main branch.
         force: download it even if it is there, and replace files that differ.
+        wait: where another process puts the same data set there, for it to end.
 
     Returns:
         What was done, in one line, with the commit that was downloaded.
@@ -57,6 +65,14 @@ def provide(
     """
     if destination.exists() and not destination.is_dir():
         raise InputError(f"{destination}: a file where {dataset.title} needs a folder; move it")
+    with locked(destination / dataset.name, f"folder of {dataset.title}", wait):
+        return _provide(dataset, repo_id, destination, revision, force)
+
+
+def _provide(
+    dataset: Dataset, repo_id: str, destination: Path, revision: str | None, force: bool
+) -> str:
+    """`provide`, once nobody else does."""
     present = _files_in_place(dataset, destination)
     if not force and not dataset.problems(present):
         return f"{dataset.title}: already there, {destination} has the published counts"
@@ -127,6 +143,11 @@ def _download(dataset: Dataset, repo_id: str, destination: Path, revision: str |
         ) from None
     except PermissionError:
         raise
+    except ImportError as error:  # raised as the proxy of the environment is looked at
+        raise InputError(
+            f"no download of {repo_id} from {hub}: {error} (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY "
+            "names one). Install it, or name an HTTP proxy"
+        ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the hub's
             raise InputError(f"{error} (the hub's cache is {constants.HF_HUB_CACHE})") from None
@@ -149,12 +170,23 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Unpack the data files of a zip below `folder`; other members are left out.
 
     Raises:
-        InputError: not a zip, a member that points out of the folder, an encrypted member, or more
-            than `UNPACKED_LIMIT` bytes. `folder` may hold a part of a damaged one
-            then.
+        InputError: not a zip, a member that points out of the folder, an encrypted member, or
+            larger than `ARCHIVE_LIMIT`, `MEMBERS_LIMIT` and `UNPACKED_LIMIT` say. `folder` may hold
+            a part of a damaged one then.
     """
+    packed_size = archive.stat().st_size
+    if packed_size > ARCHIVE_LIMIT:
+        raise InputError(
+            f"{archive}: refused, a zip of {packed_size:,} bytes, more than the "
+            f"{ARCHIVE_LIMIT:,} allowed"
+        )
     try:
         with zipfile.ZipFile(archive) as packed:
+            if len(packed.infolist()) > MEMBERS_LIMIT:
+                raise InputError(
+                    f"{archive}: refused, it has {len(packed.infolist()):,} members, more than the "
+                    f"{MEMBERS_LIMIT:,} allowed"
+                )
             for name in packed.namelist():
                 parts = PurePosixPath(name.replace("\\", "/")).parts
                 if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
@@ -171,7 +203,9 @@ def _unpack(archive: Path, folder: Path) -> None:
             # Links are written as plain files that hold their target's name.
             wanted = [n for n in packed.namelist() if n.endswith((".json", ".jsonl", ".csv"))]
             packed.extractall(folder, wanted)
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _IMPOSSIBLE:
+            raise
         raise InputError(
             f"{archive}: no zip that can be read ({type(error).__name__}: {error}); delete it and "
             "run again"

@@ -1,6 +1,7 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
 import dataclasses
+import os
 import shutil
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ TRAINER_STATE = "trainer_state.json"
 CHECKPOINT = "checkpoint-"
 # Patterns of what the Trainer, FSDP and DeepSpeed keep of the optimizer.
 _OPTIMIZER_STATE = ("optimizer.pt", "optimizer.bin", "global_step*")
+_SAFETENSORS_TEMPORARY = ".tmp*"
 _FSDP_WEIGHTS = ("pytorch_model_fsdp.bin",)  # the weights a second time
 PLAIN, FSDP, DEEPSPEED = ENGINES = ("plain", "fsdp", "deepspeed")
 _ENGINE_FILES = {
@@ -184,9 +186,7 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
         InputError: there are complete checkpoints, and none of them can be resumed exactly.
     """
     passed_over = [
-        f"{path.name}: {TRAINER_STATE} is missing or damaged"
-        for path in sorted(run_dir.glob(f"{CHECKPOINT}*"))
-        if not is_complete(path)
+        f"{path.name}: {TRAINER_STATE} is missing or damaged" for path in _incomplete(run_dir)
     ]
     complete = checkpoints(run_dir)
     for checkpoint in reversed(complete):
@@ -208,6 +208,23 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
     return None, passed_over
 
 
+def _incomplete(run_dir: Path) -> list[Path]:
+    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if not is_complete(path)]
+
+
+def _named_step(checkpoint: Path) -> int:
+    """The step in a checkpoint's name, which says it where its record is lost; -1 for none."""
+    number = checkpoint.name.removeprefix(CHECKPOINT)
+    return int(number) if number.isdecimal() else -1
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint; a kill amid it leaves nothing that looks like a damaged one."""
+    outgoing = checkpoint.with_name(f".{checkpoint.name}")
+    os.replace(checkpoint, outgoing)
+    shutil.rmtree(outgoing)
+
+
 def drop_resume_state(checkpoint: Path) -> None:
     """Remove what a checkpoint holds only for resuming: twice the size of its weights, or more."""
     for pattern in (*_OPTIMIZER_STATE, *_FSDP_WEIGHTS):
@@ -216,6 +233,28 @@ def drop_resume_state(checkpoint: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def remove_leftovers(run_dir: Path, step: int) -> None:
+    """Remove what a kill amid a checkpoint has left in the folder of a run.
+
+    That is half a checkpoint that will be written again or was being removed, the temporary files
+    that safetensors writes weights to, and resume state in checkpoints older than that of `step`.
+
+    Args:
+        run_dir: nobody else works in it.
+        step: of the checkpoint that the run goes on from, 0 for none.
+    """
+    for path in run_dir.glob(f".{CHECKPOINT}*"):
+        shutil.rmtree(path)
+    for path in _incomplete(run_dir):
+        if _named_step(path) > step:
+            shutil.rmtree(path)
+    for path in run_dir.glob(f"{CHECKPOINT}*/{_SAFETENSORS_TEMPORARY}"):
+        path.unlink()
+    for checkpoint in checkpoints(run_dir):
+        if checkpoint_step(checkpoint) < step:
+            drop_resume_state(checkpoint)
 
 
 def first_candidate_epoch(epochs: int) -> int:
@@ -228,14 +267,26 @@ def epoch_of(checkpoint: Path) -> int:
     return round(trainer_state(checkpoint)["epoch"])
 
 
-def candidates(run_dir: Path, epochs: int) -> list[Path]:
+def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
     """The checkpoints of a run that selection considers, by step.
 
+    Args:
+        run_dir: of the run.
+        epochs: of the run.
+        ended: whether it was trained to its end; if not, the newest may be half there.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one is damaged: selection would be among others, in silence.
     """
-    first = first_candidate_epoch(epochs)
-    found = [path for path in checkpoints(run_dir) if epoch_of(path) >= first]
+    first, complete = first_candidate_epoch(epochs), checkpoints(run_dir)
+    newest = checkpoint_step(complete[-1]) if complete else 0
+    damaged = [p.name for p in _incomplete(run_dir) if ended or _named_step(p) < newest]
+    if damaged:
+        raise InputError(
+            f"{run_dir}: {', '.join(damaged)}: {TRAINER_STATE} is missing or damaged; put it back, "
+            "or remove the checkpoint to select among the others"
+        )
+    found = [path for path in complete if epoch_of(path) >= first]
     if not found:
         raise InputError(
             f"{run_dir}: no complete checkpoint from epoch {first} on; resume it with --resume"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import logging
 import math
 import platform
@@ -13,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, sha256, write_json, write_text
+from growth.core.files import Object, parse_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, TrainingRecord, check_schema, read_record
-from growth.data.records import Record
+from growth.data.lines import Record
 from growth.model.source import Source, fingerprint
-from growth.packing.batches import Example, cut_answers, digest, supervised_tokens
+from growth.packing.batches import (
+    Example,
+    cut_answers,
+    digest,
+    supervised_tokens,
+    token_lengths,
+)
+from growth.runs.checkpoints import CHECKPOINT
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
 logger = logging.getLogger(__name__)
@@ -65,6 +71,25 @@ def read_run(run_dir: Path) -> Run | None:
         return None
     remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
     return read_record(path, TrainingRecord, remedy)
+
+
+def check_owned(run_dir: Path) -> None:
+    """Check that what `run_dir` holds of a run has its record.
+
+    Raises:
+        InputError: there are checkpoints or metrics and no run.json: they would pass for those of
+            the run that begins.
+    """
+    if (run_dir / RUN_RECORD).is_file():
+        return
+    others = sorted(
+        path.name for name in (f"{CHECKPOINT}*", METRICS) for path in run_dir.glob(name)
+    )
+    if others:
+        raise InputError(
+            f"--output_dir {run_dir}: holds {', '.join(others[:3])} without the {RUN_RECORD} that "
+            "says of which run; choose another folder, or remove what is in this one"
+        )
 
 
 def write_run(run_dir: Path, run: Run) -> None:
@@ -145,7 +170,7 @@ def data_record(
             for name, records in files.items()
         },
         "samples": len(examples),
-        "tokens": sum(len(example["input_ids"]) for example in examples),
+        "tokens": sum(token_lengths(examples)),
         "supervised_tokens": supervised,
         "tokens_sha256": digest(examples),
         # lines that truncation left with part of their answer, and with none of it
@@ -233,9 +258,9 @@ def read_metrics(run_dir: Path) -> list[Object]:
 
 def _metrics_line(line: bytes) -> Object | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line.decode("utf-8"), finite=False)
         check_schema(value, MetricsLine, METRICS, "")
-    except (ValueError, RecursionError, InputError):
+    except (ValueError, InputError):
         return None
     return value
 

@@ -8,7 +8,6 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from growth.core.files import write_json_lines
+from growth.core.workers import worker_pool
 from growth.data.abilities import ABILITY_NAMES, LETTERS, ability_of
 from growth.sample.puzzles import PUZZLE_KINDS
 from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds, Rule
@@ -74,7 +74,7 @@ def sample_files(seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     ]
     abilities = random.Random(f"{seed}/synthetic").choices(ABILITY_NAMES, k=LINES_SYNTHETIC)
     shares = Counter(abilities)
-    with ProcessPoolExecutor() as pool:
+    with worker_pool() as pool:
         seeds = itertools.repeat(seed)
         curated = pool.map(curated_lines, *zip(*full, *held_out, strict=True), seeds)
         imitations = pool.map(imitated_drafts, shares, shares.values(), seeds)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from growth.core.errors import InputError
 from growth.core.files import write_json
+from growth.core.locks import locked
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
 from growth.runs.checkpoints import first_candidate_epoch
 from growth.runs.layout import RESULTS_SUFFIX, run_folder, selection_name
@@ -39,7 +40,7 @@ class Choices(NamedTuple):
             )
 
 
-def choose_checkpoints(results_path: Path) -> Choices:
+def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     """Choose a checkpoint of each run, and of each limit of lines, and write the choice.
 
     A choice is written as `selected-checkpoint.json` to the folder of its run's results. Results
@@ -48,6 +49,7 @@ def choose_checkpoints(results_path: Path) -> Choices:
 
     Args:
         results_path: folder of results on valid, at any depth.
+        wait: where another process chooses for the same run, for it to end.
 
     Returns:
         The choices, and the runs without one.
@@ -75,7 +77,9 @@ def choose_checkpoints(results_path: Path) -> Choices:
         except InputError as error:
             choices.failed.append(error)
             continue
-        write_json(folder / selection_name(limit), choice)
+        path = folder / selection_name(limit)
+        with locked(path, "--results_path", wait):
+            write_json(path, choice)
         choices.chosen.append(choice)
     return choices
 

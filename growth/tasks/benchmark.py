@@ -4,7 +4,6 @@ A benchmark (CMMLU, AGIEval, one of yours) says what its subjects are and how a 
 everything else is shared. No torch here: data and flags are checked before it takes its seconds.
 """
 
-import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from growth.core.errors import InputError
+from growth.core.files import open_file, parse_json
 from growth.core.schemas import AnswerRecord, check_schema
 from growth.data.abilities import LETTERS
 from growth.scoring.intervals import mean_score, percentages
@@ -55,6 +55,7 @@ class Subject:
 
 _LABEL_MARKS = re.compile(r"[\s()\[\]【】.,、。;]+")
 _OPTION_LETTERS = "ABCDEFGH"
+_LONGEST_LABEL = 200  # characters; what is longer is a text
 
 
 def right_letters(label: object) -> str:
@@ -65,12 +66,12 @@ def right_letters(label: object) -> str:
     """
     parts: list[object] = label if isinstance(label, list) else [label]
     spelt = [part for part in parts if isinstance(part, str)]
-    if len(spelt) == len(parts):
+    if len(spelt) == len(parts) and sum(map(len, spelt)) <= _LONGEST_LABEL:
         text = unicodedata.normalize("NFKC", "".join(spelt))
         letters = _LABEL_MARKS.sub("", text).upper()
         if letters and set(letters) <= set(_OPTION_LETTERS):
             return letters
-    raise ValueError(f"the label {label!r} names no option")
+    raise ValueError(f"the label {repr(label)[:_LONGEST_LABEL]} names no option")
 
 
 class Benchmark(ABC):
@@ -176,30 +177,34 @@ def result_file(setting: str, suffix: str, name: str) -> Path:
     return Path(f"{setting}{suffix}", f"{name}.jsonl")
 
 
-def read_results(path: Path) -> list[Result]:
+def read_results(path: Path, questions: int | None = None) -> list[Result]:
     """Read the per-sample results of a subject.
 
+    Args:
+        path: of the file.
+        questions: how many were asked; None where that is not known.
+
     Raises:
-        InputError: it is no such file.
+        InputError: it is no such file, or of another number of questions.
     """
-    try:
-        # Only line feeds end a line: a question may hold other separators, such as U+2028.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        results = [_result(path, number, line) for number, line in enumerate(lines, start=1)]
-        if results and all(
-            {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
-        ):
-            return results
-    except (ValueError, AttributeError):
-        pass
-    raise InputError(f"{path}: not per-sample results of ours; remove it, and run again")
+    with open_file(path) as file:
+        data = file.read()
+    # Only line feeds end a line: a question may hold other separators, such as U+2028.
+    lines = data.removesuffix(b"\n").split(b"\n")
+    results = [_result(path, number, line) for number, line in enumerate(lines, start=1)]
+    if questions not in (None, len(results)):
+        raise InputError(
+            f"{path}: holds {len(results)} answers, {questions} questions were asked; remove it, "
+            "and run again"
+        )
+    return results
 
 
-def _result(path: Path, number: int, line: str) -> Result:
+def _result(path: Path, number: int, line: bytes) -> Result:
     remedy = "remove the file, and run again"
     try:
-        result = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        result = parse_json(line.decode("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
         raise InputError(f"{path}:{number}: not JSON ({error}); {remedy}") from None
     check_schema(result, AnswerRecord, f"{path}:{number}", remedy)
     return result

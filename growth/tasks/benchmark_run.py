@@ -39,6 +39,8 @@ from growth.tasks.task import Prompting
 
 # What makes the results in a folder those of one model, prompted in one way.
 _SAME = ("benchmark", "fingerprint", "asked")
+# What the record says of single files, of all launches together.
+_OF_FILES = ("data", "read", "questions")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job)
     for tested in models:
-        with locked_for_launch(tested.folder, "--output_dir"):
+        with locked_for_launch(tested.folder, "--output_dir", job.options.wait):
             _run_model(job, tested)
 
 
@@ -160,6 +162,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         for name in job.exam.subjects
         for path in job.benchmark.files(job.exam.data_dir, name)
     }
+    questions = {str(task.file): len(task) for task in _tasks(job)}
     left_out = job.exam.left_out()
     read = {
         name: {
@@ -190,6 +193,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             "as_published": options.as_published,
             "data": data,
             "read": read,
+            "questions": questions,
         }
         folder = outputs if alone else outputs / place
         models.append(TestedModel(source, folder, record, prompting))
@@ -279,7 +283,7 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
 
 def _write_record(folder: Path, record: Run, now: Run) -> None:
     """Write the record of a folder of results, which may hold more subjects than `now` do."""
-    merged = {name: record.get(name, {}) | now[name] for name in ("data", "read")}
+    merged = {name: record.get(name, {}) | now[name] for name in _OF_FILES}
     write_json(folder / RUN_RECORD, record | merged)
 
 
@@ -290,14 +294,14 @@ def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
     record = read_record(folder / RUN_RECORD, PredictionRecord, remedy)
     for setting in benchmark.settings:
         found = {
-            name: read_results(path)
+            name: read_results(folder / file, record.get("questions", {}).get(str(file)))
             for name in benchmark.subjects
-            if (path := folder / result_file(setting, suffix, name)).is_file()
+            if (folder / (file := result_file(setting, suffix, name))).is_file()
         }
         if found:
             settings[setting] = score(benchmark, found, setting, record.get("read"))
     path = folder / f"results{suffix}.json"
-    run = {name: value for name, value in record.items() if name not in ("data", "read")}
+    run = {name: value for name, value in record.items() if name not in _OF_FILES}
     write_json(path, {"run": run, "settings": settings})
     print(f"{path}: {benchmark.title}, accuracy in % [95 % interval], chance 25.00")
     print(table(settings))

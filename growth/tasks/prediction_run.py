@@ -90,7 +90,7 @@ def _predict_model(
     }
     folder = prediction_folder(options.pred_data_path, run)
     _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
-    with locked_for_launch(folder, "--pred_data_path"):
+    with locked_for_launch(folder, "--pred_data_path", options.wait):
         _predict_missing(source, folder, run, tasks, options, decoding)
 
 
@@ -130,6 +130,7 @@ def _predict_missing(
         print(compute.describe(), file=sys.stderr)
         record = earlier or run | {"device": compute.describe()} | provenance()
         record["cut_prompts"] = dict(sorted((record.get("cut_prompts", {}) | cuts).items()))
+        record["lines"] = record.get("lines", {}) | {task.stem: len(task) for task in tasks}
         write_json(folder / RUN_RECORD, record)
     work.run(predictor, run["checkpoint"])
     if state.is_main_process:

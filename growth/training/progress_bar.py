@@ -53,6 +53,10 @@ class ProgressBar(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Close the bar."""
+        """See `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, also where training has failed: the message has one of its own."""
         if self.bar is not None:
             self.bar.close()

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,14 +22,19 @@ from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
-from growth.core.files import json_line
+from growth.core.files import json_line, sync, sync_names, write_errors
 from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
-from growth.packing.batches import Example
+from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
-from growth.runs.checkpoints import checkpoints, drop_resume_state
+from growth.runs.checkpoints import (
+    CHECKPOINT,
+    checkpoints,
+    drop_resume_state,
+    remove_checkpoint,
+)
 from growth.runs.layout import METRICS
 from growth.runs.record import now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
@@ -135,6 +141,7 @@ class InstructionTrainer(Trainer):
         hyperparameters: with nothing left open.
         compute: what to train on.
         run_dir: gets metrics.jsonl and the checkpoints.
+        save_total_limit: keep the newest so many checkpoints; None for all.
         options: more of `TrainingArguments`, such as `fsdp_config`.
     """
 
@@ -147,6 +154,7 @@ class InstructionTrainer(Trainer):
         hyperparameters: Hyperparameters,
         compute: Compute,
         run_dir: Path,
+        save_total_limit: int | None = None,
         **options: Any,
     ) -> None:
         base = without_adapters(model)
@@ -169,8 +177,10 @@ class InstructionTrainer(Trainer):
                 "or --deepspeed, or ask for it with --precision"
             )
         self.remove_callback(PrinterCallback)
-        self.add_callback(ProgressBar())
+        self.progress_bar = ProgressBar()
+        self.add_callback(self.progress_bar)
         self.train_examples, self.valid_examples = train, valid
+        self.save_total_limit = save_total_limit
         self.chat, self.hyperparameters, self.run_dir = chat, hyperparameters, run_dir
         self.step_loss = StepLoss(
             packed,
@@ -192,7 +202,7 @@ class InstructionTrainer(Trainer):
     def get_train_dataloader(self) -> StepLoader:
         """Batches that are this rank's share of whole optimizer steps."""
         h, processes = self.hyperparameters, self.args.world_size
-        lengths = [len(example["input_ids"]) for example in self.train_examples]
+        lengths = token_lengths(self.train_examples)
         sampler = StepSampler(
             lengths, h.total_batch_size, h.seed, self.args.process_index, processes
         )
@@ -241,12 +251,16 @@ class InstructionTrainer(Trainer):
         # A process has only its own part of the loss; the Trainer averages over processes.
         loss, measures = self.step_loss.backward(model, inputs["examples"])
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at optimizer step {self.state.global_step + 1}: "
-                "lower --learning_rate, or take --precision fp32"
-            )
+            raise self._diverged("loss", loss.item(), self.state.global_step + 1)
         self._measures = dataclasses.replace(measures, seconds=time.perf_counter() - began)
         return loss
+
+    def _diverged(self, name: str, value: float, step: int) -> InputError:
+        return InputError(
+            f"{self.run_dir}: {name} is {value} at optimizer step {step}; lower --learning_rate "
+            f"({self.hyperparameters.learning_rate:g}), or take --precision fp32. Checkpoints that "
+            "were finished are kept; train with other values in another --output_dir"
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss (nats per supervised token, mean over all) and perplexity on validation lines."""
@@ -273,7 +287,16 @@ class InstructionTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the study's measures, and append the line to metrics.jsonl."""
+        """Add the study's measures, and append the line to metrics.jsonl.
+
+        Raises:
+            InputError: a measure is not finite, which no later step can mend.
+        """
+        if self.accelerator.scaler is not None and not math.isfinite(logs.get("grad_norm", 0)):
+            del logs["grad_norm"]  # the loss scale of fp16 was too large: it skips the step
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise self._diverged(name, value, self.state.global_step)
         if "loss" in logs:
             step = self._measures
             logs |= {
@@ -289,7 +312,8 @@ class InstructionTrainer(Trainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
             line = {"step": self.state.global_step, **logs, "time": now()}
-            with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
+            path = self.run_dir / METRICS
+            with write_errors(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json_line(line))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -311,13 +335,33 @@ class InstructionTrainer(Trainer):
         return TokenizerFiles(self.chat.tokenizer)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save all; then drop the optimizer's state, twice the weights, from older checkpoints."""
-        super()._save_checkpoint(model, trial)
-        # The other processes' random numbers are part of it.
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            for older in checkpoints(self.run_dir)[:-1]:
-                drop_resume_state(older)
+        """Save all; then drop the optimizer's state, twice the weights, from older checkpoints.
+
+        Raises:
+            OSError: the disk is full, or failed; it names the checkpoint.
+        """
+        checkpoint = self.run_dir / f"{CHECKPOINT}{self.state.global_step}"
+        with write_errors(checkpoint):
+            super()._save_checkpoint(model, trial)
+            # The other processes' random numbers are part of it.
+            self.accelerator.wait_for_everyone()
+            if not self.args.should_save:
+                return
+            # Nothing older goes before the new state is on the disk.
+            sync(checkpoint)
+            sync_names(self.run_dir)
+        older = checkpoints(self.run_dir)[:-1]
+        keep = self.save_total_limit
+        for number, path in enumerate(reversed(older), start=2):
+            if keep is not None and number > keep:
+                remove_checkpoint(path)
+            else:
+                drop_resume_state(path)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
+        super()._save_rng_state(output_dir)
+        sync(Path(output_dir))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
