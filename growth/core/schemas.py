@@ -12,7 +12,8 @@ import msgspec
 from growth.core.errors import InputError
 from growth.core.files import Object, read_object
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+# Becomes part of a path.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]*$")]
 # What to do where a results file is damaged.
 SCORE_AGAIN = "score its predictions again with evaluate/score.py"
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -73,6 +74,7 @@ class TrainingRecord(TypedDict, total=False):
     device: Required[str]
     started: Required[str]
     study: StudyRecord
+    ended: str | None
     git: GitRecord
     versions: dict[str, str]
 
@@ -114,6 +116,15 @@ class PredictionRecord(TypedDict, total=False):
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
+
+
+class AnswerRecord(TypedDict, total=False):
+    """A line of a benchmark's per-sample results."""
+
+    prediction: Required[str]
+    gold: Required[str]
+    fewer_shots: Required[bool]
+    cut: Required[bool]
 
 
 class FileScore(TypedDict, total=False):

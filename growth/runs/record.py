@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import logging
 import math
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, sha256, write_json, write_text
+from growth.core.files import Object, parse_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
@@ -252,9 +251,9 @@ def read_metrics(run_dir: Path) -> list[Object]:
 
 def _metrics_line(line: bytes) -> Object | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line.decode("utf-8"), finite=False)
         check_schema(value, MetricsLine, METRICS, "")
-    except (ValueError, RecursionError, InputError):
+    except (ValueError, InputError):
         return None
     return value
 

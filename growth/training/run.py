@@ -48,11 +48,13 @@ from growth.runs.checkpoints import (
     DEEPSPEED,
     FSDP,
     PLAIN,
+    TRAINER_STATE,
     ResumeNeeds,
     checkpoint_step,
     checkpoints,
     remove_leftovers,
     resumable_checkpoint,
+    weight_problems,
 )
 from growth.runs.layout import read_run
 from growth.runs.record import (
@@ -361,22 +363,28 @@ def _open_run(
         *(f"{run['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
     )
     step = checkpoint_step(last[0]) if last else 0
-    if last and step >= run["steps"]:
+    if step > run["steps"]:
+        raise InputError(
+            f"{last[0]}: by its {TRAINER_STATE} it is of step {step}, and the run has "
+            f"{run['steps']}; remove it, or put the file back"
+        )
+    if last and step == run["steps"] and not weight_problems(last[0], needs.adapter):
         logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
         if distributed_state().is_main_process:
             remove_leftovers(job.output_dir, step)
-            if earlier and earlier["ended"] is None:  # killed in between
+            if earlier and earlier.get("ended") is None:  # killed in between
                 write_run(job.output_dir, earlier | {"ended": now()})
         return None, True
     checkpoint = None
-    if earlier and not last:
-        logger.info("no checkpoint is complete yet: the run begins anew")
-    if last:
+    if earlier:
         checkpoint, passed_over = resumable_checkpoint(job.output_dir, needs)
         step = checkpoint_step(checkpoint) if checkpoint else 0
         for problem in passed_over:
             logger.warning("--resume: passed over: %s", problem)
-        logger.info("resumes from %s", checkpoint)
+        if checkpoint:
+            logger.info("resumes from %s", checkpoint)
+        else:
+            logger.info("no checkpoint is complete yet: the run begins anew")
     # Nobody writes before all have read.
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
