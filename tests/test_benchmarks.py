@@ -22,6 +22,7 @@ from growth.data.published import read_table
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import load_tokenizer
 from growth.model.source import find_model
+from growth.model.tokenizer_files import PROBE_TEXTS
 from growth.tasks.agieval import AGIEval
 from growth.tasks.benchmark import read_exam, score
 from growth.tasks.cmmlu import CATEGORIES, CHINA, CMMLU, HEADER, SUBJECTS
@@ -161,6 +162,36 @@ def test_cmmlu_keeps_the_shots_that_the_published_runner_keeps(tiny_model, tmp_p
         assert len(rendered.ids) <= max_length
         counts.add(expected.count("答案是"))
     assert counts == {1, 3, 4, 5, 6}
+
+
+def test_a_question_is_encoded_once_where_all_shots_fit(tiny_model, tmp_path, monkeypatch):
+    """As part of its prompt; the shots are counted once a subject at most."""
+    benchmark, data = CMMLU(), write_cmmlu(tmp_path, {"arts": 6})
+    subject = benchmark.read(data, "arts")
+    format_ = make_prompt_format(
+        load_tokenizer(find_model(str(tiny_model), ModelOptions())), PromptOptions(), "tiny"
+    )
+    encoded = []
+    encode = type(format_.chat).encode_content
+    monkeypatch.setattr(
+        type(format_.chat),
+        "encode_content",
+        lambda self, text: encoded.append(text) or encode(self, text),
+    )
+    for setting in benchmark.settings:
+        encoded.clear()
+        task = SubjectTask(benchmark, subject, setting)
+        rendered = [task.render(i, format_, 2048) for i in range(len(task))]
+        assert not any(prompt.fewer_shots or prompt.was_cut for prompt in rendered)
+        for item in subject.items:
+            assert sum(text.endswith(benchmark.text(item)) for text in encoded) == 1
+
+
+def test_the_bound_on_a_texts_tokens_holds(tiny_model):
+    """For sentencepiece; test_tokenizer_files.py holds the other kinds to it."""
+    content = load_tokenizer(find_model(str(tiny_model), ModelOptions())).content
+    for text in (*PROBE_TEXTS, "", " ", "\ufdfa" * 9, "题 目\u3000" * 20):
+        assert len(content.encode(text)) <= content.at_most(text)
 
 
 def test_agieval_keeps_the_demonstrations_that_the_published_runner_keeps(tiny_model, tmp_path):

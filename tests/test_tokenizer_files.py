@@ -147,6 +147,9 @@ def test_tokenizer_json_decides(name, tmp_path):
     chat = load_tokenizer(tmp_path / "model")
     expected = [own.encode(text, add_special_tokens=False).ids for text in texts]
     assert [chat.encode_content(text) for text in texts] == expected
+    assert all(
+        len(ids) <= chat.content.at_most(text) for text, ids in zip(texts, expected, strict=True)
+    )
     assert chat.tokenizer.eos_token == "<|endoftext|>"
     model = load_model(tmp_path / "model", torch.float32, chat)
     model.save_pretrained(tmp_path / "saved")

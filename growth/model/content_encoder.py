@@ -65,6 +65,20 @@ class ContentEncoder:
                 ids += (self._continued if i else self._sentencepiece).encode(part)
         return ids
 
+    def at_most(self, text: str) -> int:
+        """No fewer tokens than `text` has, without encoding it: one per byte of its normal form.
+
+        A space counts as the three bytes of the mark that many tokenizers put in its place, and a
+        text may be given one more at its start.
+        """
+        if self._sentencepiece is not None:
+            normal = self._sentencepiece.normalize(text)
+        else:
+            backend = getattr(self.tokenizer, "backend_tokenizer", None)
+            normalizer = backend.normalizer if backend is not None else None
+            normal = normalizer.normalize_str(text) if normalizer is not None else text
+        return len(normal.encode()) + 2 * normal.count(" ") + 3
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, of which none is special."""
         if self._sentencepiece is None:

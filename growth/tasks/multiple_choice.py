@@ -1,8 +1,8 @@
 """The subjects of a multiple-choice benchmark as tasks: the answer is the likeliest letter."""
 
-import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from growth.data.abilities import LETTERS
 from growth.inference.loglikelihood import significant
 from growth.inference.prompting import PromptFormat
 from growth.inference.requests import Request, Response
+from growth.model.chat_tokenizer import ChatTokenizer
 from growth.tasks.benchmark import (
     Benchmark,
-    Count,
+    Item,
     Messages,
     Subject,
     read_results,
@@ -49,7 +50,7 @@ class SubjectTask(Task):
         self.file = result_file(setting, suffix, subject.name)
         self.label = f"{subject.name} {setting}"
         self.turn = benchmark.settings.index(setting)
-        self._count: Count | None = None
+        self._tokens: dict[str, int] = {}  # of texts that had to be counted, such as shots
 
     def __len__(self) -> int:
         """How many questions there are."""
@@ -68,12 +69,9 @@ class SubjectTask(Task):
         """
         benchmark, subject, setting = self.benchmark, self.subject, self.setting
         item, room = subject.items[index], max_length
-        # Shots are the same for every question.
-        count = self._count = self._count or functools.lru_cache(64)(
-            lambda text: len(format_.chat.encode_content(text))
-        )
+        wanted = len(benchmark.shots_of(subject, setting))
         while True:
-            kept = benchmark.fitting_shots(subject, item, setting, room, count)
+            kept = self._fitting(item, room, wanted, format_.chat)
             if kept is None:
                 messages = benchmark.shortest(subject, item, setting)
             else:
@@ -82,11 +80,34 @@ class SubjectTask(Task):
             if not kept or len(ids) <= max_length:
                 break
             room -= len(ids) - max_length  # by what surrounds the texts, such as role tokens
-        shown = len(kept or ())
-        fewer = shown < len(benchmark.shots_of(subject, setting))
+        fewer = len(kept or ()) < wanted
         return RenderedPrompt(
             messages, ids[-max_length:], fewer, kept is None or len(ids) > max_length
         )
+
+    def _fitting(
+        self, item: Item, room: int, wanted: int, chat: ChatTokenizer
+    ) -> Sequence[int] | None:
+        """See `Benchmark.fitting_shots`.
+
+        The published runners count the texts of a prompt one by one. Where all shots fit even by
+        an upper bound of those counts, which is the rule, the question is encoded once only: as
+        part of its prompt. Shots are the same for every question, and counted once.
+        """
+
+        def count(text: str) -> int:
+            if text not in self._tokens:
+                self._tokens[text] = len(chat.encode_content(text))
+            return self._tokens[text]
+
+        def at_most(text: str) -> int:
+            return self._tokens.get(text) or chat.content.at_most(text.strip())
+
+        for counted in (at_most, count):
+            kept = self.benchmark.fitting_shots(self.subject, item, self.setting, room, counted)
+            if kept is not None and len(kept) == wanted:
+                break
+        return kept
 
     def request(self, index: int, prompting: Prompting) -> Request:
         """See `Task`."""
