@@ -24,6 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ["GIT_DIR"] = os.devnull  # records would differ where somebody commits meanwhile
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 import faults  # noqa: E402
