@@ -8,7 +8,7 @@ and so on. `--data_type all` builds the 19 settings.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,8 +22,8 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable, replacing, write_json_lines
 from growth.core.locks import locked
-from growth.core.options import OutputOptions
-from growth.data.records import Record
+from growth.core.options import OutputOptions, SeedOptions
+from growth.data.lines import Record
 from growth.data.settings import DATA_TYPES, build_setting
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    add_options(parser, SeedOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
@@ -47,20 +47,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:
         built = build_setting(data_type, args.data_dir, args.seed)
         folder = args.output_dir / data_type
+        characters = dict.fromkeys(built, 0)  # of all messages
         with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:
             for name, records in built.items():
-                write_json_lines(temporary / f"{name}.json", records)
-        print_table(folder, built)
+                write_json_lines(temporary / f"{name}.json", counted(records, characters, name))
+        print_table(folder, {name: (len(built[name]), characters[name]) for name in built})
 
 
-def print_table(folder: Path, built: dict[str, list[Record]]) -> None:
+def counted(records: Iterable[Record], characters: dict[str, int], name: str) -> Iterator[Record]:
+    """Pass `records` on, and add the characters of their messages to `characters[name]`."""
+    for record in records:
+        characters[name] += sum(len(message["content"]) for message in record["messages"])
+        yield record
+
+
+def print_table(folder: Path, written: Mapping[str, tuple[int, int]]) -> None:
     """Lines and characters (of all messages) of each file that was written."""
     print(f"{folder}\n{'file':<24}{'lines':>8}{'characters':>14}")
     totals = [0, 0]
-    for name, records in built.items():
-        characters = sum(len(m["content"]) for record in records for m in record["messages"])
-        print(f"{name + '.json':<24}{len(records):>8,}{characters:>14,}")
-        totals[0] += len(records)
+    for name, (lines, characters) in written.items():
+        print(f"{name + '.json':<24}{lines:>8,}{characters:>14,}")
+        totals[0] += lines
         totals[1] += characters
     print(f"{'total':<24}{totals[0]:>8,}{totals[1]:>14,}\n")
 

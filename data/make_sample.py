@@ -23,7 +23,7 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions
+from growth.core.options import OutputOptions, SeedOptions
 from growth.sample.world import write_sample
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=Path("data/sample"),
         help="folder that gets curated/ and synthetic/; files of the same names are replaced",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything in it")
+    add_options(parser, SeedOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 

@@ -49,7 +49,7 @@ HELP = """/reset   forget the conversation
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, load the model, talk."""
     args = parse_args(argv)
-    once = None if sys.stdin.isatty() else read_message()
+    once = None if sys.stdin is not None and sys.stdin.isatty() else read_message()
     # torch takes its seconds only once there is something to answer
     session = load_session(args)
     if once is not None:
@@ -77,16 +77,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--system: {NO_SYSTEM}")
     if args.temperature is None and (args.top_p is not None or args.top_k is not None):
         raise InputError("--top_p and --top_k choose what is sampled from: give --temperature too")
-    if args.top_p is not None and args.top_p > 1:
-        raise InputError(f"--top_p {args.top_p}: a probability, at most 1")
     return args
 
 
 def read_message() -> str:
     """All of a pipe, as one message."""
+    if sys.stdin is None:  # closed by the shell: <&-
+        raise InputError("standard input: closed; pipe a message in, or run this on a terminal")
     try:
         text = sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
+        text.encode("utf-8")  # in the C locale, bytes that are no text come as half surrogates
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise InputError(f"standard input: not UTF-8 ({error.reason})") from None
     if not text:
         raise InputError("standard input: empty; pipe a message in, or run this on a terminal")

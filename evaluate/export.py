@@ -27,14 +27,15 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions, OutputOptions
-from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
 from growth.runs.layout import RESULTS
-from growth.runs.record import read_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, keep others out, load, write."""
     args = parse_args(argv)
+    # Imported here and below: Ctrl-C is answered from now on.
+    from growth.export.model_card import CARD
+
     outputs = [(args.output_dir, "--output_dir"), (args.gguf, "--gguf")]
     with contextlib.ExitStack() as locks:
         for path, flag in outputs:
@@ -53,6 +54,9 @@ def export(args: argparse.Namespace) -> None:
     Raises:
         InputError: the model can't be loaded, or the folder is there already.
     """
+    from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
+    from growth.runs.record import read_run
+
     if args.output_dir is not None and args.output_dir.exists():
         raise InputError(f"--output_dir {args.output_dir}: is there already; choose another folder")
     folder = Path(args.model_name_or_path)

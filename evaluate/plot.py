@@ -11,6 +11,7 @@ checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures sh
 their 95 % interval; --smooth gives the look of the published figures and says so on each.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -30,14 +31,17 @@ from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import OutputOptions
 from growth.core.workers import worker_pool
-from growth.report.curves import SIGMA, growth_points, sizes_of
-from growth.report.plots import PLOT_TYPES, Drawing, check_plot_type, drawings
-from growth.report.results_table import read_results
 from growth.runs.layout import PLOTS, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
+    # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
+    os.environ["MPLBACKEND"] = "agg"
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.report.curves import SIGMA
+    from growth.report.plots import PLOT_TYPES, check_plot_type
+
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -84,6 +88,10 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, drawings
+    from growth.report.results_table import read_results
+
     results = read_results(results_path, selection_path)
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -27,9 +27,6 @@ from growth.core.errors import InputError
 from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
 from growth.data.records import read_evaluation_files
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
-from growth.runs.record import read_run
-from growth.scoring.checkpoint_selection import choose_checkpoints, description
-from growth.scoring.results import results_table, score_predictions
 
 # What the run's folder and --data_dir say.
 _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "model_size", "tag")
@@ -46,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, ModelOptions)
     add_options(parser, DecodingOptions)
     args = parser.parse_args(argv)
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.runs.record import read_run
+    from growth.scoring.checkpoint_selection import choose_checkpoints, description
+    from growth.scoring.results import results_table, score_predictions
+
     run = read_run(args.run_dir)
     if run is None:
         raise InputError(

@@ -10,6 +10,45 @@ fail() {
     exit 2
 }
 
+# Flags whose values are paths; those of models may be hub ids.
+path_flags=" --train_dir --valid_dir --output_dir --run_dir --data_dir --build_dir --pred_data_path"
+path_flags+=" --results_path --plots_path --dump_examples --dump_prompts --fsdp_config --deepspeed --gguf "
+model_flags=" --model_name_or_path --base_model "
+
+# from_caller FLAG VALUE: print the value of a flag; a relative path is the caller's. The scripts go
+# to the repository's root first of all, so that OLDPWD is where they were called.
+from_caller() {
+    local flag="$1" value="$2"
+    if [[ "${OLDPWD:-$PWD}" != "$PWD" && -n "$value" && "$value" != /* ]] &&
+        [[ "$path_flags" == *" $flag "* || ("$model_flags" == *" $flag "* && -e "$OLDPWD/$value") ]]; then
+        value="$OLDPWD/$value"
+    fi
+    printf '%s\n' "$value"
+}
+
+# resolve_paths ARGUMENTS: set `resolved` to them, with the caller's relative paths made absolute.
+resolve_paths() {
+    local argument flag=""
+    resolved=()
+    for argument in "$@"; do
+        case "$argument" in
+            --*=*) argument="${argument%%=*}=$(from_caller "${argument%%=*}" "${argument#*=}")" ;;
+            --*) flag="$argument" ;;
+            *) argument="$(from_caller "$flag" "$argument")" ;;
+        esac
+        resolved+=("$argument")
+    done
+}
+
+# to_caller PATH: print a path of an output, absolute where the caller is elsewhere.
+to_caller() {
+    if [[ "${OLDPWD:-$PWD}" == "$PWD" || "$1" == /* ]]; then
+        printf '%s\n' "$1"
+    else
+        printf '%s\n' "$PWD/$1"
+    fi
+}
+
 # run_and_wait COMMAND ...: run it in a process group of its own. Signals that this script gets are
 # passed on to the whole group, and the script ends only when the group has.
 run_and_wait() {
@@ -120,8 +159,10 @@ run_benchmark() {
             ;;
     esac
     [[ $# -ge 3 ]] || fail "expected GPU MODEL_NAME_OR_PATH SAVE_TAG, got $# arguments; $help"
-    local gpu="$1" model="$2" tag="$3" launch=(python) commas
+    local gpu="$1" model tag="$3" launch=(python) commas resolved
+    model="$(from_caller --model_name_or_path "$2")"
     shift 3
+    resolve_paths "$@"
     if [[ "$gpu" == cpu ]]; then
         export CUDA_VISIBLE_DEVICES=""
     elif [[ "$gpu" =~ ^[0-9]+(,[0-9]+)*$ ]]; then
@@ -136,5 +177,5 @@ run_benchmark() {
     local log="evaluate/$name/logs/$tag.log"
     mkdir -p "$(dirname "$log")"
     run_and_wait logged "$log" "${launch[@]}" "evaluate/$name/run.py" --model_name_or_path "$model" \
-        --tag "$tag" "$@"
+        --tag "$tag" ${resolved[@]+"${resolved[@]}"}
 }

@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+resolve_paths "$@"
+set -- ${resolved[@]+"${resolved[@]}"}
 
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     usage
@@ -15,4 +17,5 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
 fi
 [[ $# -ge 2 ]] || fail "expected CHECKPOINT OUTPUT_DIR; bash scripts/merge_lora.sh --help"
 activate_environment
-exec python evaluate/export.py --model_name_or_path "$1" --output_dir "$2" "${@:3}"
+exec python evaluate/export.py --model_name_or_path "$(from_caller --model_name_or_path "$1")" \
+    --output_dir "$(from_caller --output_dir "$2")" "${@:3}"

@@ -15,6 +15,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+resolve_paths "$@"
+set -- ${resolved[@]+"${resolved[@]}"}
 
 num_processes=1 flags=()
 while [[ $# -gt 0 ]]; do
@@ -29,8 +31,11 @@ while [[ $# -gt 0 ]]; do
             shift
             ;;
         *)
-            [[ ${#flags[@]} -gt 0 || "$1" == -* ]] || flags=(--run_dir)
-            flags+=("$1")
+            if [[ ${#flags[@]} -gt 0 || "$1" == -* ]]; then
+                flags+=("$1")
+            else
+                flags=(--run_dir "$(from_caller --run_dir "$1")")
+            fi
             ;;
     esac
     shift

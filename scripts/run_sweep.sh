@@ -20,6 +20,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+resolve_paths "$@"
+set -- ${resolved[@]+"${resolved[@]}"}
 
 model_size="" model="" data_dir="data" build_dir="data/builds" run_name="" seed=0 jobs=1 train_flags="" predict_flags="" wait_flag=""
 data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
@@ -116,5 +118,5 @@ status=0
 run_and_wait all_settings || status=$?
 ((status < 128)) || exit "$status" # a signal
 ((status == 0)) || status=1
-python evaluate/plot.py --plot_type all --wait | tail -n 1
+to_caller "$(python evaluate/plot.py --plot_type all --wait | tail -n 1)"
 exit "$status"

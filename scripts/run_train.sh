@@ -10,6 +10,7 @@
 # --num_processes N  processes on this machine, one per GPU; default: 1. They share the samples of
 #                    each step. The variable TORCHRUN_ARGS holds further flags of torchrun, such as
 #                    --nnodes (train/configs/README.md)
+# Relative paths among the flags begin where the script is called, outputs in the repository.
 # All other flags, --train_dir and --valid_dir included, go to train/finetune.py (see its --help).
 # Writes runs/runs-S/T/<timestamp>/ (run.json, metrics.jsonl, checkpoint-<step>) and the log
 # runs/runs-S/T/<timestamp>.log.
@@ -17,6 +18,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
+resolve_paths "$@"
+set -- ${resolved[@]+"${resolved[@]}"}
 
 data_type="" model_size="" output_dir="" train_dir="" resume=false
 num_processes=1 fresh=false
@@ -45,6 +48,7 @@ done
     fail "--num_processes '$num_processes': expected a whole number of at least 1"
 [[ -n "$data_type" ]] || fail "--data_type is missing; bash scripts/run_train.sh --help"
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the run"
+[[ "$model_size" != */* ]] || fail "--model_size '$model_size': expected a plain name such as 7b"
 activate_environment
 
 # The name of the setting is checked before anything is created; a misspelt one is answered with
@@ -109,5 +113,5 @@ if [[ $status -ne 0 && ! -d "$output_dir" ]]; then
     $existed || rmdir -p --ignore-fail-on-non-empty "$(dirname "$output_dir")"
     exit "$status"
 fi
-[[ $status -eq 0 ]] && echo "$output_dir"
+[[ $status -eq 0 ]] && to_caller "$output_dir"
 exit "$status"

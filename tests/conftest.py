@@ -198,6 +198,24 @@ def make_tiny_model(folder):
     return folder
 
 
+# What run.json holds at least.
+TRAINING_RECORD = {
+    "model_size": "tiny",
+    "data_type": "curated-160",
+    "timestamp": "20261122-101500",
+    "seed": 0,
+    "model_name_or_path": "model",
+    "parameters": 1000,
+    "hyperparameters": {"epochs": 15},
+    "train": {"files": {}, "samples": 64},
+    "valid": {"files": {}, "samples": 30},
+    "steps_per_epoch": 1,
+    "steps": 15,
+    "device": "CPU",
+    "started": "2026-11-22T10:15:00+00:00",
+}
+
+
 def processes_of(session):
     """The live processes of a session: what its first one has started, wherever it went."""
     found = []

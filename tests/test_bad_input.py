@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import line, run, write_lines
+from conftest import TRAINING_RECORD, line, run, write_lines
 from safetensors.torch import save_file
 
 GOOD = line("biology", "A")
@@ -158,7 +158,7 @@ def prepared(checkout, tiny_data):
 def test_a_missing_split_is_reported_before_any_prediction(prepared):
     shutil.rmtree(prepared / "data/curated/test")
     (prepared / "runs/x").mkdir(parents=True)
-    run_record = {"model_size": "tiny", "data_type": "curated-10", "timestamp": "x"}
+    run_record = TRAINING_RECORD | {"data_type": "curated-10", "timestamp": "x"}
     (prepared / "runs/x/run.json").write_text(json.dumps(run_record))
     evaluate = ("scripts/run_evaluate.sh", "--run_dir", "runs/x")
     refused(prepared, *evaluate, says=["--data_dir data/curated/test", "no such folder"])
@@ -189,7 +189,7 @@ def finetune(model, *flags):
         (lambda folder: [path.unlink() for path in folder.glob("tokenizer.*")],
          [MODEL_FLAG, "tokenizer can't be loaded"]),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
-         [MODEL_FLAG, "can't be loaded"]),
+         [MODEL_FLAG, "model.safetensors", "cut off"]),
         (lambda folder: (folder / "config.json").write_text(json.dumps(
             {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "odd.Odd"}})),
          [MODEL_FLAG, "can't be loaded", "code"]),

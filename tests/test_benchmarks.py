@@ -418,6 +418,111 @@ def test_a_model_is_asked_in_its_own_template(flags, tmp_path, tiny_model):
         ask("cmmlu", "--model_name_or_path", model, *flags[2:])
 
 
+HOSTILE_TEMPLATES = {
+    "a loop without end": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "takes too much CPU time",
+    ),
+    "a power of integers": ("{{ 9 ** (9 ** 9) }}", "takes too much CPU time"),
+    "a text of 10 GB": ("{{ 'x' * 10 ** 10 }}", "takes too much memory"),
+    "a text of 10 GB by doubling": (
+        "{% set t = namespace(x='x') %}"
+        "{% for i in range(40) %}{% set t.x = t.x ~ t.x %}{% endfor %}",
+        "takes too much memory",
+    ),
+    "a text of 50 MB": ("{{ 'x' * 50000000 }}", "makes 50,000,000 characters"),
+    "a range of 10^9": (
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "OverflowError",
+    ),
+    "an attribute": ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    "a change of the messages": ("{{ messages.append(1) }}", "SecurityError"),
+    "a recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+    "a syntax error": ("{% for %}", "TemplateSyntaxError"),
+    "a deep expression": ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "fails: "),
+    "its own exception": ("{{ raise_exception('no\n\nway') }}", "TemplateError: no way"),
+    "an undefined name": ("{{ x.y.z }}", "UndefinedError"),
+    "a division by zero": ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    "a template of another name": ([{"name": "rag", "template": "x"}], "no default"),
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"), HOSTILE_TEMPLATES.values(), ids=HOSTILE_TEMPLATES.keys()
+)
+def test_a_hostile_template_ends_in_one_line(flags, tmp_path, tiny_model, template, reason):
+    model = with_template(tiny_model, tmp_path / "native", template)
+    with pytest.raises(InputError, match="--chat_template native: the chat template of") as refusal:
+        ask("cmmlu", "--model_name_or_path", model, *flags[2:], "--chat_template", "native")
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_text_of_a_question_becomes_a_control_token(tmp_path, tiny_model):
+    """Special ones that have no name of their own, and added words that the template writes."""
+    from growth.inference.prompting import NativeFormat
+    from growth.model.chat_tokenizer import ChatTokenizer
+
+    tokenizer = _llama_3_tokenizer()
+    assert "<|eot_id|>" not in tokenizer.all_special_tokens  # it has no name
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<turn>{{ m.role }}\n\n{{ m.content }}<|eot_id|>"
+        "{% endfor %}{% if add_generation_prompt %}<turn>assistant\n\n{% endif %}"
+    )
+    form = NativeFormat(ChatTokenizer(tokenizer, "it"), "answer", "it")
+    assert form.encode([{"role": "user", "content": "a\n\nb <|eot_id> <eot_id>"}])
+    for turns in (1, 3, 5):
+        for spelt in ("<|eot_id|><turn>assistant", "<turn>", "<|eot_id|>", "<|begin_of_text|>",
+                      "<|python_tag|>", "<eot>", "x<tool>"):  # fmt: skip
+            messages = [
+                {"role": ("user", "assistant")[i % 2], "content": "x"} for i in range(turns)
+            ]
+            form.encode(messages)
+            if spelt == "x<tool>":  # an added word that is no control token
+                form.encode([*messages[:-1], {"role": "user", "content": spelt}])
+                continue
+            with pytest.raises(InputError, match="spells a control token"):
+                form.encode([*messages[:-1], {"role": "user", "content": spelt}])
+
+
+def _llama_3_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AddedToken, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|python_tag|>")
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.add_tokens([AddedToken(word, special=False) for word in ("<turn>", "<tool>", "\n\n")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=special[0], eos_token=special[1]
+    )
+
+
+def test_a_template_is_rendered_as_transformers_renders_it(tiny_model):
+    from growth.inference.native_template import NativeTemplate
+    from growth.model.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_model).tokenizer
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m | tojson }} {{ loop.index }}\n{% endfor %}  \n"
+        "{%- if add_generation_prompt %}?{% endif %}{{ eos_token }}{{ strftime_now('%Y') }}"
+    )
+    template = NativeTemplate(tokenizer, "it")
+    for turns in (1, 2, 3):
+        messages = [
+            {"role": ("user", "assistant")[i % 2], "content": f"题\n<{i}>"} for i in range(turns)
+        ]
+        for ask_ in (False, True):
+            assert template.render(messages, ask_) == tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=ask_
+            )
+
+
 def test_without_a_template_the_native_one_is_refused(flags, tmp_path):
     with pytest.raises(InputError, match="no chat template"):
         ask("cmmlu", *flags, "--chat_template", "native")

@@ -3,6 +3,8 @@
 import ast
 import doctest
 import re
+import time
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from re import _constants as constants
@@ -10,6 +12,8 @@ from re import _parser as parser
 
 import pytest
 from conftest import ROOT, line, read_lines, run, write_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import growth.scoring.extracted_answers as module
 from growth.core.files import read_json, write_json
@@ -143,7 +147,7 @@ def test_both_readings_of_an_answer(type_, gold, response, published, extracted,
 def test_choices_have_no_second_reading():
     verdict = judge(line("code", "甲", 1, choices=["甲"] * 3, generated_ppl=[1.0, 2.0, 3.0]))
     assert verdict.extracted is None
-    entry = score_file([line("code")], [verdict])
+    entry = score_file([(line("code"), verdict)])
     assert "extracted" not in entry
 
 
@@ -186,3 +190,27 @@ def test_answers_that_were_ended_early_are_not_read_again(checkout):
     assert files["ethics_valid"]["extracted"] == 100.0
     assert "--full_responses" in done.stdout
     assert "--full_responses" not in results_table({"files": {"e": files["ethics_valid"]}})
+
+
+# Marks of several classes, one that decomposes to two, starters, and what changes in NFKC.
+MARKS = st.lists(
+    st.sampled_from([*"e한ａ春", "\u0301", "\u0323", "\u0f73", "\u0344", "\u1e69", "\ufb03"]),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@given(MARKS)
+def test_marks_are_sorted_as_the_standard_library_sorts_them(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAY_BE_MARKS", re.compile(""))
+        patch.setattr(module, "LONG_RUN", 1)
+        assert module._nfkc(text) == unicodedata.normalize("NFKC", text)
+
+
+def test_a_long_run_of_marks_takes_no_minutes():
+    text = "答案：A" + "\u0301\u0323" * 60_000
+    start = time.process_time()
+    assert extract("letter", text) is None  # as of two marks
+    assert extract("letter", "答案：A\u0301\u0323") is None
+    assert time.process_time() - start < 2  # the standard library alone: 16 s

@@ -510,11 +510,11 @@ def bad_selection(results):
         (several_checkpoints, "all", ["7b/curated-40/t0", "checkpoint-9", "select_checkpoint.py"]),
         (selected_one_missing, "all", ["checkpoint-12 is not there", "--selection_path"]),
         (the_same_twice, "all", ["copy-results.json", "both results of"]),
-        (not_json, "all", ["x-results.json", "not a JSON file"]),
-        (not_results, "all", ["x-results.json", "'files'"]),
-        (score_missing, "all", ["x-results.json", "biology_test", "'score'"]),
+        (not_json, "all", ["x-results.json", "not JSON"]),
+        (not_results, "all", ["x-results.json", "`files`"]),
+        (score_missing, "all", ["x-results.json", "biology_test", "`score`"]),
         (size_is_a_path, "all", ["x-results.json", "'../up'"]),
-        (bad_selection, "all", ["selected-checkpoint.json", "model_size"]),
+        (bad_selection, "all", ["selected-checkpoint.json", "checkpoint", "`str`"]),
     ],
 )
 def test_bad_input_is_reported_and_nothing_is_written(results, tmp_path, arrange, plot_type, words):

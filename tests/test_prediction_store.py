@@ -13,7 +13,7 @@ from growth.core import device
 from growth.core.distributed import DistributedState
 from growth.core.errors import InputError
 from growth.data.records import check_prediction, read_records
-from growth.inference.prediction_store import ResultFile, check_same_run
+from growth.inference.prediction_store import ResultFile, check_same_model
 from growth.inference.requests import Response
 from growth.tasks.doit import DoITFile
 from growth.tasks.runner import TaskRun, missing_tasks
@@ -143,14 +143,14 @@ def test_a_kill_behind_a_whole_file_leaves_nothing_for_long(place, quiet, tmp_pa
 def test_results_of_another_model_are_refused(tmp_path):
     run = {"fingerprint": "a", "decoding": {"max_length": 9}}
     fields = ("fingerprint", "decoding")
-    assert check_same_run(tmp_path, run, fields, "*.json", "remove it") is None
+    assert check_same_model(tmp_path, run, fields, "*.json", "remove it") is None
     (tmp_path / "pred_x.json").write_text("{}")
     with pytest.raises(InputError, match=r"without a run.json.*remove it"):
-        check_same_run(tmp_path, run, fields, "pred_*.json", "remove it")
+        check_same_model(tmp_path, run, fields, "pred_*.json", "remove it")
     (tmp_path / "run.json").write_text(json.dumps(run | {"device": "CPU"}))
-    assert check_same_run(tmp_path, run, fields, "*.json", "")["device"] == "CPU"
+    assert check_same_model(tmp_path, run, fields, "*.json", "")["device"] == "CPU"
     with pytest.raises(InputError, match=r"another model.*different: fingerprint\)"):
-        check_same_run(tmp_path, run | {"fingerprint": "b"}, fields, "*.json", "")
+        check_same_model(tmp_path, run | {"fingerprint": "b"}, fields, "*.json", "")
 
 
 @pytest.mark.parametrize("count", ["0", "two"])

@@ -216,4 +216,4 @@ def test_batches_hold_the_tokens_they_may(first):
 def test_script_refuses_no_steps():
     done = run("train/pretrain_pocket.py", "--steps", "0", cwd=ROOT, check=False)
     assert done.returncode == 2
-    assert "--steps 0" in done.stderr
+    assert "--steps: '0' is not a whole number of at least 1" in done.stderr

@@ -121,7 +121,7 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
             line(type_, "A", generated_response="A" if i < rights else "C", choice_logits=LOGITS)
             for i in range(n)
         ]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     files = {
         "biology_test": entry("biology", 1),
@@ -146,10 +146,34 @@ def test_math_verify_stands_in_a_column_of_its_own():
         line("math", "答案\n$10$", answer="10", generated_response=response)
         for response in ("答案 $10$", "答案 $10.0$", "答案 $11$", "不会")
     ]
-    entry = score_file(records, [judge(record) for record in records])
+    entry = score_file((record, judge(record)) for record in records)
     assert entry["score"] == 25.0  # the published rule: 10.0 is not 10
     assert entry["math_verify"] == 50.0
     assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
+
+
+def test_a_line_over_the_bound_has_no_second_opinion_and_is_counted(tmp_path, capsys):
+    """The library alone takes hours; the lines before and after keep theirs."""
+    responses = ("答案 $10$", "答案 $9^{9^{9^{9}}}$", "答案 $11$")
+    write_lines(
+        tmp_path / "in/pred_math_valid.json",
+        [
+            line("math", "答案\n$10$", answer=gold, generated_response=response)
+            for gold, response in zip(("10", "\\pi", "10"), responses, strict=True)
+        ],
+    )
+    done = run(ROOT / "evaluate/score.py", "--pred_data_path", "in", "--results_path", "out",
+               "--details", cwd=tmp_path)  # fmt: skip
+    entry = read_json(tmp_path / "out/in-results.json")["files"]["math_valid"]
+    assert entry["n"] == 3
+    assert entry["over_bound"] == 1
+    assert entry["score"] == pytest.approx(33.33)
+    assert entry["math_verify"] == entry["extracted"] == 50.0  # of the other two
+    assert "no second opinion on 1 math answers" in done.stdout + done.stderr
+    assert "verify: 1 of the 3 answers of math_valid are not in it" in done.stdout
+    details = read_lines(tmp_path / "out/in-details/math_valid.jsonl")
+    assert [detail.get("math_verify") for detail in details] == [1, None, 0]
+    assert [detail.get("over_bound") for detail in details] == [None, True, None]
 
 
 def test_every_letter_can_win_by_its_logit():
@@ -185,7 +209,8 @@ def valid_results(folder, epoch, average, limit=None, n=4):
     run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
     scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
     name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
-    content = {"run": run, "files": {"biology_valid": {"n": n}}} | scores
+    entry = {"type": "biology", "n": n, "score": average, "expected": 25.0}
+    content = {"run": run, "files": {"biology_valid": entry}} | scores
     write_json(folder / f"{name}-results.json", content)
 
 
@@ -216,7 +241,7 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
 def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
     def entry(**fields):
         records = [line("biology", "A", choice_logits=LOGITS, **fields)]
-        return score_file(records, [judge(record) for record in records])
+        return score_file((record, judge(record)) for record in records)
 
     one = entry(generated_response="A")
     assert entry(generated_response="B")["digest"] == one["digest"]

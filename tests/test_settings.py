@@ -48,7 +48,7 @@ def published(tmp_path_factory):
 def built(published):
     """The 19 settings; each file is read once for all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "read_records", functools.cache(settings.read_records))
+        patch.setattr(settings, "_pools", functools.cache(settings._pools))
         return {name: build_setting(name, published, seed=0) for name in DATA_TYPES}
 
 

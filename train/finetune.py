@@ -12,10 +12,13 @@ samples. --dump_examples writes what the model would be trained on and exits.
 
 import argparse
 import importlib.util
+import netrc
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 if find_spec("growth") is None:
     sys.stderr.write(
@@ -24,7 +27,14 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import add_options, argument_parser, given_options, options_from, run_script
+from growth.core.cli import (
+    add_options,
+    argument_parser,
+    given_options,
+    options_from,
+    plain_name,
+    run_script,
+)
 from growth.core.distributed import distributed_state
 from growth.core.files import read_json
 from growth.core.options import EngineOptions, Hyperparameters, LoraOptions, ModelOptions
@@ -85,7 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--output_dir", type=Path, help="folder of the run")
     group.add_argument("--data_type", help="the setting, for the record; default: train_dir's name")
     group.add_argument(
-        "--model_size", help="such as 7b, for the record and the curves; default: counted"
+        "--model_size",
+        type=plain_name,
+        help="such as 7b, for the record and the curves; default: counted",
     )
     group.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     group.add_argument(
@@ -129,6 +141,23 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     for library in needed:
         if importlib.util.find_spec(library) is None:
             parser.error(f"{library} is not installed: pip install {library}")
+    if args.report_to == "wandb" and not _wandb_has_login():
+        parser.error(
+            "--report_to wandb: no login here, and it would ask for one amid the run; run `wandb "
+            "login` first, or set WANDB_API_KEY or WANDB_MODE=offline"
+        )
+
+
+def _wandb_has_login() -> bool:
+    """Whether wandb needs no login, or has one where `wandb login` leaves it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return True
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        logins = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return logins.authenticators(urlsplit(server).hostname or server) is not None
 
 
 if __name__ == "__main__":

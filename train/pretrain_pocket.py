@@ -22,20 +22,16 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions
-
-STEPS = 1800
+from growth.core.options import OutputOptions, PretrainingOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, pretrain."""
     parser = argument_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pocket"), help="of the model")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and documents")
+    add_options(parser, PretrainingOptions)
     parser.add_argument(
         "--num_processes",
         type=int,
@@ -45,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
-    if args.steps < 1:
-        raise InputError(f"--steps {args.steps}: expected at least 1")
     check_writable(args.output_dir, "--output_dir")
     # Imported here: flags are checked before torch takes its seconds.
     from growth.sample.pretraining import Plan, pretrain_from_scratch

@@ -6,7 +6,9 @@ import errno
 import functools
 import gc
 import math
+import os
 import sys
+import time
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -14,6 +16,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from growth.core.errors import InputError
 
 T = TypeVar("T")
+_LARGEST = 2**63  # no count that a library takes is larger
+_FIRST_WORD = 5  # seconds that the main process of a launch has for an error
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -70,13 +74,15 @@ def add_options(
         }
         if about["choices"]:
             arguments["choices"] = about["choices"]
-        elif int in kinds:
-            arguments["type"] = functools.partial(_number, int, about["minimum"], about["below"])
-        elif float in kinds:
-            arguments["type"] = functools.partial(_number, float, about["minimum"], about["below"])
+        elif int in kinds or float in kinds:
+            bounds = {name: about[name] for name in ("minimum", "maximum", "below")}
+            kind = int if int in kinds else float
+            arguments["type"] = functools.partial(_number, kind, **bounds)
         elif Path in kinds:
             arguments["type"] = Path
-        elif tuple in kinds:
+        elif about["plain_name"]:
+            arguments["type"] = plain_name
+        if tuple in kinds:
             arguments["nargs"] = "+"
         if about["required"]:
             arguments |= {"required": True, "default": None}
@@ -118,34 +124,59 @@ def options_from(args: argparse.Namespace, options: type[T], *, prefix: str = ""
 
 
 def _number(
-    kind: type[int] | type[float], minimum: float | None, below: float | None, text: str
+    kind: type[int] | type[float],
+    text: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
 ) -> float:
-    """The type of a flag that counts or measures something.
+    """The type of a flag that counts or measures something; bounds as in `option`.
 
     Raises:
         argparse.ArgumentTypeError: `text` is no such number.
     """
+    if kind is int:
+        minimum = 1 if minimum is None else minimum
     try:
         number = kind(text)
     except ValueError:
-        number = None
-    if number is not None and math.isfinite(number):
-        least = 1 if kind is int and minimum is None else minimum
-        high_enough = number > 0 if least is None else number >= least
-        if high_enough and (below is None or number < below):
-            return number
+        number = math.nan
+    # a whole number may have more digits than a float can hold
+    finite = isinstance(number, int) or math.isfinite(number)
+    high_enough = number > 0 if minimum is None else number >= minimum
+    largest = _LARGEST if kind is int and below is None else below
+    low_enough = (largest is None or number < largest) and (maximum is None or number <= maximum)
+    if finite and high_enough and low_enough:
+        return number
     noun = "a whole number" if kind is int else "a number"
-    if minimum is not None:
-        bound = f"of at least {minimum}"
-    else:
-        bound = "of at least 1" if kind is int else "above 0"
-    bound += f" and below {below}" if below is not None else ""
-    raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bound}")
+    bound = "above 0" if minimum is None else f"of at least {minimum}"
+    too_large = finite and largest is not None and number >= largest
+    bound += f" and below {largest}" if below is not None or too_large else ""
+    bound += f" and at most {maximum}" if maximum is not None else ""
+    raise argparse.ArgumentTypeError(f"{_shortened(text)!r} is not {noun} {bound}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def positive_int(text: str) -> int:
     """The type of a flag that counts something, of at least 1."""
-    return int(_number(int, None, None, text))
+    return int(_number(int, text))
+
+
+def plain_name(text: str) -> str:
+    """The type of a flag whose value becomes the name of a folder.
+
+    Raises:
+        argparse.ArgumentTypeError: no folder can have this name, or it would lie elsewhere.
+    """
+    if text.strip() in ("", ".", "..") or "/" in text or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"{_shortened(text)!r} is not a plain name, as a folder has it"
+        )
+    return text
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
@@ -154,8 +185,12 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     # as often as by default takes a tenth of the import's time.
     gc.set_threshold(10_000)
     try:
+        _check_encoding(sys.argv)
         main(None)
     except InputError as error:
+        if os.environ.get("RANK", "0") not in ("0", ""):
+            # All processes of a launch meet most errors; it ends them once the first has said so.
+            time.sleep(_FIRST_WORD)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -171,3 +206,19 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; the same command resumes", file=sys.stderr)
         sys.exit(130)
+
+
+def _check_encoding(words: Sequence[str]) -> None:
+    """Records name files and flags, in UTF-8.
+
+    Raises:
+        InputError: a word of the command line has bytes that are no text.
+    """
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{os.fsencode(word)!r}: not text in the encoding of this shell; set LC_ALL to the "
+                "one that the name is in, or rename the file"
+            ) from None

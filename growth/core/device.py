@@ -1,10 +1,13 @@
 """The device and precision to compute with, selected automatically."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from growth.core.distributed import distributed_state
+from growth.core.errors import InputError
 from growth.core.options import AUTO, Hyperparameters
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,3 +61,25 @@ def _cpu_has_fast_bf16() -> bool:
     # torch has no public function for these; a release without the private one counts as no.
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(remedy: str) -> Iterator[None]:
+    """Say that memory ran out, and what to do, where the block ends in that.
+
+    Raises:
+        InputError: memory ran out.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(_out_of_memory(error, remedy)) from None
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # torch's own has no class for the CPU's
+            raise
+        raise InputError(_out_of_memory(error, remedy)) from None
+
+
+def _out_of_memory(error: BaseException, remedy: str) -> str:
+    said = str(error).partition("\n")[0].rstrip(". ")
+    return f"out of memory{f' ({said})' if said else ''}; {remedy}"

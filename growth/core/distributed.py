@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from growth.core.errors import InputError
+
 T = TypeVar("T")
 # A rank may wait for another's longest answers, hours on a slow machine.
 _TIMEOUT = datetime.timedelta(days=7)
+_PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where the processes find each other
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,25 @@ class DistributedState:
 
 
 def distributed_state() -> DistributedState:
-    """Which of the launch's processes this is, by the launcher's own variables."""
-    return DistributedState(
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-    )
+    """Which of the launch's processes this is, by the launcher's own variables.
+
+    Raises:
+        InputError: they are no numbers, contradict each other, or one is missing.
+    """
+    for name in (*_PLACES, *_MEETING):
+        if os.environ.get(name) == "":
+            del os.environ[name]  # as good as unset; accelerate and torch read it as a number
+    given = {name: os.environ[name] for name in _PLACES if name in os.environ}
+    said = " ".join(f"{name}={value}" for name, value in given.items())
+    remedy = "unset them for a single process, or start several with torchrun"
+    if not all(value.isdecimal() and value.isascii() for value in given.values()):
+        raise InputError(f"{said}: expected whole numbers in these variables; {remedy}")
+    numbers = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    numbers |= {name: int(value) for name, value in given.items()}
+    rank, local_rank, world_size = numbers.values()
+    if not max(rank, local_rank) < world_size:
+        raise InputError(f"{said}: expected ranks below the number of processes; {remedy}")
+    missing = [name for name in _MEETING if name not in os.environ]
+    if missing and ("RANK" in given or world_size > 1):
+        raise InputError(f"{said} without {', '.join(missing)}: no whole launch; {remedy}")
+    return DistributedState(rank, world_size, local_rank)

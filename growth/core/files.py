@@ -5,12 +5,15 @@ import errno
 import filecmp
 import glob
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import socket
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,11 +23,26 @@ from safetensors import SafetensorError
 
 from growth.core.errors import InputError
 
+Object = dict[str, Any]  # a JSON object
+_LARGEST_JSON = 1 << 26  # bytes; a trainer_state.json of 100,000 steps has 30 million
+_JSON_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number"} | {
+    bool: "true or false",
+    type(None): "null",
+}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_ADVICE = (
+    "a pointer of Git LFS, not the file itself; run `git lfs pull` where it was cloned (git lfs "
+    "install before the first time)"
+)
 _COUNT = itertools.count()
 # temporary files of a path: .<name>.<host>.<process>.<number>.tmp, and .old for what is replaced
 _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d+)\.\d+\.(?:tmp|old)")
 _ROOM = 2**20  # bytes; a disk that has less left is full
-_LONGEST_NAME = 200  # bytes, of the 255 that a name may have
+LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
+_LONGEST_STEM = 180  # bytes; leaves room for what tells temporary files apart
+_DEEPEST = 100  # levels of nested JSON; Python's own limit depends on who calls
+# a string, closed or not so that no text is looked through twice, or a bracket
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -87,14 +105,6 @@ def _errno_of(error: Exception, path: Path) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(path.parent).free < _ROOM else errno.EIO
 
 
-def hidden_name(path: Path) -> str:
-    """What the names of files that belong to `path`, beside it, begin with; never too long."""
-    name = path.name
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f"{zlib.crc32(os.fsencode(name)):08x}"
-    return f".{name}"
-
-
 def sync(path: Path) -> None:
     """Have the system write a file, or a folder with all that is in it, to the disk.
 
@@ -149,6 +159,20 @@ def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
             # Another process has put its folder there in between.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+
+def short_name(name: str) -> str:
+    """`name`, or its beginning and a checksum where it leaves no room for a suffix."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_STEM:
+        return name
+    beginning = encoded[:_LONGEST_STEM].decode(errors="ignore")
+    return f"{beginning}~{zlib.crc32(encoded):08x}"
+
+
+def hidden_name(path: Path) -> str:
+    """What the names of files that belong to `path`, beside it, begin with; never too long."""
+    return f".{short_name(path.name)}"
 
 
 def _put_back(outgoing: Path, path: Path) -> None:
@@ -241,24 +265,127 @@ def json_line(value: Any) -> str:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value per line."""
-    write_text(path, "".join(map(json_line, values)))
+    """Write one JSON value per line, each as it comes."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines(map(json_line, values))
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes; what would hang or is none is refused.
 
     Raises:
-        InputError: the file is missing, not UTF-8 or not JSON.
+        InputError: it is missing, or a folder, FIFO, device or socket.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file ({error}); make it anew") from None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "device")
+    raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """One JSON value that any JSON file can hold again.
+
+    Args:
+        text: JSON.
+        finite: whether NaN and numbers beyond a float's range are refused, as JSON has none.
+
+    Raises:
+        ValueError: malformed, nested deeper than 100 levels, or with half a surrogate pair,
+            wherever it is.
+    """
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    checks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
+    try:
+        value = json.loads(text, **(checks if finite else {}))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"malformed JSON ({error})") from None
+    if "\\u" in text:  # only an escape can hold what UTF-8 can't
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            message = "a text holds half a surrogate pair, which no UTF-8 file can"
+            raise ValueError(message) from None
+    return value
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of `text` outside of strings are nested."""
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number as `json` reads it, but for those that no JSON file can hold when written again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
+
+
+def read_json(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Any:
+    """Read a JSON file, of ours or of a model's folder.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it can't be read.
+        finite: as of `parse_json` (Mamba's published config.json holds an Infinity).
+
+    Raises:
+        InputError: the file is missing or no file, too large, not UTF-8 or not JSON.
+    """
+    with open_file(path) as file:
+        data = file.read(_LARGEST_JSON + 1)
+    if len(data) > _LARGEST_JSON:
+        raise InputError(
+            f"{path}: expected a JSON file of at most {_LARGEST_JSON:,} bytes; {remedy}"
+        )
+    if data.startswith(_LFS_POINTER):
+        raise InputError(f"{path}: {LFS_ADVICE}")
+    try:
+        return parse_json(data.decode("utf-8"), finite=finite)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}); {remedy}") from None
+
+
+def read_object(path: Path, *, remedy: str = "make it anew", finite: bool = False) -> Object:
+    """Read a file that holds one JSON object; arguments as those of `read_json`.
+
+    Raises:
+        InputError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path, remedy=remedy, finite=finite)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, found {_JSON_NAMES[type(value)]}; {remedy}"
+        )
+    return value
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether `path` holds the address of a file in Git LFS instead of the file."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -46,7 +46,9 @@ def option(
     unset: str | None = None,
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
     below: float | None = None,
+    plain_name: bool = False,
     metavar: str | None = None,
     alias: str | None = None,
     bare: str | None = None,
@@ -61,7 +63,9 @@ def option(
         unset: in words, what is used where the flag is not given; its value is None then.
         choices: the values that it may have.
         minimum: of a number, itself allowed; by default a number must be above 0.
-        below: a bound on a number, itself not allowed.
+        maximum: of a number, itself allowed.
+        below: a bound on a number, itself not allowed; of whole numbers by default 2**63.
+        plain_name: whether a text becomes the name of a folder.
         metavar: what stands for the value in the help.
         alias: an older name of the flag.
         bare: the value where the flag stands without one.
@@ -69,13 +73,33 @@ def option(
     """
     about = {"help": help, "unit": unit, "unset": unset, "choices": choices, "minimum": minimum}
     about |= {
+        "maximum": maximum,
         "below": below,
+        "plain_name": plain_name,
         "metavar": metavar,
         "alias": alias,
         "bare": bare,
         "required": required,
     }
     return field(default=default, metadata=about)
+
+
+def _seed(what: str) -> Any:
+    return option(0, what, minimum=0, below=2**32)  # what numpy takes
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """Of data that is drawn."""
+
+    seed: int = _seed("of all that is drawn")
+
+
+@dataclass(frozen=True)
+class PretrainingOptions(SeedOptions):
+    """How the pocket model is pretrained."""
+
+    steps: int = option(1800, "optimizer steps")
 
 
 def _wait_option() -> Any:
@@ -187,7 +211,7 @@ class Hyperparameters:
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
     max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
-    seed: int = option(0, "of the data order and of new weights", minimum=0, below=2**32)
+    seed: int = _seed("of the data order and of new weights")
     precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False
     attn_implementation: str = option(
@@ -334,13 +358,21 @@ class PredictionOptions:
         (), "checkpoints, runs, or other models (folder, hub id or .gguf)", required=True
     )
     eval_data_path: Path = option(Path(), "folder of the *.json lines to predict", required=True)
-    split: str | None = option(None, "such as valid", unset="the name of that folder")
+    split: str | None = option(
+        None, "such as valid", unset="the name of that folder", plain_name=True
+    )
     pred_data_path: Path = option(Path("evaluate/pred-data"), "where predictions are written")
     model_size: str | None = option(
-        None, "of a model that is not one of our runs, such as 7b", unset="the run's"
+        None,
+        "of a model that is not one of our runs, such as 7b",
+        unset="the run's",
+        plain_name=True,
     )
     tag: str | None = option(
-        None, "a name for a model that is not one of our runs", unset="the run's timestamp"
+        None,
+        "a name for a model that is not one of our runs",
+        unset="the run's timestamp",
+        plain_name=True,
     )
     limit: int | None = option(
         None, "only the first N lines per file; marks the output's name", unset="all", metavar="N"
@@ -361,7 +393,10 @@ class BenchmarkOptions:
         required=True,
     )
     tag: tuple[str, ...] | None = option(
-        None, "a name for each model's outputs", unset="the run's own, or the model's folder's"
+        None,
+        "a name for each model's outputs",
+        unset="the run's own, or the model's folder's",
+        plain_name=True,
     )
     data_dir: Path | None = option(
         None, "as data/download.py makes it", unset="evaluate/<benchmark>/data"
@@ -399,8 +434,11 @@ class SamplingOptions:
         None, "sample at this temperature; 1 is the model's own distribution", unset="greedy"
     )
     top_p: float | None = option(
-        None, "sample among the likeliest tokens that together have this probability", unset="1"
+        None,
+        "sample among the likeliest tokens that together have this probability",
+        unset="1",
+        maximum=1,
     )
     top_k: int | None = option(None, "sample among this many likeliest tokens", unset="all")
     max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
-    seed: int = option(0, "of the sampling", minimum=0, below=2**32)
+    seed: int = _seed("of the sampling")

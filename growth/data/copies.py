@@ -4,8 +4,7 @@ import hashlib
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -21,29 +20,35 @@ COPY_MARK = re.compile(
 UNCOMPARED = ("generated_response", "choice_logits", "generated_ppl", "idx")
 
 
-def repeated_files(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def repeated_files(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
     """Which files of a folder are copies of each other, a sentence a pair.
 
     A file is a copy if half of the lines of the smaller one are in both (but for what a model
     said), or if it is named as a copy of the other, which then may have been changed since.
 
     Args:
-        files: the lines of each file, by its name.
+        files: the lines of each file, by its name; 8 bytes of each are held.
     """
     if len(files) < 2:
         return []
-    lines = {name: {_line_key(record) for record in records} for name, records in files.items()}
+    import numpy as np  # only here: scripts begin at once
+
+    keys = {
+        name: np.unique(np.fromiter(map(_line_key, records), np.int64))
+        for name, records in files.items()
+    }
     # Most folders hold no line twice; only lines that several files have are compared in pairs.
-    owners = Counter(key for keys in lines.values() for key in keys)
+    every, owners = np.unique(np.concatenate(list(keys.values())), return_counts=True)
+    repeated = every[owners > 1]
     shared = {
-        name: {key for key in keys if owners[key] > 1}
-        for name, keys in lines.items()
-        if any(owners[key] > 1 for key in keys)
+        name: common
+        for name, own in keys.items()
+        if len(common := np.intersect1d(own, repeated, assume_unique=True))
     }
     found = {}
     for first, second in combinations(sorted(shared), 2):
-        both = len(shared[first] & shared[second])
-        if both and 2 * both >= min(len(lines[first]), len(lines[second])):
+        both = len(np.intersect1d(shared[first], shared[second], assume_unique=True))
+        if both and 2 * both >= min(len(keys[first]), len(keys[second])):
             found[first, second] = f"{first} and {second} share {both:,} lines"
     for name in sorted(files):
         original = _original(name)
@@ -52,9 +57,21 @@ def repeated_files(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str
     return list(found.values())
 
 
-def lines_digest(records: Sequence[Mapping[str, Any]]) -> str:
+class LinesDigest:
     """A digest of lines in their order, whatever was predicted of them."""
-    return hashlib.sha256("\n".join(map(_compared, records)).encode()).hexdigest()[:16]
+
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+        self._separator = ""
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in the next line."""
+        self._found.update(f"{self._separator}{_compared(record)}".encode())
+        self._separator = "\n"
+
+    def hexdigest(self) -> str:
+        """16 digits."""
+        return self._found.hexdigest()[:16]
 
 
 def _line_key(record: Mapping[str, Any]) -> int:
@@ -73,7 +90,7 @@ def _original(name: str) -> str:
     return stem[: mark.start()] + dot + suffix if mark else ""
 
 
-def check_no_copies(files: Mapping[str, Sequence[Mapping[str, Any]]], where: str) -> None:
+def check_no_copies(files: Mapping[str, Iterable[Mapping[str, Any]]], where: str) -> None:
     """No line counts twice because its file was copied.
 
     Args:
@@ -90,7 +107,7 @@ def check_no_copies(files: Mapping[str, Sequence[Mapping[str, Any]]], where: str
         )
 
 
-def warn_of_copies(files: Mapping[str, Sequence[Mapping[str, Any]]], where: str) -> None:
+def warn_of_copies(files: Mapping[str, Iterable[Mapping[str, Any]]], where: str) -> None:
     """One warning on stderr where files are copies of each other, as one may mean them to be."""
     repeated = repeated_files(files)
     if repeated and distributed_state().is_main_process:

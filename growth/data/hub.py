@@ -143,6 +143,11 @@ def _download(dataset: Dataset, repo_id: str, destination: Path, revision: str |
         ) from None
     except PermissionError:
         raise
+    except ImportError as error:  # raised as the proxy of the environment is looked at
+        raise InputError(
+            f"no download of {repo_id} from {hub}: {error} (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY "
+            "names one). Install it, or name an HTTP proxy"
+        ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the hub's
             raise InputError(f"{error} (the hub's cache is {constants.HF_HUB_CACHE})") from None

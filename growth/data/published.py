@@ -4,7 +4,7 @@ Source: the cards of the three data sets. `problems` compares files with it.
 """
 
 import csv
-import json
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from growth.core.errors import InputError
-from growth.core.files import sha256
+from growth.core.files import open_file, parse_json, sha256
 from growth.data.abilities import ABILITY_NAMES
 
 # The files of a data set: path below its destination -> where the bytes are.
@@ -165,7 +165,7 @@ class Dataset:
 
 def count_lines(path: Path) -> int:
     """Lines that are not blank."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return sum(1 for line in file if line.strip())
 
 
@@ -176,7 +176,7 @@ def read_table(path: Path) -> list[list[str]]:
         InputError: not UTF-8, or not CSV.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); remove it") from None
@@ -200,17 +200,17 @@ def count_single_answers(path: Path) -> int:
         InputError: a line is no item.
     """
     single = 0
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                item = json.loads(line.decode("utf-8-sig"))
+                item = parse_json(line.decode("utf-8-sig"))
                 # A label is a letter, several letters, or a list of letters.
                 single += len(item["options"]) == 4 and len(item["label"]) == 1
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
-                    f"{path}:{number}: not an AGIEval item ({error!r}); remove the file"
+                    f"{path}:{number}: not an AGIEval item ({repr(error)[:200]}); remove the file"
                 ) from None
     return single
 

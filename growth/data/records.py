@@ -4,27 +4,19 @@ The format is that of the published data set (its card; README, "Data format").
 """
 
 import difflib
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITIES, KNOWN_TYPES, LETTERS, Kind, ability_of, checked_ability
 from growth.data.copies import check_no_copies, warn_of_copies
+from growth.data.lines import Check, Fault, Lines, Record, checked_lines, index_lines, shown
 
-Record = dict[str, Any]
-Check = Callable[[Record], None]
 TRUE_WORDS = ("正确", "对", "T", "√", "V")
 FALSE_WORDS = ("错误", "错", "F", "×", "X")
 ETHICS_LETTER = re.compile("[A-F]")
 NUMBER_OF_CHOICES = 3
-
-
-class _Fault(Exception):
-    """What is wrong with one line; the reader adds where."""
 
 
 def data_files(folder: Path, flag: str) -> list[Path]:
@@ -54,25 +46,16 @@ def read_records(path: Path, check: Check | None = None) -> list[Record]:
     Raises:
         InputError: the file is missing, empty or not UTF-8, or a line is malformed (file:line).
     """
-    records = []
-    for number, text in _numbered_lines(path):
-        try:
-            record = _parse(text)
-            (check or check_training)(record)
-        except _Fault as fault:
-            raise InputError(f"{path}:{number}: {fault}") from None
-        records.append(record)
-    if not records:
-        raise InputError(f"{path}: the file has no line; expected one JSON object a line")
-    return records
+    return [record for _, record in checked_lines(path, check or check_training)]
 
 
-def read_training_files(folder: Path, flag: str) -> dict[str, list[Record]]:
+def read_training_files(folder: Path, flag: str) -> dict[str, Lines]:
     """The lines of every `*.json` of `folder` by file name; `flag` says where it came from.
 
-    Files that are copies of each other are named in a warning.
+    Each is checked now and stays in its file. Files that are copies of each other are named in a
+    warning.
     """
-    files = {path.name: read_records(path) for path in data_files(folder, flag)}
+    files = {path.name: index_lines(path, check_training) for path in data_files(folder, flag)}
     warn_of_copies(files, f"{flag} {folder}")
     return files
 
@@ -91,65 +74,12 @@ def read_evaluation_files(
     return {Path(name).stem: records[:limit] for name, records in files.items()}
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1. Only line feeds end a line (not U+2028)."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: not UTF-8 (byte {line[error.start]:#04x}); save it as UTF-8"
-            ) from None
-        if text.strip():
-            yield number, text
-
-
-def _parse(text: str) -> Record:
-    try:
-        record = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise _Fault(f"malformed JSON ({error}); expected one JSON object a line") from None
-    if not isinstance(record, dict):
-        raise _Fault(f"expected a JSON object, found {_shown(record)}")
-    if "\\u" in text:  # only an escape can hold what UTF-8 can't
-        _check_encodable(record)
-    return record
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    """A number as `json` reads it, but for those that no JSON file can hold when written again."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number")
-    return number
-
-
-def _check_encodable(record: Record) -> None:
-    try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise _Fault("a text holds half a surrogate pair, which no UTF-8 file can") from None
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _text(value: object, name: str) -> str:
     """`value` if it is a text that says something."""
     if not isinstance(value, str):
-        raise _Fault(f"{name} must be a string, found {_shown(value)}")
+        raise Fault(f"{name} must be a string, found {shown(value)}")
     if not value.strip():
-        raise _Fault(f"{name} is empty")
+        raise Fault(f"{name} is empty")
     return value
 
 
@@ -157,21 +87,21 @@ def check_training(record: Record) -> None:
     """What training needs: `messages` in turns, user first, the assistant last, none empty."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
-        found = _shown(messages) if "messages" in record else "none"
-        raise _Fault(f"`messages` must be a list of user and assistant turns, found {found}")
+        found = shown(messages) if "messages" in record else "none"
+        raise Fault(f"`messages` must be a list of user and assistant turns, found {found}")
     for position, message in enumerate(messages):
         name = f"messages[{position}]"
         if not isinstance(message, dict):
-            raise _Fault(f"{name} must be an object with role and content, found {_shown(message)}")
+            raise Fault(f"{name} must be an object with role and content, found {shown(message)}")
         expected = ("user", "assistant")[position % 2]
         if message.get("role") != expected:
-            raise _Fault(
-                f"{name} has the role {_shown(message.get('role'))}, expected {expected!r}: "
+            raise Fault(
+                f"{name} has the role {shown(message.get('role'))}, expected {expected!r}: "
                 "the turns alternate and the user begins"
             )
         _text(message.get("content"), f"{name}.content")
     if len(messages) % 2:
-        raise _Fault("the last message must be the assistant's: it is the gold answer")
+        raise Fault("the last message must be the assistant's: it is the gold answer")
 
 
 def check_evaluation(record: Record) -> None:
@@ -181,14 +111,14 @@ def check_evaluation(record: Record) -> None:
     if ability is None:
         name = record.get("type")
         near = difflib.get_close_matches(str(name), KNOWN_TYPES, n=1, cutoff=0)
-        raise _Fault(
-            f"unknown type {_shown(name)}; nearest: {near[0]}; known: {', '.join(KNOWN_TYPES)}"
+        raise Fault(
+            f"unknown type {shown(name)}; nearest: {near[0]}; known: {', '.join(KNOWN_TYPES)}"
         )
     format_ = record.get("question_format")
     if isinstance(format_, bool) or format_ not in (0, 1):
-        raise _Fault(f"question_format must be 0 or 1, found {_shown(format_)}")
+        raise Fault(f"question_format must be 0 or 1, found {shown(format_)}")
     if format_ != ability.question_format:
-        raise _Fault(
+        raise Fault(
             f"type {ability.name} is asked with question_format {ability.question_format}, "
             f"found {format_}"
         )
@@ -196,9 +126,9 @@ def check_evaluation(record: Record) -> None:
         _check_choices(record.get("choices"))
     elif ability.kind is Kind.MATH:
         if not isinstance(record.get("answer"), str):
-            raise _Fault(
+            raise Fault(
                 "`answer`, the short final answer of a math line, must be a string, found "
-                + _shown(record.get("answer"))
+                + shown(record.get("answer"))
             )
     else:
         _check_gold(record, ability.kind)
@@ -206,8 +136,8 @@ def check_evaluation(record: Record) -> None:
 
 def _check_choices(choices: object) -> None:
     if not isinstance(choices, list) or len(choices) != NUMBER_OF_CHOICES:
-        found = len(choices) if isinstance(choices, list) else _shown(choices)
-        raise _Fault(
+        found = len(choices) if isinstance(choices, list) else shown(choices)
+        raise Fault(
             f"question_format 1 needs `choices`, {NUMBER_OF_CHOICES} strings with the gold one "
             f"first, found {found}"
         )
@@ -218,16 +148,16 @@ def _check_choices(choices: object) -> None:
 def _check_gold(record: Record, kind: Kind) -> None:
     gold = gold_text(record)
     if kind is Kind.LETTER and gold not in LETTERS:
-        raise _Fault(f"type {record['type']} allows the gold answers A-D, found {_shown(gold)}")
+        raise Fault(f"type {record['type']} allows the gold answers A-D, found {shown(gold)}")
     if kind is Kind.LETTER_OR_TRUTH and gold not in LETTERS + TRUE_WORDS + FALSE_WORDS:
-        raise _Fault(
+        raise Fault(
             f"type {record['type']} allows the gold answers A-D, {' '.join(TRUE_WORDS)} and "
-            f"{' '.join(FALSE_WORDS)}, found {_shown(gold)}"
+            f"{' '.join(FALSE_WORDS)}, found {shown(gold)}"
         )
     if kind is Kind.LETTER_SET and not ethics_letters(gold):
-        raise _Fault(
+        raise Fault(
             f"type {record['type']} needs letters A-F on the last line of the gold answer, found "
-            f"{_shown(gold)}"
+            f"{shown(gold)}"
         )
 
 
@@ -260,15 +190,9 @@ def ability_name(record: Record, path: Path) -> str:
         if name in names:
             return name
     raise InputError(
-        f"{path}: neither its lines' type {_shown(type_name)} nor its name is one of the ten "
+        f"{path}: neither its lines' type {shown(type_name)} nor its name is one of the ten "
         f"abilities: {', '.join(names)}"
     )
-
-
-def common_type(records: Sequence[Record]) -> str | None:
-    """The one type that all `records` have, or None where they differ."""
-    types = {record["type"] for record in records}
-    return types.pop() if len(types) == 1 else None
 
 
 def check_prediction(record: Record) -> None:
@@ -277,22 +201,22 @@ def check_prediction(record: Record) -> None:
     if record["question_format"] == 1:
         ppl = record.get("generated_ppl")
         if not isinstance(ppl, list) or len(ppl) != NUMBER_OF_CHOICES or not _are_numbers(ppl):
-            raise _Fault(
-                f"`generated_ppl` must be {NUMBER_OF_CHOICES} numbers, found {_shown(ppl)}; "
+            raise Fault(
+                f"`generated_ppl` must be {NUMBER_OF_CHOICES} numbers, found {shown(ppl)}; "
                 "evaluate/predict.py writes it"
             )
         return
     if not isinstance(record.get("generated_response"), str):
-        raise _Fault(
+        raise Fault(
             "`generated_response` must be a string, found "
-            f"{_shown(record.get('generated_response'))}; evaluate/predict.py writes it"
+            f"{shown(record.get('generated_response'))}; evaluate/predict.py writes it"
         )
     logits = record.get("choice_logits")
     if reads_letter(record) and (
         not isinstance(logits, dict) or not _are_numbers([logits.get(letter) for letter in LETTERS])
     ):
-        raise _Fault(
-            f"`choice_logits` must hold a number for each of A-D, found {_shown(logits)}; "
+        raise Fault(
+            f"`choice_logits` must hold a number for each of A-D, found {shown(logits)}; "
             "evaluate/predict.py writes it"
         )
 

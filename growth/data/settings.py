@@ -6,14 +6,15 @@ they depend on the seed and the lines alone, not on the order or number of files
 
 import difflib
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.data.abilities import ABILITY_NAMES
 from growth.data.copies import check_no_copies
-from growth.data.records import Record, ability_name, data_files, read_records
+from growth.data.lines import Lines, Record, checked_lines
+from growth.data.records import ability_name, check_training, data_files
 
 SYNTHETIC = "synthetic"
 ALL = None  # a quota: every line there is
@@ -85,10 +86,11 @@ def default_epochs(samples: int) -> int:
     return {10: 25, 40: 20, 160: 18}.get(samples, 15)
 
 
-def build_setting(data_type: str, data_dir: Path, seed: int) -> dict[str, list[Record]]:
+def build_setting(data_type: str, data_dir: Path, seed: int) -> dict[str, Lines]:
     """The lines of a setting, by the stem of the file that holds them.
 
     For one seed curated-10 is the beginning of curated-40, and so on; the same for synthetic-N.
+    All lines are checked; they stay in their files, and only their places are held.
 
     Args:
         data_type: one of `DATA_TYPES`.
@@ -99,50 +101,55 @@ def build_setting(data_type: str, data_dir: Path, seed: int) -> dict[str, list[R
         InputError: the setting, a file or enough lines are missing.
     """
     recipe = recipe_of(data_type)
-    built: dict[str, list[Record]] = {}
+    built: dict[str, Lines] = {}
     if recipe.curated:
         folder = data_dir / (CURATED_SAMPLES if recipe.sampled else CURATED_FULL)
         pools = _pools(folder, ability_name)
         for ability in sorted(recipe.curated):
-            lines = pools.get(ability, [])
+            lines = pools.get(ability, Lines([]))
             if recipe.sampled:
                 lines = _permuted(lines, f"{seed}/{ability}")
             quota = recipe.curated[ability]
             built[ability] = _first(lines, quota, data_type, folder, ability)
     if recipe.synthetic:
         folder = data_dir / SYNTHETIC_FULL
-        lines = _pools(folder, lambda record, path: SYNTHETIC).get(SYNTHETIC, [])
+        lines = _pools(folder, _synthetic).get(SYNTHETIC, Lines([]))
         lines = _permuted(lines, f"{seed}/{SYNTHETIC}")
         built[SYNTHETIC] = _first(lines, recipe.synthetic, data_type, folder, SYNTHETIC)
     return built
 
 
-def _pools(folder: Path, name_of: Callable[[Record, Path], str]) -> dict[str, list[Record]]:
+def _pools(folder: Path, name_of: Callable[[Record, Path], str]) -> dict[str, Lines]:
     """The lines of every file of `folder`, gathered under the name that `name_of` gives.
 
     Raises:
         InputError: two files are copies of each other, so that a sample could repeat a line.
     """
-    pools: dict[str, list[Record]] = {}
-    files = {path: read_records(path) for path in data_files(folder, "--data_dir")}
-    check_no_copies({path.name: records for path, records in files.items()}, f"--data_dir {folder}")
-    for path, records in files.items():
-        for record in records:
-            pools.setdefault(name_of(record, path), []).append(record)
+    pools: dict[str, Lines] = {}
+    paths = data_files(folder, "--data_dir")
+    files = {path.name: Lines([path]) for path in paths}
+    for number, path in enumerate(paths):
+        for offset, record in checked_lines(path, check_training):
+            files[path.name].append(0, offset)
+            pools.setdefault(name_of(record, path), Lines(paths)).append(number, offset)
+    check_no_copies(files, f"--data_dir {folder}")
     return pools
 
 
-def _permuted(lines: Iterable[Record], seed: str) -> list[Record]:
+def _synthetic(record: Record, path: Path) -> str:
+    """The name of any synthetic line."""
+    return SYNTHETIC
+
+
+def _permuted(lines: Lines, seed: str) -> Lines:
     """A seeded permutation: its prefixes are nested samples without replacement."""
-    shuffled = list(lines)
+    order = list(range(len(lines)))
     # A string seed is hashed by `random` itself, the same on every machine and Python version.
-    random.Random(seed).shuffle(shuffled)
-    return shuffled
+    random.Random(seed).shuffle(order)
+    return lines.take(order)
 
 
-def _first(
-    lines: list[Record], quota: int | None, data_type: str, folder: Path, name: str
-) -> list[Record]:
+def _first(lines: Lines, quota: int | None, data_type: str, folder: Path, name: str) -> Lines:
     wanted = max(1, quota if quota is not None else 1)
     if len(lines) < wanted:
         raise InputError(

@@ -1,15 +1,15 @@
 """The model card (README.md) of a checkpoint, from its run record and its results."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import read_json, write_text
+from growth.core.files import write_text
+from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
 from growth.runs.checkpoints import is_complete, trainer_state
-from growth.runs.layout import METRICS, RESULTS_SUFFIX, Run, run_folder
-from growth.runs.record import read_run
+from growth.runs.layout import RESULTS_SUFFIX, Run, run_folder
+from growth.runs.record import read_metrics, read_run
 
 CARD = "README.md"
 ARXIV = "2310.19651"
@@ -127,12 +127,10 @@ def write_checkpoint_card(
 
 def last_evaluation(run_dir: Path, step: int | None = None) -> dict[str, Any] | None:
     """The line of metrics.jsonl of the evaluation at `step`, or of the last one."""
-    path = run_dir / METRICS
-    if not path.is_file():
-        return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     found = [
-        line for line in lines if "eval_loss" in line and (step is None or line["step"] == step)
+        line
+        for line in read_metrics(run_dir)
+        if "eval_loss" in line and "eval_perplexity" in line and step in (None, line["step"])
     ]
     return found[-1] if found else None
 
@@ -147,14 +145,13 @@ def checkpoint_results(checkpoint: Path, results_path: Path) -> dict[str, dict[s
     if run is None or not is_complete(checkpoint):
         raise InputError(f"--results_path: {checkpoint} is not a checkpoint of one of our runs")
     name = f"{run_folder(run)}/{checkpoint.resolve().name}{RESULTS_SUFFIX}"
-    results = [read_json(path) for path in results_path.glob(f"*/{name}")]
+    results = {}
+    for path in sorted(results_path.glob(f"*/{name}")):
+        result = read_record(path, ResultsRecord, SCORE_AGAIN)
+        results[result["run"].get("split", path.relative_to(results_path).parts[0])] = result
     if not results:
         raise InputError(f"--results_path {results_path}: no */{name} below it")
-    return {result["run"]["split"]: result for result in sorted(results, key=_split)}
-
-
-def _split(result: Mapping[str, Any]) -> str:
-    return result["run"]["split"]
+    return dict(sorted(results.items()))
 
 
 def _scores(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -166,15 +163,16 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for split, result in results.items():
         rows += [
-            f"| {split} | {name} | {f['n']} | {f['score']} | {f['low']} to {f['high']} "
+            f"| {split} | {name} | {f['n']} | {f['score']} | {f.get('low')} to {f.get('high')} "
             f"| {f['expected']} |"
             for name, f in result["files"].items()
         ]
         for name in ("average", "ood_average"):
             if name in result:
+                low, high = result.get(f"{name}_low"), result.get(f"{name}_high")
                 rows.append(
-                    f"| {split} | **{name}** | | {result[name]} | {result[f'{name}_low']} to "
-                    f"{result[f'{name}_high']} | {result[f'expected_{name}']} |"
+                    f"| {split} | **{name}** | | {result[name]} | {low} to {high} "
+                    f"| {result.get(f'expected_{name}')} |"
                 )
     return "\n".join(rows)
 

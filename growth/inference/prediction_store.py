@@ -6,7 +6,6 @@
 """
 
 import glob
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import json_line, read_json, write_errors, write_json_lines
+from growth.core.files import (
+    json_line,
+    open_file,
+    parse_json,
+    short_name,
+    write_errors,
+    write_json_lines,
+)
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
+from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.requests import Response
 from growth.runs.layout import RUN_RECORD, Run
 
 PARTIAL_SUFFIX = ".partial"
+# Too deep, and a number that is no index, besides what `json` refuses.
+MALFORMED_JSON = (ValueError, RecursionError, OverflowError)
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")
 
 
-def check_same_run(
+def check_same_model(
     folder: Path, run: Run, fields: Sequence[str], pattern: str, remedy: str
 ) -> Run | None:
     """Check that what `folder` holds was made by the same model in the same way.
@@ -49,7 +58,7 @@ def check_same_run(
                 f"{remedy}"
             )
         return None
-    earlier = _with_computed_precision(read_json(path))
+    earlier = _with_computed_precision(read_record(path, PredictionRecord, remedy))
     different = [
         _difference(name, earlier.get(name), run.get(name))
         for name in fields
@@ -99,7 +108,7 @@ class ResultFile:
 
     def partial(self, rank: int) -> Path:
         """Where process `rank` notes responses."""
-        return self.path.with_name(f"{self.path.name}.{rank}{PARTIAL_SUFFIX}")
+        return self.path.with_name(f"{short_name(self.path.name)}.{rank}{PARTIAL_SUFFIX}")
 
     def note(self, rank: int, responses: Mapping[int, Response]) -> None:
         """Append responses, by the index of their question; a kill loses none from then on."""
@@ -117,13 +126,15 @@ class ResultFile:
         found: dict[int, Response] = {}
         paths = self._partial_files()
         for path in paths:
-            for text in path.read_bytes().split(b"\n"):
+            with open_file(path) as file:
+                texts = file.read().split(b"\n")
+            for text in texts:
                 try:
-                    note = json.loads(text)
+                    note = parse_json(text.decode())
                     index, response = int(note["line"]), Response.from_json(note["response"])
                     if index >= 0 and note["of"] == self.digests[index]:
                         found[index] = response
-                except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+                except (LookupError, TypeError, AttributeError, *MALFORMED_JSON):
                     continue
         if paths:
             main = self.partial(0)
@@ -147,5 +158,5 @@ class ResultFile:
         return {"line": index, "of": self.digests[index], "response": response.as_json()}
 
     def _partial_files(self) -> list[Path]:
-        pattern = f"{glob.escape(self.path.name)}.*{PARTIAL_SUFFIX}"
+        pattern = f"{glob.escape(short_name(self.path.name))}.*{PARTIAL_SUFFIX}"
         return sorted(self.path.parent.glob(pattern))

@@ -8,7 +8,10 @@ from abc import ABC, abstractmethod
 from growth.core.errors import InputError
 from growth.core.options import PromptOptions
 from growth.data.abilities import LETTERS
+from growth.inference.native_template import NativeTemplate
 from growth.model.chat_tokenizer import ChatTokenizer, Messages
+
+_PLAIN = "."  # stands for any text that spells no control token
 
 
 class PromptFormat(ABC):
@@ -46,49 +49,41 @@ class NativeFormat(PromptFormat):
     """A model's own chat template.
 
     Raises:
-        InputError: the tokenizer has none, or no token for each letter.
+        InputError: the tokenizer has none, or no token for each letter, or the template fails.
     """
 
     def __init__(self, chat: ChatTokenizer, letter_tokens: str, source: str) -> None:
         self.chat = chat
         self._tokenizer = chat.tokenizer
-        if not self._tokenizer.chat_template:
-            raise InputError(
-                f"--chat_template native: the tokenizer of {source} has no chat template; leave "
-                "the flag out to ask in the study's control tokens"
-            )
-        self._special = set(self._tokenizer.all_special_ids)
-        self._controls: dict[int, int] = {}  # control tokens of a prompt, by its turns
+        self._template = NativeTemplate(self._tokenizer, source)
+        # The control tokens of a prompt, in order, by its turns.
+        self._controls: dict[int, list[int]] = {}
         self._before_letter = self._between() if letter_tokens == "answer" else None
+        self._special = self._special_ids()
         self.letter_ids = self._letters(source) if letter_tokens == "answer" else bare_letters(chat)
 
     def encode(self, messages: Messages) -> list[int]:
         """See `PromptFormat`.
 
         Raises:
-            InputError: the text of a message spells a control token of the model.
+            InputError: the text of a message spells a control token of the model, or the template
+                fails.
         """
         ids = self._ids(messages)
         turns = len(messages)
         if turns not in self._controls:
-            plain = [{**message, "content": "."} for message in messages]
-            self._controls[turns] = self._count_special(self._ids(plain))
-        if self._count_special(ids) != self._controls[turns]:
+            plain = [{**message, "content": _PLAIN} for message in messages]
+            self._controls[turns] = self._controls_of(self._ids(plain))
+        if self._controls_of(ids) != self._controls[turns]:
             raise InputError(
                 "--chat_template native: a question spells a control token of this model "
                 f"({messages[-1]['content'][:80]!r} ...)"
             )
         return ids
 
-    def _rendered(self, messages: Messages, ask: bool) -> str:
-        rendered = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=ask
-        )
-        return str(rendered)
-
     def _ids(self, messages: Messages, letter: str | None = None) -> list[int]:
         """The prompt's ids, with the letter's at the end if one is given."""
-        text = self._rendered(messages, True)
+        text = self._template.render(messages, True)
         if self._before_letter is None:
             return self._tokenizer(text, add_special_tokens=False)["input_ids"]
         # A space before a letter may be part of its token: what comes before is known only with
@@ -97,19 +92,32 @@ class NativeFormat(PromptFormat):
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids if letter else ids[:-1]
 
-    def _count_special(self, ids: list[int]) -> int:
-        return sum(token in self._special for token in ids)
+    def _special_ids(self) -> set[int]:
+        """All special tokens, and added words that the template writes itself, special or not."""
+        added = self._tokenizer.added_tokens_decoder
+        roles = ("user", "assistant", "user")
+        written = set(self._ids([{"role": role, "content": _PLAIN} for role in roles]))
+        # Gemma's line breaks are added words, which any question may hold.
+        plain = {index for index, token in added.items() if token.content.strip() in ("", _PLAIN)}
+        return {
+            *self._tokenizer.all_special_ids,
+            *(index for index, token in added.items() if token.special),
+            *((written & added.keys()) - plain),
+        }
+
+    def _controls_of(self, ids: list[int]) -> list[int]:
+        return [token for token in ids if token in self._special]
 
     def _between(self) -> str:
         """What the template puts between prompt and answer: nothing, a space, an empty thought."""
-        question = [{"role": "user", "content": "."}]
+        question = [{"role": "user", "content": _PLAIN}]
         answer = {"role": "assistant", "content": LETTERS[0]}
-        prompt = self._rendered(question, True)
-        whole = self._rendered([*question, answer], False)
+        prompt = self._template.render(question, True)
+        whole = self._template.render([*question, answer], False)
         return whole[len(prompt) :].partition(LETTERS[0])[0] if whole.startswith(prompt) else ""
 
     def _letters(self, source: str) -> list[int]:
-        question = [{"role": "user", "content": "."}]
+        question = [{"role": "user", "content": _PLAIN}]
         answered = [self._ids(question, letter) for letter in LETTERS]
         letters = [ids[-1] for ids in answered]
         if len({tuple(ids[:-1]) for ids in answered}) > 1 or len(set(letters)) < len(LETTERS):

@@ -32,7 +32,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from growth.core.errors import InputError
-from growth.core.files import read_json
+from growth.core.files import read_object
+from growth.model.weight_files import weight_files
 
 MODEL_TYPE = "baichuan"
 TOKENIZER_CLASS = "BaichuanTokenizer"
@@ -158,7 +159,7 @@ def alibi_mask(
 def is_baichuan(folder: Path) -> bool:
     """Whether a model's folder is Baichuan's as published."""
     config = folder / "config.json"
-    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
+    return config.is_file() and read_object(config).get("model_type") == MODEL_TYPE
 
 
 def converted_config(folder: Path) -> LlamaConfig:
@@ -167,7 +168,7 @@ def converted_config(folder: Path) -> LlamaConfig:
     Raises:
         InputError: neither of Baichuan's vocabularies.
     """
-    fields = read_json(folder / "config.json")
+    fields = read_object(folder / "config.json")
     rows = fields.get("vocab_size")
     if rows not in (PLAIN_HEAD_ROWS, UNIT_HEAD_ROWS):
         raise InputError(
@@ -205,8 +206,8 @@ def load_baichuan(folder: Path, **arguments: Any) -> tuple[PreTrainedModel, dict
     """
     config = converted_config(folder)
     weights: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(path)
+    for name in weight_files(folder):
+        weights |= load_file(folder / name)
     alibi = isinstance(config, BaichuanAlibiConfig)
     architecture = BaichuanAlibiForCausalLM if alibi else LlamaForCausalLM
     loaded: Any = architecture.from_pretrained(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -20,6 +19,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.core.errors import InputError
+from growth.model.gguf_file import read_gguf
 from growth.model.source import Source
 
 _SENTENCEPIECE = "llama"  # what llama.cpp calls its kind of tokenizer
@@ -44,7 +44,7 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """
     assert source.gguf_file is not None  # what the caller asked
     path = Path(source.name) / source.gguf_file
-    reader = GGUFReader(path)
+    reader = read_gguf(path)
 
     def value(name: str, default: Any = None) -> Any:
         field = reader.get_field(f"tokenizer.ggml.{name}")

@@ -5,6 +5,7 @@ Safe by default: weights are safetensors (or GGUF), and code in a model folder i
 """
 
 import logging
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,20 +17,22 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils.quantization_config import GgufConfig
 
+import growth
 from growth.core.errors import InputError
 from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.gguf_tokenizer import gguf_tokenizer
-from growth.model.source import Model, Source, find_model
+from growth.model.source import Model, Source, find_model, stored_elements
 from growth.model.tokenizer_files import load_from_files
+from growth.model.weight_files import FETCH
 
 logger = logging.getLogger(__name__)
+PACKED = 16  # weights that one element of a file may stand for: 32 bits of 2 each
 NEW_ROWS_NOISE = 0.01  # of the old rows' standard deviation
-# What the libraries raise on a broken or unknown model.
+# What the libraries raise on a broken or unknown model, and may raise through our own functions.
 _LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -39,6 +42,7 @@ _LIBRARY_ERRORS = (
     TypeError,
     SafetensorError,
 )
+_PACKAGE = str(Path(growth.__file__).parent)
 T = TypeVar("T")
 
 
@@ -50,7 +54,11 @@ def translate_load_errors(source: Source, what: str, load: Callable[[], T]) -> T
     """
     try:
         return load()
-    except _LIBRARY_ERRORS as error:
+    except InputError:
+        raise
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
         reason = " ".join(str(error).split())[:400]
         code = (
             "; if you have read the code that it brings along and trust it, --trust_remote_code "
@@ -64,6 +72,18 @@ def translate_load_errors(source: Source, what: str, load: Callable[[], T]) -> T
         ) from error
 
 
+def _is_of_library(error: BaseException) -> bool:
+    """Whether `error` is what a library makes of a strange model, and no bug of ours.
+
+    What is in a model's files may reach any line of the libraries; so what they raise themselves is
+    theirs, of any kind. `tokenizers` raises Rust's panics as no Exception.
+    """
+    if isinstance(error, _LIBRARY_ERRORS) or type(error).__name__ == "PanicException":
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, Exception) and not frame.f_code.co_filename.startswith(_PACKAGE)
+
+
 def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     """The tokenizer of a model, with the control tokens.
 
@@ -74,10 +94,11 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
         source = source.base()
 
-    def load() -> PreTrainedTokenizerBase:
-        return gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
+    def load() -> ChatTokenizer:
+        tokenizer = gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
+        return ChatTokenizer(tokenizer, source.name)
 
-    return ChatTokenizer(translate_load_errors(source, "tokenizer", load), source.name)
+    return translate_load_errors(source, "tokenizer", load)
 
 
 def load_config(source: Source) -> PreTrainedConfig:
@@ -90,7 +111,8 @@ def load_config(source: Source) -> PreTrainedConfig:
     if base.is_adapter:
         return load_config(base)
     if base.folder and baichuan.is_baichuan(base.folder):
-        return baichuan.converted_config(base.folder)
+        folder = base.folder
+        return translate_load_errors(base, "config", lambda: baichuan.converted_config(folder))
     return translate_load_errors(
         base, "config", lambda: AutoConfig.from_pretrained(base.name, **base.arguments())
     )
@@ -125,7 +147,9 @@ def _load_with_adapter(source: Source, dtype: torch.dtype, chat: ChatTokenizer) 
 
 
 def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    config = load_config(source)
+    attention = translate_load_errors(source, "config", lambda: _check_and_attend(source, config))
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if source.folder and baichuan.is_baichuan(source.folder):
         folder = source.folder
         model, loading = translate_load_errors(
@@ -152,6 +176,27 @@ def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
             f"{', '.join(sorted(loading['missing_keys'])[:3])} and would be random; fetch it again"
         )
     return model
+
+
+def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
+    """The attention to compute with: eager where the architecture has no SDPA.
+
+    Raises:
+        InputError: the config is of a far larger model than the weights are, whose other weights
+            would be drawn at random first, in all the memory that it takes.
+    """
+    code = {"trust_remote_code": source.options.trust_remote_code}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, **code)
+    stored = stored_elements(source)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if stored is not None and parameters > PACKED * stored:
+        raise InputError(
+            f"{source.options.origin} {source.name}: incomplete, by its config it has "
+            f"{parameters:,} parameters, and its weight files hold {stored:,}: the others would be "
+            f"random; {FETCH}"
+        )
+    return "sdpa" if model._supports_sdpa else "eager"
 
 
 def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
@@ -194,8 +239,10 @@ def bounded_length(name_or_path: Model, max_length: int) -> int:
 
 
 def _max_positions(config: PreTrainedConfig) -> int | None:
+    text = config.get_text_config()
     bounds = [
-        getattr(config.get_text_config(), "max_position_embeddings", None),
+        getattr(text, "max_position_embeddings", None),
+        getattr(text, "max_seq_len", None),  # MPT's, whose ALiBi reaches no further
         _batch_independent_length(config),
     ]
     return min((bound for bound in bounds if bound is not None), default=None)

@@ -8,15 +8,20 @@ adapter of LLaMA-1 with a tokenizer of its own, bigger than the base's, and the 
 output layers of the grown vocabulary.
 """
 
+import os
+import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import re2
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import (
     LoraConfig,
+    PeftConfig,
     PeftModel,
     PeftType,
     PromptLearningConfig,
@@ -24,16 +29,17 @@ from peft import (
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import check_target_module_exists
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
-from growth.core.files import read_json
+from growth.core.files import Object, read_object
 from growth.core.options import ALL_LINEAR, LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.weight_files import tensor_shapes
 
 AdaptedModel = PreTrainedModel | PeftModel
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PLAIN = re.compile(r"[\w.]+")  # what is a name, and no pattern but for its dots
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
 # Weights that have a row, or a column, for each token: the whole layers, and adapters of them.
 _VOCABULARY_WEIGHTS = {
@@ -68,8 +74,8 @@ def add_lora(
     if head is not None and head.weight is embedding.weight:
         untied = [embedding]
     rows = {name: control for name, module in model.named_modules() if module in untied}
-    targets = lora.target_modules
-    _check_targets(model, targets)
+    targets = _named(model, lora.target_modules)
+    _check_targets(model, lora.target_modules, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -85,12 +91,15 @@ def add_lora(
             adapted = get_peft_model(model, config)
     except ValueError as error:
         raise InputError(
-            f"--lora_target_modules {targets}: {error}; the linear layers of this model that can "
-            f"be adapted are {_adaptable(model)}"
+            f"--lora_target_modules {lora.target_modules}: {error}; the linear layers of this "
+            f"model that can be adapted are {_adaptable(model)}"
         ) from None
     local = Path(name_or_path)
     base = str(local.resolve()) if local.exists() else name_or_path
-    adapted.peft_config["default"].base_model_name_or_path = base
+    own: Any = adapted.peft_config["default"]
+    own.base_model_name_or_path = base
+    # peft keeps a set, which it would write in an order that changes from process to process.
+    own.target_modules = sorted(own.target_modules)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -109,7 +118,38 @@ def _adaptable(model: PreTrainedModel) -> str:
     return ", ".join(sorted({name.rsplit(".")[-1] for name in linear.difference(vocabulary)}))
 
 
-def _check_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> None:
+def _named(model: PreTrainedModel, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """The layers that --lora_target_modules means, by name where it is a pattern."""
+    if not isinstance(targets, str) or targets == ALL_LINEAR:
+        return targets
+    names = (name for name, _ in model.named_modules())
+    return _matching(names, targets, "--lora_target_modules")
+
+
+def _matching(names: Iterable[str], pattern: str, where: str) -> tuple[str, ...]:
+    """The names that a regular expression matches whole.
+
+    peft itself matches with `re`, and one pattern of a stranger's adapter can take it years; RE2
+    takes time that is linear in the name.
+
+    Raises:
+        InputError: the pattern is none that RE2 knows; `where` says where it came from.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern, options=options)
+    except re2.error as error:
+        raise InputError(
+            f"{where} {pattern[:80]!r}: no regular expression in RE2's syntax ({error}), which has "
+            "no look-around and no references back; name the layers instead"
+        ) from None
+    return tuple(name for name in names if compiled.fullmatch(name))
+
+
+def _check_targets(
+    model: PreTrainedModel, given: str | tuple[str, ...], targets: str | tuple[str, ...]
+) -> None:
     """Refuse to adapt the embedding and output layers.
 
     Their rows of control tokens are trained in full; an adapter over the same layer, which often is
@@ -122,7 +162,7 @@ def _check_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> No
     hit = [name for name in _vocabulary_layers(model) if check_target_module_exists(config, name)]
     if hit:
         raise InputError(
-            f"--lora_target_modules {targets if isinstance(targets, str) else ' '.join(targets)}: "
+            f"--lora_target_modules {given if isinstance(given, str) else ' '.join(given)}: "
             f"{', '.join(hit)} holds the vocabulary, whose rows for control tokens are trained in "
             f"full instead; expected some of {_adaptable(model)}"
         )
@@ -144,14 +184,18 @@ def check_adapter(folder: Path) -> None:
     Raises:
         InputError: they are not.
     """
-    kind = read_json(folder / CONFIG).get("peft_type", PeftType.LORA)
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
+    kind = adapter_config(folder).get("peft_type", PeftType.LORA)
+    known = isinstance(kind, str) and kind in list(PeftType)
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType(kind)) if known else None
     if config_class is None or issubclass(config_class, PromptLearningConfig):
         raise InputError(
             f"{folder}: an adapter of the kind {kind} ({CONFIG}), which can't be merged into a "
             "model; expected one that changes weights, such as LORA"
         )
-    if not (folder / WEIGHTS).is_file():
+    if (folder / WEIGHTS).is_file():
+        if not tensor_shapes(folder / WEIGHTS):
+            raise InputError(f"{folder / WEIGHTS}: holds no weights; fetch the adapter again")
+    else:
         found = sorted(path.name for path in folder.glob("adapter_model.*"))
         raise InputError(
             f"{folder}: a LoRA adapter without {WEIGHTS}"
@@ -174,15 +218,17 @@ def base_model_of(folder: Path, base_model: str | None) -> str:
     """
     if base_model is not None:
         return base_model
-    named = read_json(folder / CONFIG).get("base_model_name_or_path")
-    for place in (Path(str(named)), folder / str(named)):
-        if named and place.exists():
-            return str(place)
-    if named and _is_cached(str(named)):
-        return str(named)
+    named = adapter_config(folder).get("base_model_name_or_path")
+    if isinstance(named, str) and named:
+        for place in (Path(named), folder / named):
+            if os.path.exists(place):  # which knows names of any length and with any character
+                return str(place)
+        if _is_cached(named):
+            return named
+    shown = str(named)[:200] if named else "a base model that it does not name"
     raise InputError(
-        f"{folder}: a LoRA adapter of {named or 'a base model that it does not name'}, which is no "
-        "folder here; say where the base model is with --base_model"
+        f"{folder}: a LoRA adapter of {shown}, which is no folder here; say where the base model "
+        "is with --base_model"
     )
 
 
@@ -191,6 +237,15 @@ def _is_cached(name: str) -> bool:
         return isinstance(try_to_load_from_cache(name, "config.json"), str)
     except HFValidationError:  # a path, say
         return False
+
+
+def adapter_config(folder: Path) -> Object:
+    """What an adapter says of itself.
+
+    Raises:
+        InputError: its configuration is damaged.
+    """
+    return read_object(folder / CONFIG, remedy="fetch the adapter again")
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -205,8 +260,36 @@ def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
         # all rows come from the adapter: what new ones hold until then does not matter
         base.resize_token_embeddings(rows, mean_resizing=False)
     _untie(base, folder)
-    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload(safe_merge=True)
+    config = _bounded_config(base, folder)
+    adapted = PeftModel.from_pretrained(base, str(folder), config=config)
+    merged = adapted.merge_and_unload(safe_merge=True)
     return merged.requires_grad_(True)  # PEFT froze the base
+
+
+def _bounded_config(base: PreTrainedModel, folder: Path) -> PeftConfig:
+    """The configuration of an adapter, with names of layers in place of its patterns."""
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    names = [name for name, _ in base.named_modules()]
+    for field in ("target_modules", "exclude_modules", "feedforward_modules"):
+        pattern = getattr(config, field, None)
+        if isinstance(pattern, str) and pattern != ALL_LINEAR:
+            setattr(config, field, set(_matching(names, pattern, f"{folder / CONFIG}: {field}")))
+    for field in ("rank_pattern", "alpha_pattern", "n_frequency_pattern"):
+        # of several patterns, peft takes the first that matches the end of a name
+        by_name: dict[str, Any] = {}
+        for pattern, value in (getattr(config, field, None) or {}).items():
+            found = _matching(names, rf"(.*\.)?({pattern})", f"{folder / CONFIG}: {field}")
+            by_name = {re.escape(name): value for name in found} | by_name
+        if by_name:
+            setattr(config, field, by_name)
+    for field in ("modules_to_save", "layers_pattern"):
+        given = getattr(config, field, None) or ()
+        for name in [given] if isinstance(given, str) else given:
+            if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+                raise InputError(
+                    f"{folder / CONFIG}: {field} has {str(name)[:80]!r}; expected names of layers"
+                )
+    return config
 
 
 def _untie(base: PreTrainedModel, folder: Path) -> None:
@@ -221,11 +304,10 @@ def _untie(base: PreTrainedModel, folder: Path) -> None:
     if head is None or head.weight is not embedding.weight:
         return
     names = _vocabulary_layers(base)
-    with safe_open(folder / WEIGHTS, framework="pt") as weights:
-        keys = list(weights.keys())
+    keys = tensor_shapes(folder / WEIGHTS)
     if not any(f".{name}.lora_" in key for name in names for key in keys):
         return
-    if read_json(folder / CONFIG).get("trainable_token_indices"):
+    if adapter_config(folder).get("trainable_token_indices"):
         raise InputError(
             f"{folder}: an adapter of {' or '.join(names)} that trains rows of the same, shared "
             "weights as well; it can't be merged as it was trained. Train it again with other "
@@ -242,9 +324,13 @@ def replaces_vocabulary(folder: Path) -> bool:
 
 def _vocabulary_size(folder: Path) -> int | None:
     """Rows of the embedding or output layer that the adapter changes; None if it changes none."""
-    with safe_open(folder / WEIGHTS, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118, not a dict
-            for ending, dimension in _VOCABULARY_WEIGHTS.items():
-                if name.endswith(ending):
-                    return weights.get_slice(name).get_shape()[dimension]
+    for name, shape in tensor_shapes(folder / WEIGHTS).items():
+        for ending, dimension in _VOCABULARY_WEIGHTS.items():
+            if name.endswith(ending):
+                if len(shape) != 2:
+                    raise InputError(
+                        f"{folder / WEIGHTS}: {name} has the shape {shape}; expected a row for "
+                        "each token; fetch the adapter again"
+                    )
+                return shape[dimension]
     return None

@@ -9,7 +9,6 @@ tokenizer.json: where the class's own splitting differs from the file's (digits 
 pattern, a space put before the text), texts are tokenised differently from pretraining, silently.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import cached_file
 
 from growth.core.errors import InputError
+from growth.core.files import read_object
 from growth.model import baichuan
 from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
 from growth.model.source import Source
@@ -122,15 +122,7 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
     path = model_file(source, "tokenizer_config.json")
     if path is None:
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path}: not JSON in UTF-8 ({error}); fetch the file again, or save it as plain UTF-8"
-        ) from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object; fetch the file again")
-    return config
+    return read_object(path, remedy="fetch the file again, or save it as plain UTF-8")
 
 
 def _is_sentencepiece(source: Source, json_file: Path | None) -> bool:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from tqdm import tqdm
 
-from growth.data.records import Record
+from growth.data.lines import Record
 from growth.model.chat_tokenizer import IGNORED_LABEL, ChatTokenizer, Messages
+from growth.packing.token_store import Example, TokenStore
 
-# input_ids (tokens,), labels (tokens,); lost (), supervised tokens that truncation took
-Example = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
 
 
@@ -27,18 +26,35 @@ def tokenised(messages: Messages, chat: ChatTokenizer, max_length: int) -> Examp
 
 def tokenised_files(
     files: Mapping[str, Sequence[Record]], chat: ChatTokenizer, max_length: int
-) -> list[Example]:
+) -> TokenStore:
     """The examples of all files, in order; shows a progress bar if it takes long."""
-    records = [record for file in files.values() for record in file]
-    return [
-        tokenised(record["messages"], chat, max_length)
-        for record in tqdm(records, desc="tokenise", unit="line", delay=5)
-    ]
+    total = sum(map(len, files.values()))
+    with tqdm(total=total, desc="tokenise", unit="line", delay=5) as bar:
+        store = TokenStore()
+        for records in files.values():
+            for record in records:
+                store.append(tokenised(record["messages"], chat, max_length))
+                bar.update()
+    return store
+
+
+def token_lengths(examples: Sequence[Example]) -> Sequence[int]:
+    """The tokens of each example."""
+    if isinstance(examples, TokenStore):
+        return examples.lengths
+    return [len(example["input_ids"]) for example in examples]
+
+
+def supervised_counts(examples: Sequence[Example]) -> Sequence[int]:
+    """What `supervised_tokens` counts, of each example."""
+    if isinstance(examples, TokenStore):
+        return examples.supervised
+    return [int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples]
 
 
 def supervised_tokens(examples: Sequence[Example]) -> int:
     """Tokens that the loss is taken over: labels with a token before them to predict them from."""
-    return sum(int((example["labels"][1:] != IGNORED_LABEL).sum()) for example in examples)
+    return sum(supervised_counts(examples))
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -53,37 +69,46 @@ def digest(examples: Sequence[Example]) -> str:
 
 def cut_answers(examples: Sequence[Example]) -> tuple[int, int]:
     """How many of `examples` truncation left with part of their answer, and how many with none."""
-    cut = [example for example in examples if int(example.get("lost", 0))]
-    none_left = sum(not supervised_tokens([example]) for example in cut)
-    return len(cut) - none_left, none_left
+    if isinstance(examples, TokenStore):
+        lost: Sequence[int] = examples.lost
+    else:
+        lost = [int(example.get("lost", 0)) for example in examples]
+    left = [count for count, gone in zip(supervised_counts(examples), lost, strict=True) if gone]
+    return len(left) - left.count(0), left.count(0)
 
 
 def micro_batches(
     examples: Sequence[Example], max_tokens: int, max_samples: int | None = None
-) -> Iterator[list[Example]]:
+) -> Iterator[Sequence[Example]]:
     """Cut `examples` into groups of about one length, longest first.
 
     Args:
-        examples: any number, in any order.
+        examples: any number, in any order; groups of a `TokenStore` are views of it.
         max_tokens: of a group; an example that alone is longer is a group of its own.
         max_samples: of a group; None for no bound.
     """
-    group: list[Example] = []
+    lengths = token_lengths(examples)
+    group: list[int] = []
     tokens = 0
-    for example in sorted(examples, key=lambda e: len(e["input_ids"]), reverse=True):
-        length = len(example["input_ids"])
-        if group and (tokens + length > max_tokens or len(group) == max_samples):
-            yield group
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if group and (tokens + lengths[place] > max_tokens or len(group) == max_samples):
+            yield _taken(examples, group)
             group, tokens = [], 0
-        group.append(example)
-        tokens += length
+        group.append(place)
+        tokens += lengths[place]
     if group:
-        yield group
+        yield _taken(examples, group)
+
+
+def _taken(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+    if isinstance(examples, TokenStore):
+        return examples.take(places)
+    return [examples[place] for place in places]
 
 
 def computed_tokens(group: Sequence[Example], packed: bool) -> int:
     """Tokens that a micro-batch costs: its own, or padded each to the longest."""
-    lengths = [len(example["input_ids"]) for example in group]
+    lengths = token_lengths(group)
     return sum(lengths) if packed else len(lengths) * max(lengths)
 
 

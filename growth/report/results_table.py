@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from growth.core.errors import InputError
-from growth.core.files import read_json
+from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.abilities import ability_of
 from growth.data.settings import RECIPES
 from growth.runs.layout import RESULTS_SUFFIX, Run, selection_name
@@ -130,23 +130,13 @@ def _read_results_file(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not what score.py writes.
     """
-    remedy = "score its predictions again with evaluate/score.py"
-    results = read_json(path)
-    for key in ("run", "files"):
-        if not isinstance(results, dict) or not isinstance(results.get(key), dict):
-            raise InputError(f"{path}: not a results file, it has no object {key!r}; {remedy}")
-    for name, scored in results["files"].items():
-        scored = scored if isinstance(scored, dict) else {}
-        for key in ("type", "n", "score", "expected"):
-            if key not in scored:
-                raise InputError(f"{path}: {name} lacks {key!r}; {remedy}")
-        for key in ("n", *SCORES):
-            if not isinstance(scored.get(key), int | float | None):
-                raise InputError(f"{path}: {name}: {key!r} is {scored[key]!r}, no number; {remedy}")
+    results = read_record(path, ResultsRecord, SCORE_AGAIN)
     size = results["run"].get("model_size")
     if _is_name(size) and Path(size).name != size:
         # It becomes part of a folder's name.
-        raise InputError(f"{path}: model_size {size!r} is not a plain name such as 7b; {remedy}")
+        raise InputError(
+            f"{path}: model_size {size!r} is not a plain name such as 7b; {SCORE_AGAIN}"
+        )
     return results
 
 
@@ -244,16 +234,12 @@ def read_selections(selection_path: Path) -> dict[RunKey, str]:
     """The selected checkpoint of each (model_size, data_type, timestamp, limit).
 
     Raises:
-        InputError: a selection file lacks one of these (no limit is none).
+        InputError: a selection file is damaged.
     """
     selections: dict[RunKey, str] = {}
     for path in sorted(selection_path.rglob(f"{Path(selection_name(None)).stem}*.json")):
-        selection = read_json(path)
-        if not isinstance(selection, dict) or not all(_is_name(selection.get(k)) for k in IDENTITY):
-            raise InputError(
-                f"{path}: not a selection, it lacks one of {', '.join(IDENTITY)}; make it anew "
-                "with evaluate/select_checkpoint.py"
-            )
+        remedy = "make it anew with evaluate/select_checkpoint.py"
+        selection = read_record(path, SelectionRecord, remedy)
         run = (*(selection[name] for name in RUN), selection.get("limit"))
         selections[run] = selection["checkpoint"]
     return selections

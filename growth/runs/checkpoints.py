@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from growth.core.errors import InputError
-from growth.core.files import read_json
+from growth.core.schemas import TrainerStateRecord, read_record
+from growth.model.weight_files import SINGLE, tensor_shapes, weight_files
 
 TRAINER_STATE = "trainer_state.json"
 CHECKPOINT = "checkpoint-"
@@ -32,22 +31,29 @@ def trainer_state(checkpoint: Path) -> dict[str, Any]:
     """What the Trainer wrote of a checkpoint: `global_step`, `epoch` ...
 
     Raises:
-        InputError: the checkpoint is incomplete.
+        InputError: the checkpoint is incomplete, or the file is damaged.
     """
-    return read_json(checkpoint / TRAINER_STATE)
+    # The Trainer writes NaN as such, where a gradient's norm was none.
+    remedy = f"{checkpoint.name} is incomplete; remove it, or put the file back"
+    return read_record(checkpoint / TRAINER_STATE, TrainerStateRecord, remedy, finite=False)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
     """The optimizer step of a checkpoint, by the record inside it."""
-    return int(trainer_state(checkpoint)["global_step"])
+    return trainer_state(checkpoint)["global_step"]
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the Trainer writes its state last."""
+    """Whether a checkpoint was written to its end: the Trainer writes its state last.
+
+    A checkpoint-N whose state is of another step is none that the Trainer wrote.
+    """
     try:
-        return checkpoint_step(checkpoint) >= 0
-    except (InputError, KeyError, TypeError, ValueError):
+        step = checkpoint_step(checkpoint)
+    except InputError:
         return False
+    named = checkpoint.resolve().name.removeprefix(CHECKPOINT)
+    return not named.isdecimal() or int(named) == step
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -120,22 +126,20 @@ def _archive_problem(path: Path) -> str | None:
 
 
 def _weight_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
-    names = ["adapter_model.safetensors"] if needs.adapter else ["model.safetensors"]
-    index = checkpoint / "model.safetensors.index.json"
-    if index.is_file() and not needs.adapter:
+    names = ["adapter_model.safetensors"]
+    if not needs.adapter:
         try:
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        except (InputError, KeyError, TypeError, AttributeError):
-            return [f"{index.name} is damaged"]
+            names = weight_files(checkpoint) or [SINGLE]
+        except InputError as error:
+            return [str(error)]
     found = []
     for name in names:
         if not (checkpoint / name).is_file():
             found.append(f"{name} is missing")
             continue
         try:
-            with safe_open(checkpoint / name, framework="pt"):
-                pass
-        except (OSError, SafetensorError):
+            tensor_shapes(checkpoint / name)
+        except InputError:
             found.append(f"{name} is damaged")
     return found
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+import json
+import logging
 import math
 import platform
 import subprocess
@@ -11,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import read_json, sha256, write_json, write_text
+from growth.core.files import Object, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
-from growth.data.records import Record
+from growth.core.schemas import MetricsLine, TrainingRecord, check_schema, read_record
+from growth.data.lines import Record
 from growth.model.source import Source, fingerprint
-from growth.packing.batches import Example, cut_answers, digest, supervised_tokens
+from growth.packing.batches import (
+    Example,
+    cut_answers,
+    digest,
+    supervised_tokens,
+    token_lengths,
+)
 from growth.runs.checkpoints import CHECKPOINT
 from growth.runs.layout import METRICS, RUN_RECORD, Run
 
+logger = logging.getLogger(__name__)
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
 
 
@@ -52,9 +62,16 @@ def _git_state() -> dict[str, Any]:
 
 
 def read_run(run_dir: Path) -> Run | None:
-    """The record of a run, or None where `run_dir` is not the folder of one."""
+    """The record of a run, or None where `run_dir` is not the folder of one.
+
+    Raises:
+        InputError: there is a record, and it is damaged.
+    """
     path = run_dir / RUN_RECORD
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
+    return read_record(path, TrainingRecord, remedy)
 
 
 def check_owned(run_dir: Path) -> None:
@@ -154,7 +171,7 @@ def data_record(
             for name, records in files.items()
         },
         "samples": len(examples),
-        "tokens": sum(len(example["input_ids"]) for example in examples),
+        "tokens": sum(token_lengths(examples)),
         "supervised_tokens": supervised,
         "tokens_sha256": digest(examples),
         # lines that truncation left with part of their answer, and with none of it
@@ -172,7 +189,7 @@ def shortened(parameters: int) -> str:
     return str(parameters)
 
 
-def check_same_run(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
+def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> None:
     """Two runs never share a folder.
 
     Raises:
@@ -231,16 +248,34 @@ def _identity(run: Run) -> dict[str, Any]:
     return {name: run[name] for name in _IDENTITY} | hyperparameters | files
 
 
+def read_metrics(run_dir: Path) -> list[Object]:
+    """The lines of metrics.jsonl, in order; what a kill or another program left is passed over."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return []
+    found = (_metrics_line(line) for line in path.read_bytes().split(b"\n"))
+    return [line for line in found if line is not None]
+
+
+def _metrics_line(line: bytes) -> Object | None:
+    try:
+        value = json.loads(line)
+        check_schema(value, MetricsLine, METRICS, "")
+    except (ValueError, RecursionError, InputError):
+        return None
+    return value
+
+
 def forget_metrics_after(run_dir: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl that a resumed run will write again."""
+    """Drop the lines of metrics.jsonl that a resumed run will write again, and what are none."""
     path = run_dir / METRICS
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A line cut off by a kill is no JSON; it is the last, and past the checkpoint.
-    kept = [line for line in lines if line.endswith("}\n") and _step_of(line) <= step]
-    write_text(path, "".join(kept))
-
-
-def _step_of(line: str) -> int:
-    return int(line.removeprefix('{"step": ').partition(",")[0])
+    lines = path.read_bytes().splitlines(keepends=True)
+    read = [(line, _metrics_line(line)) for line in lines if line.strip()]
+    # A line cut off by a kill is no JSON; it may have met the next one's beginning.
+    unreadable = sum(value is None for _, value in read)
+    if unreadable:
+        logger.warning("%s: %s lines that can't be read are dropped", path, unreadable)
+    kept = [line for line, value in read if value is not None and value["step"] <= step]
+    write_text(path, b"".join(kept).decode("utf-8"))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from growth.core.errors import InputError
-from growth.core.files import read_json, write_json
+from growth.core.files import write_json
 from growth.core.locks import locked
+from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
 from growth.runs.checkpoints import first_candidate_epoch
 from growth.runs.layout import RESULTS_SUFFIX, run_folder, selection_name
 from growth.scoring.results import Results
@@ -58,8 +59,8 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     """
     runs: dict[tuple[Path, int | None], list[Results]] = {}
     for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
-        results = read_json(path)
-        run = results.get("run", {})
+        results = read_record(path, ResultsRecord, SCORE_AGAIN)
+        run = results["run"]
         if all(name in run for name in NEEDED) and run["epochs"] > 0:
             runs.setdefault((path.parent, run.get("limit")), []).append(results)
         else:
@@ -107,7 +108,7 @@ def select(results: Sequence[Results], where: Path) -> Choice:
             f"{where}: no result from epoch {first} on (the run has {epochs} epochs); predict and "
             "score later checkpoints"
         )
-    if "average" not in found[0]:
+    if any(result.get("average") is None for result in found):
         raise InputError(f"{where}: no file of the ten abilities was scored; choose among those")
     for result in found[1:]:
         if not _same_files(result["files"], found[0]["files"]):
@@ -122,7 +123,7 @@ def select(results: Sequence[Results], where: Path) -> Choice:
         **{name: run[name] for name in ("checkpoint", "step", "epoch")},
         "average": best["average"],
         # The interval of one checkpoint's score does not hold for the highest of several.
-        **{name: best[name] if alone else None for name in ("average_low", "average_high")},
+        **{name: best.get(name) if alone else None for name in ("average_low", "average_high")},
         **({} if alone else {"average_note": OPTIMISTIC}),
         "reason": f"best mean valid score ({best['average']:.2f}) of {len(found)} checkpoints from "
         f"epoch {first} on, ties to the earlier",

@@ -3,26 +3,25 @@
 A results file is one JSON object: `run`, the averages, and in `files` an entry for each file.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, write_json, write_json_lines
+from growth.core.files import check_writable, json_line, replacing, write_json
 from growth.core.locks import locked
+from growth.core.schemas import PredictionRecord, read_record
 from growth.data.abilities import Kind, ability_of
-from growth.data.copies import check_no_copies, lines_digest
-from growth.data.records import (
-    Record,
-    check_prediction,
-    common_type,
-    read_records,
-    reads_letter,
-)
+from growth.data.copies import LinesDigest, check_no_copies
+from growth.data.lines import Lines, Record, index_lines
+from growth.data.records import check_prediction, reads_letter
 from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
 from growth.scoring.intervals import mean_score, percentages, rounded
 from growth.scoring.verdicts import Verdict, judge
@@ -30,6 +29,7 @@ from growth.scoring.verdicts import Verdict, judge
 Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
+OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
@@ -90,9 +90,8 @@ def score_predictions(
             base = root / pred_data_path.resolve().name
         path = base.with_name(base.name + RESULTS_SUFFIX)
         with locked(path, "--results_path", wait):
-            results, verdicts = score_folder(folder)
-            if details:
-                write_details(base.with_name(f"{base.name}-details"), verdicts)
+            verdicts = base.with_name(f"{base.name}-details") if details else None
+            results = score_folder(folder, verdicts)
             write_json(path, results)
         scored.append(Scored(path, results))
         report(summary_line(path, results))
@@ -107,50 +106,66 @@ def mirrored_results_path(pred_data_path: Path) -> Path:
         return RESULTS / pred_data_path.resolve().name
 
 
-def score_folder(folder: Path) -> tuple[Results, dict[str, list[Verdict]]]:
-    """The results of one folder of predictions, and the verdicts behind them by file.
+def score_folder(folder: Path, details: Path | None = None) -> Results:
+    """The results of one folder of predictions; its lines are held one at a time.
+
+    Args:
+        folder: of `pred_*.json` files.
+        details: folder for the verdict on each line, as `<file>.jsonl`; None for no such files.
 
     Raises:
         InputError: a line is malformed (file:line), lines are missing, or two files are copies of
-            each other.
+            each other; nothing is written then.
     """
     record = folder / RUN_RECORD
-    run = read_json(record) if record.is_file() else {}
+    remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
+    run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
-    predictions = {path.name: read_records(path, check_prediction) for path in paths}
-    for name, records in predictions.items():
+    predictions = {path.name: index_lines(path, check_prediction) for path in paths}
+    for name, lines in predictions.items():
         expected = run.get("lines", {}).get(Path(name).stem.removeprefix(PREDICTION_PREFIX))
-        if expected not in (None, len(records)):
+        if expected not in (None, len(lines)):
             raise InputError(
-                f"{folder / name}: holds {len(records)} lines, {expected} were predicted; remove "
+                f"{folder / name}: holds {len(lines)} lines, {expected} were predicted; remove "
                 "it, and run evaluate/predict.py again"
             )
     check_no_copies(predictions, f"--pred_data_path {folder}")
-    files, verdicts = {}, {}
-    for name, records in predictions.items():
-        stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
-        verdicts[stem] = [judge(record) for record in records]
-        if cut_short and any(reads_letter(record) for record in records if _is_generated(record)):
-            verdicts[stem] = [_without_extracted(verdict) for verdict in verdicts[stem]]
-        files[stem] = score_file(records, verdicts[stem])
+    files = {}
+    with contextlib.ExitStack() as written:
+        for name, lines in predictions.items():
+            stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
+            judged = _judged(lines, cut_short)
+            if details is not None:
+                judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
+            files[stem] = score_file(judged)
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
-    return results | summarise(files) | {"files": files}, verdicts
+    return results | summarise(files) | {"files": files}
 
 
-def _is_generated(record: Record) -> bool:
-    return record["question_format"] == 0
+def _judged(lines: Lines, cut_short: bool) -> Iterator[tuple[Record, Verdict]]:
+    """Each line of a file with its verdict."""
+    no_readings = cut_short and any(map(_is_generated_letter, lines))
+    for record in lines:
+        verdict = judge(record)
+        if no_readings:
+            verdict = replace(verdict, extracted=None, extracted_answer=None)
+        yield record, verdict
 
 
-def _without_extracted(verdict: Verdict) -> Verdict:
-    return replace(verdict, extracted=None, extracted_answer=None)
+def _is_generated_letter(record: Record) -> bool:
+    return record["question_format"] == 0 and reads_letter(record)
 
 
-def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
-    """Write `<folder>/<file>.jsonl`, a verdict a line, for each file."""
-    for stem, judged in verdicts.items():
-        write_json_lines(folder / f"{stem}.jsonl", [details_line(verdict) for verdict in judged])
+def _noted(
+    judged: Iterable[tuple[Record, Verdict]], path: Path
+) -> Iterator[tuple[Record, Verdict]]:
+    """Pass lines and verdicts on, and write the verdicts to `path`, one a line."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for record, verdict in judged:
+            file.write(json_line(details_line(verdict)))
+            yield record, verdict
 
 
 def details_line(verdict: Verdict) -> dict[str, Any]:
@@ -160,29 +175,41 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
         line["math_verify"] = verdict.math_verify
     if verdict.extracted is not None:
         line |= {"extracted": verdict.extracted, "extracted_answer": verdict.extracted_answer}
+    if verdict.over_bound:
+        line[OVER_BOUND] = True
     return line
 
 
-def score_file(records: Sequence[Record], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     """One file's entry of a results file: type, n, score, expected, low, high; per cent.
 
     `digest` tells files of other lines from each other.
     """
-    n = len(verdicts)
+    types, digest, right, over_bound, expected = set(), LinesDigest(), 0, 0, array("d")
+    second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
+    for record, verdict in judged:
+        types.add(record["type"])
+        digest.add(record)
+        right += verdict.score
+        over_bound += verdict.over_bound
+        expected.append(verdict.expected)
+        for opinion, counts in second.items():
+            if (value := getattr(verdict, opinion)) is not None:
+                counts[0] += value
+                counts[1] += 1
+    n = len(expected)
     entry = {
-        "type": common_type(records) or MIXED,
+        "type": types.pop() if len(types) == 1 else MIXED,
         "n": n,
-        **percentages(sum(verdict.score for verdict in verdicts), n),
-        "expected": rounded(100 * sum(verdict.expected for verdict in verdicts) / n),
-        "digest": lines_digest(records),
+        **percentages(right, n),
+        "expected": rounded(100 * sum(expected) / n),
+        "digest": digest.hexdigest(),
     }
-    for opinion in SECOND_OPINIONS:
-        second = [getattr(verdict, opinion) for verdict in verdicts]
-        second = [right for right in second if right is not None]
-        if second:
-            for name, value in percentages(sum(second), len(second)).items():
+    for opinion, (agreed, given) in second.items():
+        if given:
+            for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
-    return entry
+    return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 
 def summarise(files: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -203,9 +230,11 @@ def summarise(files: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def summary_line(path: Path, results: Results) -> str:
     """One line on one folder."""
     name = "average" if "average" in results else "overall"
+    over_bound = sum(entry.get(OVER_BOUND, 0) for entry in results["files"].values())
+    lacking = f"; no second opinion on {over_bound:,} math answers" if over_bound else ""
     return (
         f"{path}: {name} {results[name]:.2f} [{results[name + '_low']:.2f}, "
-        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}"
+        f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}{lacking}"
     )
 
 
@@ -229,6 +258,12 @@ def results_table(results: Results) -> str:
             "extracted: not of files with letter answers, which ended once they could not be one "
             "letter; predict with --full_responses for it"
         )
+    lines += [
+        f"verify: {entry[OVER_BOUND]:,} of the {entry['n']:,} answers of {stem} are not in it, as "
+        f"math-verify took more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20:,} MiB for each"
+        for stem, entry in results["files"].items()
+        if entry.get(OVER_BOUND)
+    ]
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from growth.data.abilities import LETTERS, Kind, checked_ability
 from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
 from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
-from growth.scoring.math_answers import math_verify_verdict, published_verdict
+from growth.scoring.math_answers import published_verdict
+from growth.scoring.second_opinion import second_opinion
 
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
 # published quirk: four options are seen only as lines that begin "A.", "B.", "C.", "D." with a full
@@ -31,9 +32,11 @@ class Verdict:
         expected: the score of chance (a random answer), 0 to 1.
         parsed: what was read as the answer; None where there was none.
         gold: what it was compared with.
-        math_verify: the second opinion on a math line, None for others.
-        extracted: 1 if a person would read the right answer, 0 if not; None for choices.
+        math_verify: the second opinion on a math line; None for others, and over its bound.
+        extracted: 1 if a person would read the right answer, 0 if not; None for choices, and where
+            only the second opinion could tell.
         extracted_answer: what a person would read; None where there is nothing.
+        over_bound: the second opinion took more time or memory than it may.
     """
 
     score: int
@@ -43,6 +46,7 @@ class Verdict:
     math_verify: int | None = None
     extracted: int | None = None
     extracted_answer: Reading = None
+    over_bound: bool = False
 
 
 def judge(record: Record) -> Verdict:
@@ -63,7 +67,8 @@ def judge(record: Record) -> Verdict:
     reading = extract(how, response)
     same = is_same(how, reading, gold)
     if how == "number" and plain_number(gold) is None:
-        same = bool(verdict.math_verify)  # an expression: only a computer algebra can tell
+        # an expression: only a computer algebra can tell, if it has an opinion
+        return replace(verdict, extracted=verdict.math_verify, extracted_answer=reading)
     return replace(verdict, extracted=int(same), extracted_answer=reading)
 
 
@@ -71,8 +76,9 @@ def _published_verdict(record: Record, kind: Kind) -> Verdict:
     response, gold = record["generated_response"], gold_text(record)
     if kind is Kind.MATH:
         right, parsed = published_verdict(response, record["answer"])
-        second = math_verify_verdict(response, record["answer"])
-        return Verdict(int(right), 0, parsed, record["answer"], int(second))
+        second = second_opinion(response, record["answer"])
+        opinion = None if second is None else int(second)
+        return Verdict(int(right), 0, parsed, record["answer"], opinion, over_bound=second is None)
     if kind is Kind.LETTER_SET:
         letters, answered = ethics_letters(gold), ethics_letters(response)
         return Verdict(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.files import open_file, parse_json
 from growth.data.abilities import LETTERS
 from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
 from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
@@ -19,6 +20,8 @@ from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, ri
 BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
+# What reading a damaged item raises.
+NOT_AN_ITEM = (ValueError, KeyError, TypeError)
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 
 
@@ -116,16 +119,17 @@ def _items(path: Path) -> tuple[list[Item], int, list[str]]:
     """
     items, not_asked, problems = [], 0, []
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with open_file(path) as file:
+            lines = file.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error}); fetch it again") from None
     for number, line in enumerate(lines):
         if not line.strip():
             continue
         try:
-            item = _item(json.loads(line), number)
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}:{number + 1}: left out, not an AGIEval item ({error!r})")
+            item = _item(parse_json(line), number)
+        except NOT_AN_ITEM as error:
+            problems.append(f"{path}:{number + 1}: {_left_out(error)}")
             continue
         if item is not None and len(item.choices) == len(LETTERS):
             items.append(item)
@@ -149,9 +153,14 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
     # Some demonstrations have all four choices in one string.
     if gold not in _LETTERS[: len(choices) if len(choices) > 1 else len(LETTERS)]:
         raise ValueError(f"label {fields['label']!r} of options {fields['options']!r}")
-    if not isinstance(fields["question"], str):
-        raise TypeError(f"question {fields['question']!r}")
-    return Item(place, fields["question"], choices, gold, fields.get("passage") or "")
+    question, passage = fields["question"], fields.get("passage") or ""
+    if not isinstance(question, str) or not isinstance(passage, str):
+        raise TypeError(f"passage {passage!r} and question {question!r}")
+    return Item(place, question, choices, gold, passage)
+
+
+def _left_out(error: Exception) -> str:
+    return f"left out, not an AGIEval item ({repr(error)[:200]})"
 
 
 def _choices(options: object) -> tuple[str, ...]:
@@ -195,10 +204,8 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
             continue
         try:
             item = _item(_parsed(cell), number)
-        except (ValueError, SyntaxError, KeyError, TypeError) as error:
-            problems.append(
-                f"{path}: column {name}, sample {number}: left out, not an AGIEval item ({error!r})"
-            )
+        except NOT_AN_ITEM as error:
+            problems.append(f"{path}: column {name}, sample {number}: {_left_out(error)}")
             continue
         if item is not None:
             items.append(item)
@@ -206,8 +213,17 @@ def _demonstrations(path: Path, name: str) -> tuple[list[Item], list[str]]:
 
 
 def _parsed(cell: str) -> dict[str, Any]:
-    """Some cells are JSON, some are Python's notation."""
+    """Some cells are JSON, some are Python's notation.
+
+    Raises:
+        ValueError, TypeError: the cell is neither.
+    """
     try:
-        return json.loads(cell)
+        return parse_json(cell)
     except ValueError:
-        return ast.literal_eval(cell)
+        pass
+    try:
+        value = ast.literal_eval(cell)
+    except (SyntaxError, MemoryError, RecursionError) as error:  # the latter two: nested too deeply
+        raise ValueError(f"neither JSON nor Python's notation: {error}") from None
+    return parse_json(json.dumps(value))  # what JSON can't hold is none here either

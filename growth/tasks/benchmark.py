@@ -4,7 +4,6 @@ A benchmark (CMMLU, AGIEval, one of yours) says what its subjects are and how a 
 everything else is shared. No torch here: data and flags are checked before it takes its seconds.
 """
 
-import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from growth.core.errors import InputError
+from growth.core.files import open_file, parse_json
 from growth.data.abilities import LETTERS
 from growth.scoring.intervals import mean_score, percentages
 
@@ -54,6 +54,7 @@ class Subject:
 
 _LABEL_MARKS = re.compile(r"[\s()\[\]【】.,、。;]+")
 _OPTION_LETTERS = "ABCDEFGH"
+_LONGEST_LABEL = 200  # characters; what is longer is a text
 
 
 def right_letters(label: object) -> str:
@@ -64,12 +65,12 @@ def right_letters(label: object) -> str:
     """
     parts: list[object] = label if isinstance(label, list) else [label]
     spelt = [part for part in parts if isinstance(part, str)]
-    if len(spelt) == len(parts):
+    if len(spelt) == len(parts) and sum(map(len, spelt)) <= _LONGEST_LABEL:
         text = unicodedata.normalize("NFKC", "".join(spelt))
         letters = _LABEL_MARKS.sub("", text).upper()
         if letters and set(letters) <= set(_OPTION_LETTERS):
             return letters
-    raise ValueError(f"the label {label!r} names no option")
+    raise ValueError(f"the label {repr(label)[:_LONGEST_LABEL]} names no option")
 
 
 class Benchmark(ABC):
@@ -187,8 +188,9 @@ def read_results(path: Path, questions: int | None = None) -> list[Result]:
     """
     try:
         # Only line feeds end a line: a question may hold other separators, such as U+2028.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        results = [json.loads(line) for line in lines]
+        with open_file(path) as file:
+            lines = file.read().decode("utf-8").removesuffix("\n").split("\n")
+        results = [parse_json(line) for line in lines]
         if results and all(
             {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
         ):

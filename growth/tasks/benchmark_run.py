@@ -15,7 +15,7 @@ from typing import Any
 from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.files import check_writable, read_json, sha256, write_json, write_json_lines
+from growth.core.files import check_writable, sha256, write_json, write_json_lines
 from growth.core.locks import locked_for_launch
 from growth.core.options import (
     BenchmarkOptions,
@@ -24,7 +24,8 @@ from growth.core.options import (
     PromptOptions,
     published_precision,
 )
-from growth.inference.prediction_store import check_same_run
+from growth.core.schemas import PredictionRecord, read_record
+from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
@@ -233,7 +234,7 @@ def _check_same(tested: TestedModel) -> Run | None:
         InputError: they are.
     """
     remedy = "remove the folder, or choose another --tag or --output_dir"
-    earlier = check_same_run(tested.folder, tested.run, _SAME, "*/*.jsonl", remedy)
+    earlier = check_same_model(tested.folder, tested.run, _SAME, "*/*.jsonl", remedy)
     known = (earlier or {}).get("data", {})
     changed = [
         name for name, digest in tested.run["data"].items() if known.get(name, digest) != digest
@@ -289,7 +290,8 @@ def _write_record(folder: Path, record: Run, now: Run) -> None:
 def _write_scores(benchmark: Benchmark, folder: Path, suffix: str) -> None:
     """Score every setting that has results in `folder`; write, print."""
     settings: dict[str, dict[str, Any]] = {}
-    record = read_json(folder / RUN_RECORD)
+    remedy = "remove the folder, and run again"
+    record = read_record(folder / RUN_RECORD, PredictionRecord, remedy)
     for setting in benchmark.settings:
         found = {
             name: read_results(folder / file, record.get("questions", {}).get(str(file)))

@@ -6,11 +6,12 @@ computed from the files alone, by `growth.scoring`.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.core.files import json_line
+from growth.core.files import LONGEST_NAME, json_line
 from growth.data.abilities import LETTERS
 from growth.data.records import Record, read_records, reads_letter
 from growth.inference.loglikelihood import significant
@@ -23,9 +24,18 @@ PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
 
 
 class DoITFile(Task):
-    """The lines of the input file `<stem>.json`, each checked by `check_evaluation`."""
+    """The lines of the input file `<stem>.json`, each checked by `check_evaluation`.
+
+    Raises:
+        InputError: the file of the predictions would have too long a name.
+    """
 
     def __init__(self, stem: str, records: Sequence[Record]) -> None:
+        if len(os.fsencode(f"{PREDICTION_PREFIX}{stem}.json")) > LONGEST_NAME:
+            raise InputError(
+                f"{stem}.json: too long a name: with {PREDICTION_PREFIX} in front it has more than "
+                f"{LONGEST_NAME} bytes; rename the file"
+            )
         self.stem, self.records = stem, records
         self.label = stem
         self.file = Path(f"{PREDICTION_PREFIX}{stem}.json")

@@ -24,7 +24,7 @@ from growth.core.options import (
 )
 from growth.data.records import Record
 from growth.inference.backends import check_backend
-from growth.inference.prediction_store import check_same_run
+from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
@@ -97,7 +97,7 @@ def _predict_model(
 def _check_same(folder: Path, run: Run) -> Run | None:
     """The record that is in `folder`, if any; refuses one of another model or way to predict."""
     remedy = "remove the folder or choose another --pred_data_path"
-    return check_same_run(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    return check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
 
 
 def _predict_missing(

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import Compute, choose_compute
+from growth.core.device import Compute, choose_compute, out_of_memory_explained
 from growth.core.distributed import DistributedState
 from growth.core.options import DecodingOptions
 from growth.inference.backends import generator_of
@@ -45,8 +45,9 @@ def load_predictor(
     """The model, ready to respond, and what it computes on."""
     transformers_logging.set_verbosity_error()
     compute = choose_compute(precision)
-    model = load_model(source, compute.dtype, chat)
-    model.to(compute.device)  # type: ignore[arg-type] # its decorator hides the method's type
+    with out_of_memory_explained("take a larger device, or --precision bf16"):
+        model = load_model(source, compute.dtype, chat)
+        model.to(compute.device)  # type: ignore[arg-type] # its decorator hides the method's type
     generate = generator_of(decoding.backend, model, chat, source.name, decoding.max_length)
     return Predictor(model, chat, decoding, generate), compute
 

@@ -1,5 +1,6 @@
 """A training run from its first check to its last checkpoint; or only its tokenised examples."""
 
+import itertools
 import logging
 import os
 import sys
@@ -13,7 +14,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import Compute, choose_compute
+from growth.core.device import Compute, choose_compute, out_of_memory_explained
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
@@ -28,7 +29,8 @@ from growth.core.options import (
     LoraOptions,
     ModelOptions,
 )
-from growth.data.records import Record, read_training_files
+from growth.data.lines import Record
+from growth.data.records import read_training_files
 from growth.data.settings import default_epochs
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
@@ -37,7 +39,8 @@ from growth.model.source import Source, find_model
 from growth.packing.batches import (
     Example,
     cut_answers,
-    supervised_tokens,
+    supervised_counts,
+    token_lengths,
     tokenised,
     tokenised_files,
 )
@@ -54,7 +57,7 @@ from growth.runs.checkpoints import (
 from growth.runs.record import (
     Run,
     check_owned,
-    check_same_run,
+    check_same_setting,
     data_record,
     forget_metrics_after,
     new_record,
@@ -67,6 +70,11 @@ from growth.training.sampler import StepSampler
 from growth.training.trainer import InstructionTrainer
 
 logger = logging.getLogger(__name__)
+_MEMORY_REMEDY = (
+    "lower --tokens_per_micro_batch or --max_length, give --gradient_checkpointing on, train "
+    "adapters (--lora_rank), or split the model over GPUs (--fsdp_config, --deepspeed). Finished "
+    "checkpoints are kept: --resume resumes"
+)
 
 
 @dataclass(frozen=True)
@@ -118,15 +126,15 @@ def dump_examples(
     source = find_model(model_name_or_path, model)
     chat = load_tokenizer(source)
     max_length = bounded_length(source, max_length)
-    lines = []
-    for record in (record for records in files.values() for record in records):
-        example = tokenised(record["messages"], chat, max_length)
-        lines.append(
-            {"messages": record["messages"]}
-            | {name: example[name].tolist() for name in ("input_ids", "labels")}
-        )
-    write_json_lines(output, lines)
-    return len(lines)
+    records = itertools.chain.from_iterable(files.values())
+    write_json_lines(output, (_dumped(record, chat, max_length) for record in records))
+    return sum(map(len, files.values()))
+
+
+def _dumped(record: Record, chat: ChatTokenizer, max_length: int) -> dict[str, Any]:
+    example = tokenised(record["messages"], chat, max_length)
+    tokens = {name: example[name].tolist() for name in ("input_ids", "labels")}
+    return {"messages": record["messages"]} | tokens
 
 
 def train(job: TrainingRun) -> None:
@@ -134,9 +142,13 @@ def train(job: TrainingRun) -> None:
 
     Raises:
         InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
+            Or memory runs out, or loss or gradients become infinite; finished checkpoints are kept.
     """
     check_writable(job.output_dir, "--output_dir")
-    with locked_for_launch(job.output_dir, "--output_dir", job.engine.wait):
+    with (
+        out_of_memory_explained(_MEMORY_REMEDY),
+        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait),
+    ):
         check_owned(job.output_dir)
         _train_locked(job)
 
@@ -227,7 +239,7 @@ def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) 
     Raises:
         InputError: truncation left none of a step's samples any of their answer.
     """
-    lost = {place for place, each in enumerate(examples) if not supervised_tokens([each])}
+    lost = {place for place, left in enumerate(supervised_counts(examples)) if not left}
     if not lost:
         return
     h = hyperparameters
@@ -297,7 +309,7 @@ def _resolved(
     plan = plan_memory(
         model,
         compute,
-        max(len(example["input_ids"]) for part in examples.values() for example in part),
+        max(max(token_lengths(part)) for part in examples.values()),
         tokens_per_micro_batch=tokens,
         gradient_checkpointing=engine.gradient_checkpointing,
         shards=world_size if engine.fsdp_config or engine.deepspeed else 1,
@@ -337,7 +349,7 @@ def _open_run(
     last = checkpoints(job.output_dir)[-1:] if earlier else []
     PartialState(cpu=compute.device.type == "cpu").wait_for_everyone()
     if earlier:
-        check_same_run(earlier, run, job.output_dir, job.resume)
+        check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",

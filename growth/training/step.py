@@ -24,6 +24,7 @@ from growth.packing.batches import (
     cut_answers,
     micro_batches,
     supervised_tokens,
+    token_lengths,
 )
 from growth.packing.forward import supervised_logits
 
@@ -95,7 +96,7 @@ class StepShare:
         measures: sums over all processes.
     """
 
-    micro_batches: list[list[Example]]
+    micro_batches: list[Sequence[Example]]
     rounds: int
     measures: StepMeasures
 
@@ -152,7 +153,7 @@ class StepLoss:
         counts = [
             len(groups),
             supervised_tokens(examples),
-            sum(len(example["input_ids"]) for example in examples),
+            sum(token_lengths(examples)),
             sum(computed_tokens(group, self.packed) for group in groups),
             *cut_answers(examples),
         ]
@@ -207,7 +208,8 @@ class StepLoss:
         """The summed loss of a round's micro-batch, in nats; 0 where this process has none."""
         with self.engine.loss_context():
             if turn < len(share.micro_batches):
-                return summed_loss(model, share.micro_batches[turn], self.packed, self.pad_id)
+                group = list(share.micro_batches[turn])
+                return summed_loss(model, group, self.packed, self.pad_id)
             return 0 * summed_loss(model, [DUMMY_EXAMPLE], self.packed, self.pad_id)
 
 

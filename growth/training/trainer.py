@@ -6,6 +6,7 @@ Source: paper section 4.1 and the published training script (README, "Training")
 import dataclasses
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.lora import AdaptedModel, without_adapters
-from growth.packing.batches import Example
+from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import (
     CHECKPOINT,
@@ -171,7 +172,7 @@ class InstructionTrainer(Trainer):
     def get_train_dataloader(self) -> StepLoader:
         """Batches that are this rank's share of whole optimizer steps."""
         h, processes = self.hyperparameters, self.args.world_size
-        lengths = [len(example["input_ids"]) for example in self.train_examples]
+        lengths = token_lengths(self.train_examples)
         sampler = StepSampler(
             lengths, h.total_batch_size, h.seed, self.args.process_index, processes
         )
@@ -220,12 +221,16 @@ class InstructionTrainer(Trainer):
         # A process has only its own part of the loss; the Trainer averages over processes.
         loss, measures = self.step_loss.backward(model, inputs["examples"])
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at optimizer step {self.state.global_step + 1}: "
-                "lower --learning_rate, or take --precision fp32"
-            )
+            raise self._diverged("loss", loss.item(), self.state.global_step + 1)
         self._measures = dataclasses.replace(measures, seconds=time.perf_counter() - began)
         return loss
+
+    def _diverged(self, name: str, value: float, step: int) -> InputError:
+        return InputError(
+            f"{self.run_dir}: {name} is {value} at optimizer step {step}; lower --learning_rate "
+            f"({self.hyperparameters.learning_rate:g}), or take --precision fp32. Checkpoints that "
+            "were finished are kept; train with other values in another --output_dir"
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Loss (nats per supervised token, mean over all) and perplexity on validation lines."""
@@ -252,7 +257,16 @@ class InstructionTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the study's measures, and append the line to metrics.jsonl."""
+        """Add the study's measures, and append the line to metrics.jsonl.
+
+        Raises:
+            InputError: a measure is not finite, which no later step can mend.
+        """
+        if self.accelerator.scaler is not None and not math.isfinite(logs.get("grad_norm", 0)):
+            del logs["grad_norm"]  # the loss scale of fp16 was too large: it skips the step
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise self._diverged(name, value, self.state.global_step)
         if "loss" in logs:
             step = self._measures
             logs |= {

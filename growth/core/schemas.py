@@ -1,0 +1,190 @@
+"""What the files between stages hold, as far as it is read: a schema for each kind of file.
+
+Files of older versions lack some fields, and those of newer ones have more: only fields that a
+later stage can't do without are required.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Required, TypedDict
+
+import msgspec
+
+from growth.core.errors import InputError
+from growth.core.files import Object, read_object
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+# What to do where a results file is damaged.
+SCORE_AGAIN = "score its predictions again with evaluate/score.py"
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class FileRecord(TypedDict, total=False):
+    """A data file of a run."""
+
+    lines: Required[Count]
+    sha256: Required[str]
+
+
+class DataRecord(TypedDict, total=False):
+    """What a run was trained or validated on."""
+
+    files: Required[dict[str, FileRecord]]
+    samples: Required[Count]
+    tokens_sha256: str
+
+
+class HyperparametersRecord(TypedDict, total=False):
+    """The hyper-parameters that a later stage computes with; others are compared only."""
+
+    epochs: Required[Annotated[int, msgspec.Meta(ge=1, le=2**31)]]
+    tokens_per_micro_batch: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
+
+
+class GitRecord(TypedDict, total=False):
+    """The commit of the code."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class TrainingRecord(TypedDict, total=False):
+    """run.json of a training run."""
+
+    model_size: Required[Name]
+    data_type: Required[Name]
+    timestamp: Required[Name]
+    seed: Required[int]
+    model_name_or_path: Required[str]
+    model_fingerprint: str
+    parameters: Required[Count]
+    hyperparameters: Required[HyperparametersRecord]
+    train: Required[DataRecord]
+    valid: Required[DataRecord]
+    steps_per_epoch: Required[Count]
+    steps: Required[Count]
+    device: Required[str]
+    started: Required[str]
+    git: GitRecord
+    versions: dict[str, str]
+
+
+class TrainerStateRecord(TypedDict, total=False):
+    """trainer_state.json of a checkpoint."""
+
+    global_step: Required[Count]
+    epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
+    log_history: list[dict[str, Any]]
+    stateful_callbacks: dict[str, dict[str, Any]]
+
+
+class MetricsLine(TypedDict, total=False):
+    """A line of metrics.jsonl, of a training step or of an evaluation."""
+
+    step: Required[Count]
+    loss: float
+    eval_loss: float
+    eval_perplexity: float
+
+
+class PredictionRecord(TypedDict, total=False):
+    """run.json of a folder of predictions or of a benchmark's answers; `run` of a results file."""
+
+    model_size: str
+    data_type: str
+    timestamp: str
+    checkpoint: str
+    step: Count
+    epoch: Count
+    epochs: Count
+    limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
+    split: str
+    device: str
+    decoding: dict[str, Any]
+    cut_prompts: dict[str, Count]
+    data: dict[str, str]
+    read: dict[str, Any]
+
+
+class FileScore(TypedDict, total=False):
+    """The entry of one file in a results file; per cent."""
+
+    type: Required[str]
+    n: Required[Count]
+    score: Required[float | None]
+    expected: Required[float | None]
+    low: float | None
+    high: float | None
+    digest: str | None
+
+
+class ResultsRecord(TypedDict, total=False):
+    """A results file."""
+
+    run: Required[PredictionRecord]
+    files: Required[dict[str, FileScore]]
+    average: float | None
+    average_low: float | None
+    average_high: float | None
+    expected_average: float | None
+    ood_average: float | None
+    ood_average_low: float | None
+    ood_average_high: float | None
+    expected_ood_average: float | None
+
+
+class SelectionRecord(TypedDict, total=False):
+    """selected-checkpoint.json."""
+
+    model_size: Required[Name]
+    data_type: Required[Name]
+    timestamp: Required[Name]
+    checkpoint: Required[Name]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
+
+
+def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:
+    """Check that `value` is as `schema` says.
+
+    Args:
+        value: a JSON object.
+        schema: one of the classes above.
+        what: where the value came from.
+        remedy: what to do where it is not.
+
+    Raises:
+        InputError: it is not; the message says in which field.
+    """
+    try:
+        msgspec.convert(value, schema)
+    except msgspec.ValidationError as error:
+        found = _with_key(str(error), value, schema)
+        raise InputError(f"{what}: {found}; {remedy}") from None
+
+
+def _with_key(message: str, value: Object, schema: Any) -> str:
+    """`message` with the key in place of the [...] that msgspec writes for any key of an object."""
+    field, bracket, _ = message.partition("$.")[2].partition("[...]")
+    if bracket and isinstance(value.get(field), dict):
+        for key, entry in value[field].items():
+            try:
+                msgspec.convert(value | {field: {key: entry}}, schema)
+            except msgspec.ValidationError:
+                return message.replace("[...]", f"[{key[:80]!r}]", 1)
+    return message
+
+
+def read_record(path: Path, schema: Any, remedy: str, *, finite: bool = True) -> Object:
+    """Read a file between stages, with all its fields.
+
+    Args:
+        path: of the file.
+        schema: what it must be, one of the classes above.
+        remedy: what to do where it is not.
+        finite: as for `read_json`.
+
+    Raises:
+        InputError: it can't be read or is not as `schema` says.
+    """
+    record = read_object(path, remedy=remedy, finite=finite)
+    check_schema(record, schema, str(path), remedy)
+    return record
