@@ -85,63 +85,6 @@ def test_every_prediction_can_be_scored_and_is_small(place, quiet):
             assert 0 < added < 2048
 
 
-KILLED_TEN_TIMES = """
-import glob, os, random, signal, sys, time
-sys.path.insert(0, "evaluate")
-from predict import main
-import growth.tasks.prediction_run  # once, before the forks
-
-def partial_files():
-    return glob.glob(f"{sys.argv[2]}/**/*.partial", recursive=True)
-
-def noted():
-    try:
-        return sum(map(os.path.getsize, partial_files()))
-    except FileNotFoundError:  # it has just become whole
-        return 0
-
-def running(child):
-    return not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-
-chance = random.Random(int(sys.argv[1]))
-kills = finished = left_something = 0
-while kills < 10:
-    child = os.fork()
-    if not child:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        main(sys.argv[3:])
-        os._exit(0)
-    if kills % 2:  # right after a batch, however fast the machine is
-        before = noted()
-        while running(child) and (now := noted()) <= before:
-            before = now
-    else:  # at any time
-        time.sleep(chance.uniform(0.1, 0.8))
-    os.kill(child, signal.SIGKILL)
-    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    kills += killed
-    left_something += bool(partial_files())
-    if not killed:  # done before the kill came: one more run to kill
-        finished += 1
-        os.rename(sys.argv[2], f"{sys.argv[2]}-{finished}")
-main(sys.argv[3:])
-print(kills, left_something)
-"""
-
-
-@pytest.mark.slow
-def test_killed_ten_times_the_files_are_those_of_a_quiet_run(place, quiet, tiny_model, tmp_path):
-    output = tmp_path / "killed"
-    (place / "killed.py").write_text(KILLED_TEN_TIMES)
-    _, *arguments = command(tiny_model, output)
-    done = run("killed.py", "1", output, *arguments, cwd=place)
-    kills, left_something = map(int, done.stdout.split()[-2:])
-    assert kills == 10
-    assert left_something >= 3  # kills amid a file, after its first batch
-    for folder in tmp_path.iterdir():
-        assert contents(folder) == contents(quiet[0])
-
-
 def test_two_processes_write_the_files_of_one(place, quiet, tiny_model, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     output = tmp_path / "two"
