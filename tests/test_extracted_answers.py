@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import growth.scoring.extracted_answers as module
 from growth.core.files import read_json, write_json
 from growth.data.records import FALSE_WORDS, TRUE_WORDS
+from growth.scoring import normal_form
 from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same, plain_number
 from growth.scoring.results import Scored, results_table, score_file
 
@@ -204,9 +205,9 @@ MARKS = st.lists(
 @given(MARKS)
 def test_marks_are_sorted_as_the_standard_library_sorts_them(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAY_BE_MARKS", re.compile(""))
-        patch.setattr(module, "LONG_RUN", 1)
-        assert module._nfkc(text) == unicodedata.normalize("NFKC", text)
+        patch.setattr(normal_form, "MAY_BE_MARKS", re.compile(""))
+        patch.setattr(normal_form, "LONG_RUN", 1)
+        assert normal_form.nfkc(text) == unicodedata.normalize("NFKC", text)
 
 
 def test_a_long_run_of_marks_takes_no_minutes():

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from growth.data.abilities import words_pattern
+from growth.scoring.normal_form import nfkc
 
 _SPACES = re.compile(r"\s+")
 
@@ -43,7 +44,7 @@ def read_truth(text: str, true_words: Collection[str], false_words: Collection[s
 
 def fold(text: str) -> str:
     """Full width to ASCII, case to lower, runs of white space to one space, none outside."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return _SPACES.sub(" ", nfkc(text).casefold()).strip()
 
 
 def normalised(text: str, steps: Collection[str]) -> str:
@@ -53,7 +54,7 @@ def normalised(text: str, steps: Collection[str]) -> str:
     none, in any script, but within and before numbers (3.5 is not 35, nor -3 3); spaces: none.
     """
     if "width" in steps:
-        text = unicodedata.normalize("NFKC", text)
+        text = nfkc(text)
     if "case" in steps:
         text = text.casefold()
     if "punctuation" in steps:

@@ -9,16 +9,15 @@ import contextlib
 import json
 
 import pytest
-from conftest import line, write_lines
+from conftest import ABILITIES, OUT_OF_DOMAIN, STUDY, judged, line, write_lines
 from hypothesis import strategies as st
 
 from fuzz.conftest import fuzz_case, fuzzed
-from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
+from growth.data.abilities import LETTERS, Kind
 from growth.data.records import (
-    check_evaluation,
-    check_prediction,
     check_training,
-    ethics_letters,
+    evaluation_check,
+    prediction_check,
     read_records,
 )
 from growth.export.chat_template import chat_template
@@ -29,13 +28,15 @@ from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same, numbe
 from growth.scoring.math_answers import is_equal, parse_answer, published_verdict
 from growth.scoring.results import details_line, score_file
 from growth.scoring.second_opinion import _space_out_chinese, second_opinion
-from growth.scoring.verdicts import judge, read_blank, read_letter, read_truth
+from growth.scoring.short_answers import normalised, read_label
+from growth.scoring.verdicts import read_blank, read_truth
 from growth.tasks.agieval import AGIEVAL_SHOTS, AGIEval
 from growth.tasks.benchmark import right_letters
 from growth.tasks.cmmlu import CMMLU
 
 LONG = 50_000  # bytes of UTF-8, in 5 to 25 ms; a scan from each character takes 2 to 50 s
 LONG_SECONDS = 0.5
+ETHICS = next(ability for ability in ABILITIES if ability.name == "ethics")
 LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
 
 # What the rules look for, piece by piece, and what is odd in Unicode.
@@ -72,10 +73,10 @@ def every_reading(text, gold):
     assert isinstance(is_equal(text, gold), bool)
     assert is_equal(text, text) is True
     assert published_verdict(text, gold)[1] == answer
-    assert read_letter(text, LOGITS) in (None, *LOGITS)
+    assert read_label(text, LETTERS, LOGITS) in (None, *LOGITS)
     assert isinstance(read_blank(text), str)
     assert read_truth(text) in (True, False, None)
-    assert ethics_letters(text) <= set("ABCDEF")
+    assert ETHICS.labels_in(text) <= set("ABCDEF")
 
 
 def every_extraction(kind, text, gold):
@@ -102,10 +103,11 @@ def test_extracted_answers(kind, text, gold):
 LONG_READINGS = {
     "the math answer": parse_answer,
     "the answer normalised": lambda text: is_equal(text, "\\frac12"),
-    "the letter": lambda text: read_letter(text, LOGITS),
+    "the letter": lambda text: read_label(text, LETTERS, LOGITS),
     "the blank": read_blank,
     "true or false": read_truth,
-    "the letters of ethics": ethics_letters,
+    "the letters of ethics": lambda text: ETHICS.labels_in(text),
+    "a text compared": lambda text: normalised(text, ("width", "case", "punctuation", "spaces")),
     "Chinese apart": _space_out_chinese,
     **{f"{kind} extracted": lambda text, k=kind: extract(k, text) for kind in EXTRACTORS},
     **{f"{kind} compared": lambda text, k=kind: is_same(k, text, text) for kind in EXTRACTORS},
@@ -171,26 +173,33 @@ def test_few_parts_again_and_again(name, text):
 KINDS = {}  # one ability of each kind
 for _ability in ABILITIES + OUT_OF_DOMAIN:
     KINDS.setdefault(_ability.kind, _ability)
-GOLDS = {Kind.LETTER_SET: "AB", Kind.LETTER_OR_TRUTH: "对", Kind.LETTER: "B"}
+GOLDS = {
+    Kind.DOIT_LETTER_SET: "AB",
+    Kind.DOIT_LETTER_OR_TRUTH: "对",
+    Kind.LETTER: "B",
+    Kind.DOIT_DIALOGUE: "C",
+}
 well_formed_text = short_text.filter(lambda text: "\ud800" not in text)
 
 
 def scored_line(kind, response, gold):
     ability = KINDS[kind]
     fields = {"generated_response": response, "choice_logits": LOGITS}
-    if kind is Kind.CHOICE:
+    if kind is Kind.CHOICES:
         fields |= {"choices": ["a", "b", "c"], "generated_ppl": [1.0, 2.0, 3.0]}
-    if kind is Kind.MATH:
+    if kind is Kind.DOIT_MATH:
         fields["answer"] = gold
     return line(ability.name, GOLDS.get(kind, gold or "春"), ability.question_format, **fields)
 
 
-@fuzzed(st.sampled_from([kind for kind in KINDS if kind is not Kind.MATH]), short_text, short_text)
+@fuzzed(
+    st.sampled_from([kind for kind in KINDS if kind is not Kind.DOIT_MATH]), short_text, short_text
+)
 def test_verdicts(kind, response, gold):
     record = scored_line(kind, response, gold if gold.strip() else "春")
-    check_prediction(record)
+    prediction_check(STUDY)(record)
     with fuzz_case(f"the verdict on a line of {kind.name.lower()}"):
-        verdict = judge(record)
+        verdict = judged(record)
         assert verdict.score in (0, 1)
         assert 0 <= verdict.expected <= 1
         json.dumps(details_line(verdict))
@@ -212,7 +221,11 @@ json_values = st.recursive(
     max_leaves=8,
 )
 GOOD_LINE = scored_line(Kind.LETTER, "A", "A")
-CHECKS = {"training": check_training, "evaluation": check_evaluation, "scoring": check_prediction}
+CHECKS = {
+    "training": check_training,
+    "evaluation": evaluation_check(STUDY),
+    "scoring": prediction_check(STUDY),
+}
 
 
 @st.composite
@@ -247,7 +260,7 @@ def test_lines_of_data(folder, use, data):
             # What passes can be written, be it from deep within.
             write_lines(folder / "y.json", [record])
             if use == "scoring":
-                judge(record | {"answer": "1"}) if record["type"] == "math" else judge(record)
+                judged(record)
 
 
 ITEM = {
