@@ -26,9 +26,10 @@ from pathlib import Path
 
 from growth.core.files import write_json, write_json_lines
 from growth.core.options import Hyperparameters
-from growth.data.abilities import ABILITIES, Kind
+from growth.data.abilities import Kind
 from growth.data.lines import Record
 from growth.data.settings import CURATED_FULL, CURATED_SIZES, SYNTHETIC_SIZES
+from growth.data.study import published_study
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "train/pocket"
@@ -183,10 +184,10 @@ def make_lines(folder: Path, count: int) -> None:
     The setting needs 1,000 lines of some. A hundredth of all is math, whose second opinion takes a
     hundred times as long as a letter.
     """
-    shares = {ability.name: count // 10 for ability in ABILITIES}
+    shares = {ability.name: count // 10 for ability in published_study().in_domain}
     shares["math"] = max(1, count // 100)
     shares["biology"] += count - sum(shares.values())
-    for ability in ABILITIES:
+    for ability in published_study().in_domain:
         name, share = ability.name, shares[ability.name]
         write_json_lines(
             folder / CURATED_FULL / f"{name}_full.json",
@@ -202,12 +203,12 @@ def made_line(name: str, kind: Kind, place: int) -> Record:
     """A line with a text of its own."""
     draw = random.Random(f"{name}/{place}")
     text = "".join(map(chr, draw.choices(range(0x4E00, 0x5E00), k=ANSWER_CHARACTERS)))
-    gold = "解：1+2=3\n答案\n$3$" if kind is Kind.MATH else "A"
-    answer = text[:20] if kind is Kind.CHOICE else gold
-    fields: Record = {"idx": place, "type": name, "question_format": int(kind is Kind.CHOICE)}
-    if kind is Kind.MATH:
+    gold = "解：1+2=3\n答案\n$3$" if kind is Kind.DOIT_MATH else "A"
+    answer = text[:20] if kind is Kind.CHOICES else gold
+    fields: Record = {"idx": place, "type": name, "question_format": int(kind is Kind.CHOICES)}
+    if kind is Kind.DOIT_MATH:
         fields["answer"] = "3"
-    if kind is Kind.CHOICE:
+    if kind is Kind.CHOICES:
         fields["choices"] = [answer, text[20:40], text[40:60]]
     question = f"{text}\nA. 甲\nB. 乙\nC. 丙\nD. 丁"
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -248,7 +249,7 @@ def make_results(folder: Path, count: int) -> None:
 def made_results(run: Record, draw: random.Random) -> Record:
     """A results file as score.py writes it."""
     files = {}
-    for ability in ABILITIES:
+    for ability in published_study().in_domain:
         score = round(draw.uniform(20, 80), 2)
         files[f"{ability.name}_valid"] = {
             **{"type": ability.name, "n": 100, "score": score, "low": score - 9},
