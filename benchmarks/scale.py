@@ -28,7 +28,6 @@ from growth.core.files import write_json, write_json_lines
 from growth.core.options import Hyperparameters
 from growth.data.abilities import Kind
 from growth.data.lines import Record
-from growth.data.settings import CURATED_FULL, CURATED_SIZES, SYNTHETIC_SIZES
 from growth.data.study import published_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +35,7 @@ MODEL = ROOT / "train/pocket"
 ANSWER_CHARACTERS = 180  # a line has about 200 tokens of train/pocket then
 LINE_STAGES, RESULT_STAGES = ("build", "tokenise", "score"), ("select", "plot")
 CHECKPOINTS = 10  # of a run
+CURATED_FULL = "curated/full"  # where the setting takes its lines from
 
 
 def main() -> None:
@@ -228,7 +228,8 @@ def predicted(line: Record, place: int) -> Record:
 
 def make_results(folder: Path, count: int) -> None:
     """Results of `count` checkpoints on valid and on test, and the choices among them."""
-    settings = [f"curated-{n}" for n in CURATED_SIZES] + [f"synthetic-{n}" for n in SYNTHETIC_SIZES]
+    recipes = published_study().recipes
+    settings = [name for name in recipes if name.startswith(("curated-", "synthetic-"))]
     draw = random.Random(0)
     for number in range(max(1, count // CHECKPOINTS)):
         data_type = settings[number % len(settings)]

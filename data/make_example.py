@@ -19,8 +19,9 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import write_text
+from growth.core.options import SeedOptions
 from growth.sample.english import example_lines
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data/example/raw"), help="where files are written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
+    add_options(parser, SeedOptions)
     args = parser.parse_args(argv)
     for name, lines in example_lines(args.seed).items():
         path = args.output_dir / f"{name}.json"

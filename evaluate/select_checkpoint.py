@@ -23,7 +23,6 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.options import OutputOptions
 from growth.runs.layout import RESULTS
-from growth.scoring.checkpoint_selection import choose_checkpoints, description
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.scoring.checkpoint_selection import choose_checkpoints, description
+
     choices = choose_checkpoints(args.results_path, args.wait)
     for choice in choices.chosen:
         print(description(choice))

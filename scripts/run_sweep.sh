@@ -69,9 +69,9 @@ python - "${settings[@]}" <<'PYTHON'
 import sys
 
 from growth.core.cli import run_script
-from growth.data.settings import recipe_of
+from growth.data.study import published_study
 
-run_script(lambda _: [recipe_of(name, "--data_types") for name in sys.argv[1:]])
+run_script(lambda _: [published_study().recipe(name, "--data_types") for name in sys.argv[1:]])
 PYTHON
 
 began=$(date +%s)

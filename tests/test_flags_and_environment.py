@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, copy_scripts, run
+from test_wrappers import PYTHON_THAT_NOTES, executable
 
 from growth.core import options
 from growth.core.cli import add_options, plain_name
@@ -26,6 +27,8 @@ SCRIPTS = sorted(
 )
 SEEDED = {
     "data/build.py": ("--data_type", "curated-10"),
+    "data/import.py": ("--input", "x", "--output_dir", "o"),
+    "data/make_example.py": (),
     "data/make_sample.py": (),
     "train/pretrain_pocket.py": (),
     "train/finetune.py": ("--model_name_or_path", "m", "--train_dir", "x"),
@@ -358,7 +361,7 @@ import importlib.util, sys
 for path in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location("script", path)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    heavy = {"torch", "transformers", "numpy", "pandas", "matplotlib", "scipy"} & sys.modules.keys()
+    heavy = {"torch", "transformers", "pandas", "matplotlib", "scipy"} & sys.modules.keys()
     assert not heavy, f"{path}: {heavy}"
 """
     subprocess.run([sys.executable, "-c", program, *SCRIPTS], cwd=ROOT, check=True)
@@ -421,10 +424,7 @@ def recorded(tmp_path):
     root.mkdir()
     copy_scripts(root)
     (root / "bin").mkdir()
-    program = f'#!/bin/bash\nprintf "%s\\n" "$*" >>{root}/calls\n'
-    for name in ("python", "torchrun"):
-        (root / "bin" / name).write_text(program)
-        (root / "bin" / name).chmod(0o755)
+    executable(root / "bin/python", PYTHON_THAT_NOTES)
     (tmp_path / "elsewhere/model").mkdir(parents=True)
     (tmp_path / "elsewhere/run").mkdir()
     return root, tmp_path / "elsewhere"
@@ -450,7 +450,7 @@ def recorded(tmp_path):
         ("scripts/run_sweep.sh",
          ("--model_size", "s", "--model_name_or_path", "model", "--data_types", "curated-10",
           "--data_dir", "d"),
-         ("--data_dir {0}/d", "--output_dir data/builds/seed-0-", "--model_name_or_path {0}/model",
+         ("--data_dir {0}/d --output_dir data/builds/seed-0-", "--model_name_or_path {0}/model",
           "--valid_dir {0}/d/curated/valid")),
         ("evaluate/cmmlu/run.sh", ("cpu", "model", "tag", "--data_dir", "d"),
          ("--model_name_or_path {0}/model --tag tag --data_dir {0}/d",)),

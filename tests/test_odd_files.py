@@ -115,7 +115,7 @@ def test_json_that_no_file_can_hold_again(tmp_path, text, says):
     with pytest.raises(ValueError, match=says):
         parse_json(text)
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(InputError, match=rf"x\.json: not a JSON file .*{says}"):
+    with pytest.raises(InputError, match=rf"x\.json: not JSON in UTF-8 .*{says}"):
         read_json(tmp_path / "x.json", finite=True)
 
 

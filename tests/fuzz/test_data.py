@@ -15,7 +15,8 @@ from growth.core.files import parse_json, read_json, write_json, write_json_line
 from growth.data.copies import LinesDigest, repeated_files
 from growth.data.lines import index_lines
 from growth.data.published import count_lines, count_rows, count_single_answers
-from growth.data.records import check_evaluation, check_prediction, check_training, read_records
+from growth.data.records import check_training, evaluation_check, prediction_check, read_records
+from growth.data.study import published_study
 from growth.tasks.agieval import _demonstrations, _items
 from growth.tasks.benchmark import read_results
 from growth.tasks.cmmlu import _items as cmmlu_items
@@ -34,7 +35,11 @@ ITEM = {
 }
 RESULT = {"prediction": "A", "gold": "A", "fewer_shots": 0, "cut": False}
 SEEDS = [PREDICTED, CHOICES, MATH, ITEM, RESULT]
-CHECKS = (check_training, check_evaluation, check_prediction)
+CHECKS = {
+    "training": check_training,
+    "evaluation": evaluation_check(published_study()),
+    "scoring": prediction_check(published_study()),
+}
 # What parsers stumble over, put in place of a part of a good file or between two.
 ODD = [
     *(b"NaN", b"-Infinity", b"1e400", b"-0", b"1" * 5000, b"0." + b"1" * 5000, b"null", b"true"),
@@ -101,11 +106,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
-@fuzzed(st.sampled_from(CHECKS), st.one_of(files(), st.binary(), lines_with_odd_values()))
-def test_lines_that_are_read_can_be_written_again(folder, check, data):
+@fuzzed(st.sampled_from(sorted(CHECKS)), st.one_of(files(), st.binary(), lines_with_odd_values()))
+def test_lines_that_are_read_can_be_written_again(folder, use, data):
+    check = CHECKS[use]
     path, again = folder / "x.json", folder / "again.json"
     path.write_bytes(data)
-    with fuzz_case(f"lines for {check.__name__}"):
+    with fuzz_case(f"lines for {use}"):
         records = read_records(path, check)
         assert index_lines(path, check) == records
         write_json_lines(again, records)
