@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to growth curves: the whole chain on the sample set and the pocket model.
 #
-#   bash scripts/demo.sh [--quick] [--seed N]
+#   bash scripts/demo.sh [--quick] [--seed N] [--wait]
 #
 # Creates the environment and a sample data set (data/sample), tunes the pocket model (train/pocket)
 # on settings of growing size, predicts, scores, selects checkpoints, and draws evaluate/plots. Takes
@@ -9,6 +9,7 @@
 # --quick   two settings and one epoch, about 2 minutes; drawn as a curve of its own, pocket-quick
 # --seed N  seed of the samples and of the training order; default: 0. Runs of several seeds are
 #           repeats of one another in the figure
+# --wait    where another demo is at work: wait until it has ended
 # After an interruption the same command resumes. To start over, remove runs/runs-pocket* and
 # evaluate/*/*/pocket*.
 set -euo pipefail
@@ -18,7 +19,7 @@ source scripts/common.sh
 
 # The longest first, so that no core is idle at the end.
 settings="curated-2560 synthetic-640 curated-640 synthetic-160 curated-160 curated-40 curated-10"
-size=pocket epochs=2 seed=0
+size=pocket epochs=2 seed=0 wait=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
         -h | --help)
@@ -31,6 +32,7 @@ while [[ $# -gt 0 ]]; do
             [[ "$seed" =~ ^[0-9]+$ ]] || fail "--seed '$seed': expected a whole number"
             shift
             ;;
+        --wait) wait=(--wait) ;;
         *) fail "$1: no such flag; bash scripts/demo.sh --help" ;;
     esac
     shift
@@ -54,7 +56,7 @@ say "2/2 tune train/pocket $epochs epochs, predict, score, select, plot; $jobs s
 sweep() {
     exec bash scripts/run_sweep.sh --model_size "$size" --model_name_or_path train/pocket \
         --data_types "$settings" --data_dir data/sample --build_dir data/sample/builds \
-        --run_name "demo-$seed" --seed "$seed" --jobs "$jobs" \
+        --run_name "demo-$seed" --seed "$seed" --jobs "$jobs" ${wait[@]+"${wait[@]}"} \
         --train_flags "--epochs $epochs --total_batch_size 16 --learning_rate 1e-3 --end_learning_rate 1e-4" \
         --predict_flags "--max_new_tokens 48 --batch_size 128"
 }

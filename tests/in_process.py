@@ -56,7 +56,7 @@ def run_in_process(
             os.environ.update(environment)
             sys.argv = [str(script), *argv]
             sys.path.insert(0, str(script.parent))
-            returncode = _exit_code(script)
+            returncode = exit_code(script)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -65,9 +65,10 @@ def run_in_process(
     return subprocess.CompletedProcess([str(script), *argv], returncode, *texts)
 
 
-def _exit_code(script: Path) -> int:
+def exit_code(script: Path) -> int:
+    """Run a script of the repository with sys.argv as it is; its exit code."""
     try:
-        run_script(_module(script).main)
+        run_script(load_script(script).main)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -79,7 +80,8 @@ def _exit_code(script: Path) -> int:
     return 0
 
 
-def _module(script: Path) -> ModuleType:
+def load_script(script: Path) -> ModuleType:
+    """A script of the repository as a module, imported once."""
     if script not in _modules:
         name = "script_" + "_".join(script.relative_to(ROOT).with_suffix("").parts)
         spec = importlib.util.spec_from_file_location(name, script)

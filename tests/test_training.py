@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TEXTS, copy_scripts, read_lines, run, write_lines
+from conftest import ROOT, STUDY, TEXTS, copy_scripts, read_lines, run, write_lines
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from test_benchmarks import write_cmmlu
@@ -20,7 +20,6 @@ from transformers.trainer_pt_utils import safe_globals
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
-from growth.core.options import Hyperparameters
 from growth.export import checkpoint_files
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
@@ -498,9 +497,8 @@ def test_the_published_rates_fall_and_never_reach_their_end(steps):
 
 
 def test_the_preset_has_15_epochs_for_few_lines_too():
-    hyperparameters = (Hyperparameters(as_published=True), Hyperparameters())
-    assert [_default_epochs(h, 40) for h in hyperparameters] == [15, 20]
-    assert [_default_epochs(h, 640) for h in hyperparameters] == [15, 15]
+    for lines, epochs in ((40, [15, 20]), (640, [15, 15])):
+        assert [_default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
 
 
 @pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])

@@ -48,6 +48,14 @@ class GitRecord(TypedDict, total=False):
     dirty: bool | None
 
 
+class StudyRecord(TypedDict):
+    """Which study a run is of (`growth.data.study`)."""
+
+    name: str
+    digest: str
+    file: str
+
+
 class TrainingRecord(TypedDict, total=False):
     """run.json of a training run."""
 
@@ -65,6 +73,7 @@ class TrainingRecord(TypedDict, total=False):
     steps: Required[Count]
     device: Required[str]
     started: Required[str]
+    study: StudyRecord
     ended: str | None
     git: GitRecord
     versions: dict[str, str]
@@ -90,6 +99,8 @@ class MetricsLine(TypedDict, total=False):
 
 class PredictionRecord(TypedDict, total=False):
     """run.json of a folder of predictions or of a benchmark's answers; `run` of a results file."""
+
+    study: StudyRecord
 
     model_size: str
     data_type: str

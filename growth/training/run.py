@@ -31,7 +31,7 @@ from growth.core.options import (
 )
 from growth.data.lines import Record
 from growth.data.records import read_training_files
-from growth.data.settings import default_epochs
+from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.lora import AdaptedModel, add_lora
@@ -56,6 +56,7 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     weight_problems,
 )
+from growth.runs.layout import read_run
 from growth.runs.record import (
     Run,
     check_owned,
@@ -64,7 +65,6 @@ from growth.runs.record import (
     forget_metrics_after,
     new_record,
     now,
-    read_run,
     write_run,
 )
 from growth.training.memory import plan_memory
@@ -91,6 +91,7 @@ class TrainingRun:
         model_size: for the record and the curves; None to count.
         resume: whether to resume a run that `output_dir` holds.
         given: hyper-parameters by name; those that are not given are chosen.
+        study: whose setting it is; says the epochs, if they are not given.
         lora: None for full fine-tuning.
         engine: how the run is carried out.
     """
@@ -104,6 +105,7 @@ class TrainingRun:
     model_size: str | None
     resume: bool
     given: Mapping[str, Any]
+    study: Study
     lora: LoraOptions | None
     engine: EngineOptions
 
@@ -182,6 +184,7 @@ def _train_locked(job: TrainingRun) -> None:
         model_size=job.model_size,
         data_type=job.data_type,
         device=compute.describe(),
+        study=job.study,
     )
     _check_steps(examples["train"], hyperparameters)
     last, finished = _open_run(job, earlier, run, compute)
@@ -320,7 +323,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": _default_epochs(asked, len(examples["train"])),
+        "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
     }
     fixed = {
@@ -335,9 +338,9 @@ def _resolved(
     return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
 
 
-def _default_epochs(asked: Hyperparameters, lines: int) -> int:
+def _default_epochs(study: Study, as_published: bool, lines: int) -> int:
     """The study's; the rule for few lines never fired in the published run."""
-    return Hyperparameters.epochs if asked.as_published else default_epochs(lines)
+    return study.run.epochs if as_published else study.run.epochs_for(lines)
 
 
 def _open_run(
