@@ -12,8 +12,8 @@ from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.core.schemas import SelectionRecord, read_record
 from growth.export.model_card import last_evaluation
-from growth.runs.layout import METRICS
-from growth.runs.record import forget_metrics_after, read_metrics, read_run
+from growth.runs.layout import METRICS, read_run
+from growth.runs.record import forget_metrics_after, read_metrics
 
 GONE = object()
 
