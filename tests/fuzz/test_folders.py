@@ -248,7 +248,7 @@ RUN = {
     "seed": 0,
     "model_name_or_path": "model",
     "model_fingerprint": "a",
-    "study": {"name": "s", "digest": "d"},
+    "study": {"name": "name", "digest": "digest", "file": "file"},
     "parameters": 1000,
     "hyperparameters": {"epochs": 6, "tokens_per_micro_batch": 8, "learning_rate": 1e-5},
     "train": {"dir": "d", "files": {"a": {"lines": 3, "sha256": "x"}}, "samples": 3},
