@@ -1,6 +1,9 @@
 """Our own files between stages when damaged: one message that names file and field."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import TRAINING_RECORD, run
@@ -9,8 +12,8 @@ from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.core.schemas import SelectionRecord, read_record
 from growth.export.model_card import last_evaluation
-from growth.runs.layout import METRICS
-from growth.runs.record import forget_metrics_after, read_metrics, read_run
+from growth.runs.layout import METRICS, read_run
+from growth.runs.record import forget_metrics_after, read_metrics
 
 GONE = object()
 
@@ -58,7 +61,7 @@ def test_a_run_record_of_other_types(tmp_path, checkout, fields, says):
         ('{"a": -Infinity}', "Infinity is not JSON"),
         ('{"a": 1e999}', "1e999 is too large"),
         ('{"a": ' + "1" * 5000 + "}", "not JSON"),
-        ('{"a": "\\ud800"}', "surrogates not allowed"),
+        ('{"a": "\\ud800"}', "half a surrogate pair"),
         ('{"a": 1', "not JSON"),
         ("", "not JSON"),
         ("version https://git-lfs.github.com/spec/v1\noid x", "git lfs pull"),
@@ -72,12 +75,11 @@ def test_a_file_that_is_no_object(tmp_path, text, says):
 
 
 def test_a_folder_or_a_pipe_in_place_of_a_file(tmp_path):
-    import os
 
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "folder.json").mkdir()
     for name in ("pipe.json", "folder.json"):
-        with pytest.raises(InputError, match=f"{name}: no regular file"):
+        with pytest.raises(InputError, match=f"{name}: is a (FIFO|folder|directory)"):
             read_json(tmp_path / name)
     with pytest.raises(InputError, match="no such file"):
         read_json(tmp_path / "nothing.json")
@@ -120,3 +122,13 @@ def test_a_torn_or_foreign_line_of_metrics_stops_nothing(tmp_path, torn):
     assert last_evaluation(tmp_path, 2) == lines[2]
     forget_metrics_after(tmp_path, 2)
     assert (tmp_path / METRICS).read_bytes() == b"".join(line + b"\n" for line in whole[:3])
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["scoring.checkpoint_selection", "scoring.results", "report.results_table", "core.schemas"],
+)
+def test_to_check_a_file_needs_no_torch(module):
+    """Stages that compute nothing start at once."""
+    code = f"import sys, growth.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -96,7 +96,7 @@ def test_a_config_that_is_not_utf_8_no_file_or_huge(model):
     refused(model, "not JSON in UTF-8")
     with open(config, "wb") as file:
         file.truncate(1 << 40)
-    refused(model, "1,099,511,627,776 bytes")
+    refused(model, "at most 67,108,864 bytes")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainerState
-from transformers.trainer_pt_utils import safe_globals
-
 from growth.core.errors import InputError
 from growth.core.schemas import TrainerStateRecord, read_record
 from growth.model.weight_files import SINGLE, tensor_shapes, weight_files
@@ -33,7 +29,7 @@ _ENGINE_FILES = {
 _ARCHIVED: dict[str, dict[str, type]] = {
     "optimizer.pt": {"state": dict, "param_groups": list},
     "scheduler.pt": {"last_epoch": int, "base_lrs": list},
-    "rng_state": {"python": tuple, "numpy": tuple, "cpu": torch.Tensor},
+    "rng_state": {"python": tuple, "numpy": tuple, "cpu": object},  # a tensor
 }
 FIRST_EPOCH = 5  # earlier checkpoints are no candidates (paper section 4.2)
 
@@ -109,6 +105,9 @@ def resume_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
     """
     if not is_complete(checkpoint):
         return [f"{TRAINER_STATE} is missing or damaged"]
+    # Imported here, as further below: to select a checkpoint needs neither, and they take seconds.
+    from transformers import TrainerState
+
     known = {field.name for field in dataclasses.fields(TrainerState)}
     unknown = sorted(trainer_state(checkpoint).keys() - known)
     found = [f"{TRAINER_STATE} has unknown fields, such as {name[:80]!r}" for name in unknown[:1]]
@@ -138,6 +137,9 @@ def _archive_problem(path: Path) -> str | None:
         damaged = True
     if damaged:
         return f"{path.name} is damaged"
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
     name = "rng_state" if path.name.startswith("rng_state") else path.name
     try:
         with safe_globals():  # numpy's, of random numbers

@@ -25,8 +25,8 @@ from growth.model.lora import CONFIG, WEIGHTS, add_lora
 from growth.model.source import find_model, fingerprint
 from growth.report.results_table import read_results
 from growth.runs.checkpoints import ResumeNeeds, resumable_checkpoint
-from growth.runs.layout import METRICS, RUN_RECORD
-from growth.runs.record import check_same_setting, forget_metrics_after, read_metrics, read_run
+from growth.runs.layout import METRICS, RUN_RECORD, read_run
+from growth.runs.record import check_same_setting, forget_metrics_after, read_metrics
 from growth.runs.resolve import resolve_models
 from growth.scoring.checkpoint_selection import choose_checkpoints
 
@@ -248,6 +248,7 @@ RUN = {
     "seed": 0,
     "model_name_or_path": "model",
     "model_fingerprint": "a",
+    "study": {"name": "name", "digest": "digest", "file": "file"},
     "parameters": 1000,
     "hyperparameters": {"epochs": 6, "tokens_per_micro_batch": 8, "learning_rate": 1e-5},
     "train": {"dir": "d", "files": {"a": {"lines": 3, "sha256": "x"}}, "samples": 3},
