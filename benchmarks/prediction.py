@@ -29,7 +29,9 @@ from typing import Any
 
 from growth.core.cli import argument_parser, positive_int, run_script
 from growth.core.errors import InputError
-from growth.data.records import Record, check_evaluation, data_files, read_records, reads_letter
+from growth.data.abilities import LETTERS
+from growth.data.records import Record, data_files, evaluation_check, read_records, reads_letter
+from growth.data.study import published_study
 
 PUBLISHED, TODAY, OURS = "published", "on today's generate", "ours"
 RAMBLES, AT_ONCE, PERPLEXITY = "rambles", "answers at once", "perplexity"
@@ -88,13 +90,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def questions(args: argparse.Namespace, task: str) -> list[list[Record]]:
     """The lines of `task`, file by file, spread evenly over each file."""
-    found = []
+    found, study = [], published_study()
     for path in data_files(args.data_dir, "--data_dir"):
-        lines = read_records(path, check_evaluation)
+        lines = read_records(path, evaluation_check(study))
         if task == PERPLEXITY:
             lines = [line for line in lines if line["question_format"] == 1]
         else:
-            lines = [ln for ln in lines if ln["question_format"] == 0 and reads_letter(ln)]
+            lines = [ln for ln in lines if reads_letter(ln, study.ability(ln))]
         if lines:
             found.append(lines[:: -(-len(lines) // args.questions)])
     if not found:
@@ -177,8 +179,10 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
         prompting = Prompting(format_, options.max_length, options.max_new_tokens)
 
         def predict(lines: list[Record]) -> list[Any]:
-            responses = predictor.run([request_of(line, prompting) for line in lines])
-            return [predicted_record(*pair) for pair in zip(lines, responses, strict=True)]
+            abilities = list(map(published_study().ability, lines))
+            asked = zip(lines, abilities, strict=True)
+            responses = predictor.run([request_of(line, prompting, of) for line, of in asked])
+            return list(map(predicted_record, lines, responses, abilities))
     else:
         paths = published_perplexities if task == PERPLEXITY else published_answers
 
@@ -254,11 +258,11 @@ def published_perplexities(
 
 def answered(line: Record, prediction: Record) -> Any:
     """What the score reads of a prediction: the letter, or the choices' perplexities."""
-    from growth.scoring.verdicts import read_letter
+    from growth.scoring.short_answers import read_label
 
     if line["question_format"] == 1:
         return prediction["generated_ppl"]
-    return read_letter(prediction["generated_response"], prediction["choice_logits"])
+    return read_label(prediction["generated_response"], LETTERS, prediction["choice_logits"])
 
 
 def agree(one: Any, other: Any) -> bool:

@@ -12,6 +12,8 @@ take 20 minutes and 3 GB of disk.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import random
 import resource
@@ -19,14 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from growth.core.files import write_json, write_json_lines
 from growth.core.options import Hyperparameters
-from growth.data.abilities import ABILITIES, Kind
+from growth.data.abilities import Kind
 from growth.data.lines import Record
 from growth.data.settings import CURATED_FULL, CURATED_SIZES, SYNTHETIC_SIZES
+from growth.data.study import published_study
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "train/pocket"
@@ -98,11 +101,16 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def script(path: str, *flags: str) -> Callable[[], None]:
-    """A script's `main` with these flags, imported but not run; what it prints goes to stderr."""
-    import contextlib
-    import importlib.util
+def script(path: str, *flags: str, late: Sequence[str] = ()) -> Callable[[], None]:
+    """A script's `main` with these flags, imported but not run; what it prints goes to stderr.
 
+    Args:
+        path: of the script.
+        flags: its arguments.
+        late: modules that it imports only as it runs.
+    """
+    for module_name in late:
+        importlib.import_module(module_name)
     spec = importlib.util.spec_from_file_location("script", ROOT / path)
     assert spec
     assert spec.loader
@@ -120,15 +128,14 @@ def script(path: str, *flags: str) -> Callable[[], None]:
 def build(folder: Path) -> Callable[[], None]:
     """`data/build.py` of the setting that takes nearly all lines."""
     built = ("--data_type", "maximum", "--data_dir", str(folder), "--output_dir", str(folder))
-    return script("data/build.py", *built)
+    return script("data/build.py", *built, late=["numpy"])
 
 
 def score(folder: Path) -> Callable[[], None]:
     """`evaluate/score.py` of predictions of all lines."""
-    import scipy.stats  # noqa: F401  # imported late by the stage
-
-    results = ("--results_path", str(folder / "results"), "--details")
-    return script("evaluate/score.py", "--pred_data_path", str(folder / "predictions"), *results)
+    flags = ("--pred_data_path", str(folder / "predictions"), "--details")
+    results = ("--results_path", str(folder / "results"))
+    return script("evaluate/score.py", *flags, *results, late=["numpy", "scipy.stats"])
 
 
 def tokenise(folder: Path) -> Callable[[], None]:
@@ -164,7 +171,8 @@ def select(folder: Path) -> Callable[[], None]:
 def plot(folder: Path) -> Callable[[], None]:
     """All figures of all results."""
     flags = ("--results_path", str(folder / "test"), "--plots_path", str(folder / "plots"))
-    return script("evaluate/plot.py", "--plot_type", "all", *flags)
+    late = ["growth.report.plots", "growth.report.results_table"]
+    return script("evaluate/plot.py", "--plot_type", "all", *flags, late=late)
 
 
 STAGES = {"build": build, "tokenise": tokenise, "score": score, "select": select, "plot": plot}
@@ -176,10 +184,10 @@ def make_lines(folder: Path, count: int) -> None:
     The setting needs 1,000 lines of some. A hundredth of all is math, whose second opinion takes a
     hundred times as long as a letter.
     """
-    shares = {ability.name: count // 10 for ability in ABILITIES}
+    shares = {ability.name: count // 10 for ability in published_study().in_domain}
     shares["math"] = max(1, count // 100)
     shares["biology"] += count - sum(shares.values())
-    for ability in ABILITIES:
+    for ability in published_study().in_domain:
         name, share = ability.name, shares[ability.name]
         write_json_lines(
             folder / CURATED_FULL / f"{name}_full.json",
@@ -195,12 +203,12 @@ def made_line(name: str, kind: Kind, place: int) -> Record:
     """A line with a text of its own."""
     draw = random.Random(f"{name}/{place}")
     text = "".join(map(chr, draw.choices(range(0x4E00, 0x5E00), k=ANSWER_CHARACTERS)))
-    gold = "解：1+2=3\n答案\n$3$" if kind is Kind.MATH else "A"
-    answer = text[:20] if kind is Kind.CHOICE else gold
-    fields: Record = {"idx": place, "type": name, "question_format": int(kind is Kind.CHOICE)}
-    if kind is Kind.MATH:
+    gold = "解：1+2=3\n答案\n$3$" if kind is Kind.DOIT_MATH else "A"
+    answer = text[:20] if kind is Kind.CHOICES else gold
+    fields: Record = {"idx": place, "type": name, "question_format": int(kind is Kind.CHOICES)}
+    if kind is Kind.DOIT_MATH:
         fields["answer"] = "3"
-    if kind is Kind.CHOICE:
+    if kind is Kind.CHOICES:
         fields["choices"] = [answer, text[20:40], text[40:60]]
     question = f"{text}\nA. 甲\nB. 乙\nC. 丙\nD. 丁"
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -241,7 +249,7 @@ def make_results(folder: Path, count: int) -> None:
 def made_results(run: Record, draw: random.Random) -> Record:
     """A results file as score.py writes it."""
     files = {}
-    for ability in ABILITIES:
+    for ability in published_study().in_domain:
         score = round(draw.uniform(20, 80), 2)
         files[f"{ability.name}_valid"] = {
             **{"type": ability.name, "n": 100, "score": score, "low": score - 9},

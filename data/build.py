@@ -4,7 +4,7 @@
 
 --data_dir holds the data set in DoIT's layout (`curated/1000`, `curated/full`,
 `synthetic/40960`). For one seed the settings are nested: curated-10 is the beginning of curated-40,
-and so on. `--data_type all` builds the 19 settings.
+and so on. `--data_type all` builds the 19 settings. --study FILE builds those of another study.
 """
 
 import sys
@@ -22,16 +22,20 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable, replacing, write_json_lines
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, SeedOptions
+from growth.core.options import OutputOptions, SeedOptions, StudyOptions
 from growth.data.lines import Record
-from growth.data.settings import DATA_TYPES, build_setting
+from growth.data.settings import build_setting
+from growth.data.study import published_study, read_study
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, build, write, print the table."""
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--data_type", required=True, help=f"the setting: all, or one of {', '.join(DATA_TYPES)}"
+        "--data_type",
+        required=True,
+        help="the setting: all, or one of the study's; in the published one: "
+        + ", ".join(published_study().recipes),
     )
     parser.add_argument(
         "--data_dir", type=Path, default=Path("data"), help="folder of curated/ and synthetic/"
@@ -40,12 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
     )
     add_options(parser, SeedOptions)
+    add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
     check_writable(args.output_dir, "--output_dir")
-    for data_type in DATA_TYPES if args.data_type == "all" else [args.data_type]:
-        built = build_setting(data_type, args.data_dir, args.seed)
+    study = read_study(args.study) if args.study else published_study()
+    for data_type in study.recipes if args.data_type == "all" else [args.data_type]:
+        built = build_setting(study, study.recipe(data_type), args.data_dir, args.seed)
         folder = args.output_dir / data_type
         characters = dict.fromkeys(built, 0)  # of all messages
         with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:

@@ -55,7 +55,7 @@ def export(args: argparse.Namespace) -> None:
         InputError: the model can't be loaded, or the folder is there already.
     """
     from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
-    from growth.runs.record import read_run
+    from growth.runs.layout import read_run
 
     if args.output_dir is not None and args.output_dir.exists():
         raise InputError(f"--output_dir {args.output_dir}: is there already; choose another folder")

@@ -29,8 +29,9 @@ from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions
+from growth.core.options import OutputOptions, StudyOptions
 from growth.core.workers import worker_pool
+from growth.data.study import published_study
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -40,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["MPLBACKEND"] = "agg"
     # Imported here: Ctrl-C is answered from now on.
     from growth.report.curves import SIGMA
-    from growth.report.plots import PLOT_TYPES, check_plot_type
+    from growth.report.plots import plot_types
 
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
         required=True,
-        help=f"one of {', '.join(PLOT_TYPES)}; the size may be any that was scored",
+        help=f"one of {', '.join(plot_types(published_study()))} (other studies compare their own "
+        "series); the size may be any that was scored",
     )
     parser.add_argument(
         "--results_path",
@@ -65,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
+    add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
-    check_plot_type(args.plot_type)
     check_writable(args.plots_path, "--plots_path")
     with locked(args.plots_path, "--plots_path", args.wait):
         draw(
@@ -77,11 +79,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.selection_path or args.results_path.parent / "valid",
             args.plots_path,
             args.smooth,
+            args.study,
         )
 
 
 def draw(
-    plot_type: str, results_path: Path, selection_path: Path, plots_path: Path, smoothed: bool
+    plot_type: str,
+    results_path: Path,
+    selection_path: Path,
+    plots_path: Path,
+    smoothed: bool,
+    flag: Path | None = None,
 ) -> None:
     """Read, then draw and write the figures and their numbers, all processors together.
 
@@ -89,14 +97,15 @@ def draw(
         InputError: there is nothing to plot.
     """
     from growth.report.curves import growth_points, sizes_of
-    from growth.report.plots import Drawing, drawings
+    from growth.report.plots import Drawing, check_plot_type, drawings
     from growth.report.results_table import read_results
 
-    results = read_results(results_path, selection_path)
+    results = read_results(results_path, selection_path, flag)
+    check_plot_type(plot_type, results.study)
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)
-    planned = drawings(points, plot_type, smoothed)
+    planned = drawings(points, plot_type, results.study, smoothed)
     if not planned:
         there = ", ".join(
             f"{size} {source}"

@@ -24,22 +24,25 @@ if find_spec("growth") is None:
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
+from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, StudyOptions
 from growth.data.records import read_evaluation_files
+from growth.runs.recorded_study import study_of_models
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, predict what is missing."""
     parser = argument_parser(__doc__)
-    for options in (PredictionOptions, ModelOptions, DecodingOptions):
+    for options in (PredictionOptions, ModelOptions, DecodingOptions, StudyOptions):
         add_options(parser, options)
     args = parser.parse_args(argv)
     what = options_from(args, PredictionOptions)
-    files = read_evaluation_files(what.eval_data_path, "--eval_data_path", what.limit)
+    study = study_of_models(what.model_name_or_path, args.study)
+    files = read_evaluation_files(what.eval_data_path, "--eval_data_path", study, what.limit)
     # Imported here: flags and data files are checked before torch takes its seconds.
     from growth.tasks.prediction_run import predict
 
-    predict(files, what, options_from(args, ModelOptions), options_from(args, DecodingOptions))
+    decoding = options_from(args, DecodingOptions, defaults=study.run.decoding())
+    predict(files, what, options_from(args, ModelOptions), decoding, study)
     distributed_state().leave()
 
 

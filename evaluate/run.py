@@ -24,8 +24,9 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions
+from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, StudyOptions
 from growth.data.records import read_evaluation_files
+from growth.data.study import study_of
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
 
 # What the run's folder and --data_dir say.
@@ -37,14 +38,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--run_dir", type=Path, required=True, help="folder of a run of ours")
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="holds curated/valid and curated/test"
+        "--data_dir", type=Path, default=Path("data"), help="holds the lines of valid and test"
     )
     add_options(parser, PredictionOptions, leave_out=_FIXED)
     add_options(parser, ModelOptions)
     add_options(parser, DecodingOptions)
+    add_options(parser, StudyOptions)
     args = parser.parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
-    from growth.runs.record import read_run
+    from growth.runs.layout import read_run
     from growth.scoring.checkpoint_selection import choose_checkpoints, description
     from growth.scoring.results import results_table, score_predictions
 
@@ -53,26 +55,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
+    study = study_of(run, args.study, args.run_dir)
     files = {  # both now, not after an hour on valid
-        split: read_evaluation_files(args.data_dir / "curated" / split, "--data_dir", args.limit)
-        for split in ("valid", "test")
+        split: read_evaluation_files(args.data_dir / folder, "--data_dir", study, args.limit)
+        for split, folder in study.splits.items()
     }
     # Imported here: flags and data files are checked before torch takes its seconds.
     from growth.tasks.prediction_run import predict
 
     folder, state = run_folder(run), distributed_state()
-    how = options_from(args, ModelOptions), options_from(args, DecodingOptions)
+    decoding = options_from(args, DecodingOptions, defaults=study.run.decoding())
+    how = options_from(args, ModelOptions), decoding
 
     def predict_and_score(model: Path, split: str) -> None:
         what = replace(
             options_from(args, PredictionOptions), model_name_or_path=(str(model),), split=split
         )
-        predict(files[split], what, *how)
+        predict(files[split], what, *how, study)
         if state.is_main_process:
             predictions, results = (base / split / folder for base in (PREDICTIONS, RESULTS))
-            scored = score_predictions(predictions, results, details=True, wait=args.wait)
+            scored = score_predictions(
+                predictions, results, details=True, study=args.study, wait=args.wait
+            )
             if len(scored) == 1:
-                print(results_table(scored[0].results))
+                print(results_table(scored[0]))
 
     predict_and_score(args.run_dir, "valid")
     checkpoint = None

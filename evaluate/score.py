@@ -21,7 +21,7 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.options import OutputOptions
+from growth.core.options import OutputOptions, StudyOptions
 from growth.scoring.results import results_table, score_predictions
 
 
@@ -39,13 +39,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--details", action="store_true", help="write score, expected, parsed, gold of each line"
     )
+    add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     scored = score_predictions(
-        args.pred_data_path, args.results_path, details=args.details, wait=args.wait
+        args.pred_data_path,
+        args.results_path,
+        details=args.details,
+        study=args.study,
+        wait=args.wait,
     )
     if len(scored) == 1:
-        print(results_table(scored[0].results))
+        print(results_table(scored[0]))
 
 
 if __name__ == "__main__":

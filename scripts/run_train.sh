@@ -21,7 +21,7 @@ source scripts/common.sh
 resolve_paths "$@"
 set -- ${resolved[@]+"${resolved[@]}"}
 
-data_type="" model_size="" output_dir="" train_dir="" resume=false
+data_type="" model_size="" output_dir="" train_dir="" study="" resume=false
 num_processes=1 fresh=false
 given=("$@")
 passed_on=()
@@ -35,6 +35,7 @@ for ((i = 0; i < ${#given[@]}; i++)); do
         --model_size) model_size="${given[i + 1]:-}" ;;
         --output_dir) output_dir="${given[i + 1]:-}" ;;
         --train_dir) train_dir="${given[i + 1]:-}" ;;
+        --study) study="${given[i + 1]:-}" ;;
         --resume) resume=true ;;
         --num_processes)
             num_processes="${given[i + 1]:-}"
@@ -53,13 +54,15 @@ activate_environment
 
 # The name of the setting is checked before anything is created; a misspelt one is answered with
 # the nearest names.
-python - "$data_type" <<'PYTHON'
+python - "$data_type" "$study" <<'PYTHON'
 import sys
+from pathlib import Path
 
 from growth.core.cli import run_script
-from growth.data.settings import recipe_of
+from growth.data.study import published_study, read_study
 
-run_script(lambda _: recipe_of(sys.argv[1]))
+setting, file = sys.argv[1:]
+run_script(lambda _: (read_study(Path(file)) if file else published_study()).recipe(setting))
 PYTHON
 if [[ -z "$train_dir" && ! -d "data/$data_type" ]]; then
     fail "data/$data_type: not built yet; python data/build.py --data_type $data_type"

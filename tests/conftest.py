@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 from in_process import run_in_process, script_of_the_repository
 
+from growth.data.study import published_study
+
 ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported: one thread gives one order of sums, in whatever order tests run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+STUDY = published_study()
+ABILITIES, OUT_OF_DOMAIN = STUDY.in_domain, STUDY.out_of_domain
+ABILITY_NAMES = tuple(ability.name for ability in ABILITIES)
 CASES = ROOT / "tests/cases"  # small inputs that failed once
 gc.set_threshold(10_000)  # as in `run_script`: importing torch makes a million objects, no garbage
 SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
@@ -159,12 +164,20 @@ def prompting_of(model, chat, decoding):
     return Prompting(format_, max_length, decoding.max_new_tokens, decoding.full_responses)
 
 
+def judged(record):
+    """The verdict on a predicted line of the published study."""
+    from growth.scoring.verdicts import judge
+
+    return judge(record, STUDY.ability(record))
+
+
 def predict_lines(predictor, prompting, records):
     """Each line with what the model says, in order."""
     from growth.tasks.doit import predicted_record, request_of
 
-    responses = predictor.run([request_of(record, prompting) for record in records])
-    return [predicted_record(*pair) for pair in zip(records, responses, strict=True)]
+    responses = predictor.run([request_of(r, prompting, STUDY.ability(r)) for r in records])
+    abilities = map(STUDY.ability, records)
+    return [predicted_record(*line) for line in zip(records, responses, abilities, strict=True)]
 
 
 TEXTS = [
@@ -232,16 +245,16 @@ def processes_of(session):
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A data folder in DoIT's layout: 4 lines an ability to train, 3 to validate, 2 to test."""
-    from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, Kind
+    from growth.data.abilities import Kind
 
     data = tmp_path_factory.mktemp("data")
     for ability in ABILITIES + OUT_OF_DOMAIN:
-        gold = "解：1+2=3\n答案\n$3$" if ability.kind is Kind.MATH else "A"
+        gold = "解：1+2=3\n答案\n$3$" if ability.kind is Kind.DOIT_MATH else "A"
         for part, count in (("valid", 3), ("test", 2)):
             fields = {"question_format": ability.question_format}
-            if ability.kind is Kind.MATH:
+            if ability.kind is Kind.DOIT_MATH:
                 fields["answer"] = "3"
-            if ability.kind is Kind.CHOICE:
+            if ability.kind is Kind.CHOICES:
                 fields["choices"] = [gold, "甲乙", "丙丁"]
             write_lines(
                 data / f"curated/{part}/{ability.name}_{part}.json",

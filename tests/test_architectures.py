@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 import transformers
-from conftest import greedy_answers
+from conftest import greedy_answers, line, run, write_lines
 from families import save_random_model, sentencepiece_model, write_sentencepiece
 
 from growth.core.errors import InputError
@@ -179,3 +179,83 @@ def test_answers_that_depend_on_the_batch_are_refused_by_name(tmp_path):
     model = load_model(tmp_path / "model", torch.float32, chat)
     with pytest.raises(InputError, match=r"RecurrentGemmaForCausalLM.*batch"):
         Predictor(model, chat, DecodingOptions())
+
+
+# Families for which transformers has no SDPA: config's class, its fields, whether they predict.
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "rotary_dim": 4}
+FEW = {"hidden_size": 32, "num_hidden_layers": 2}
+GROUPS = {name: value for name, value in SMALL.items() if name != "num_hidden_layers"}
+WITHOUT_SDPA = {
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, True),
+    "gemma2": ("Gemma2Config", GROUPS | {"num_hidden_layers": 2, "sliding_window": 8}, True),
+    "gptj": ("GPTJConfig", GPT, True),
+    "codegen": ("CodeGenConfig", GPT, True),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 8}
+        | {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 256},
+        True,
+    ),
+    "mpt": ("MptConfig", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}, True),
+    "xglm": (
+        "XGLMConfig",
+        {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
+        True,
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        GROUPS | {"num_hidden_layers": 2, "num_local_experts": 2, "num_experts_per_tok": 1},
+        True,
+    ),
+    "mamba": ("MambaConfig", FEW | {"state_size": 4}, False),
+    "rwkv": ("RwkvConfig", FEW | {"context_length": 256}, False),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_SDPA)
+def test_families_without_sdpa_are_computed_eagerly_in_padded_rows(name, tmp_path):
+    """Recurrent ones are trained, and refused in prediction: padding on the left is read."""
+    config, fields, predicts = WITHOUT_SDPA[name]
+    size = write_sentencepiece(tmp_path / "model", sentencepiece_model())
+    save_random_model(tmp_path / "model", getattr(transformers, config)(vocab_size=size, **fields))
+    chat = load_tokenizer(tmp_path / "model")
+    model = load_model(tmp_path / "model", torch.float32, chat).eval()
+    assert model.config._attn_implementation == "eager"
+    assert not supports_packing(model)
+    examples = [example(1, 20), example(60, 5), example(80, 9)]
+    with torch.no_grad():
+        alone = [model(input_ids=e["input_ids"][None], use_cache=False).logits[0] for e in examples]
+        expected = torch.cat([logits[:-1] for logits in alone])
+        rows = supervised_logits(model, examples, packed=False).logits
+    assert (rows - expected).abs().max() < 1e-4 * expected.abs().max()
+    model.train()
+    supervised_logits(model, examples, packed=False).logits.square().sum().backward()
+    assert all(torch.isfinite(w.grad).all() for w in model.parameters() if w.grad is not None)
+    if not predicts:
+        with pytest.raises(InputError, match=rf"{type(model).__name__}.*batch"):
+            Predictor(model.eval(), chat, DecodingOptions())
+        return
+    Predictor(model.eval(), chat, DecodingOptions())
+    requests = [Request("generate", list(range(1, n)), 4) for n in (20, 4, 9)]
+    for request, answer in zip(requests, greedy_answers(model, requests), strict=True):
+        (own,) = greedy_answers(model, [request])
+        assert own.ids == answer.ids
+
+
+def test_a_bound_of_alibi_is_one_on_the_length(tmp_path):
+    config, fields, _ = WITHOUT_SDPA["mpt"]
+    size = write_sentencepiece(tmp_path / "model", sentencepiece_model())
+    save_random_model(tmp_path / "model", getattr(transformers, config)(vocab_size=size, **fields))
+    assert bounded_length(tmp_path / "model", 256) == 64
+
+
+@pytest.mark.parametrize("name", ["bloom", "gpt_oss", "rwkv"])
+def test_a_family_without_sdpa_is_trained(name, tmp_path, checkout):
+    config, fields, _ = WITHOUT_SDPA[name]
+    size = write_sentencepiece(checkout / "model", sentencepiece_model())
+    save_random_model(checkout / "model", getattr(transformers, config)(vocab_size=size, **fields))
+    write_lines(checkout / "in/biology.json", [line("biology", "A"), line("biology", "B")])
+    train = ("train/finetune.py", "--model_name_or_path", "model", "--train_dir", "in")
+    run(*train, "--valid_dir", "in", "--output_dir", "out", "--epochs", "1", cwd=checkout)
+    assert (checkout / "out/checkpoint-1/model.safetensors").is_file()
+    load_model(checkout / "out/checkpoint-1", torch.float32, load_tokenizer(checkout / "model"))

@@ -878,7 +878,9 @@ def test_demonstrations_that_can_not_be_read_are_left_out_by_name(tmp_path):
 def test_a_spoilt_sheet_is_named(flags, tmp_path):
     ask("cmmlu", *flags, "--num_fewshot", "0")
     (tmp_path / "out/0-shot/arts.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match=r"arts.jsonl: not per-sample results"):
+    with pytest.raises(
+        InputError, match=r"arts.jsonl:1: Object missing required field `prediction`"
+    ):
         ask("cmmlu", *flags, "--num_fewshot", "0")
 
 

@@ -12,10 +12,8 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import copy_scripts, read_lines, run
+from conftest import ABILITIES, OUT_OF_DOMAIN, copy_scripts, read_lines, run
 from matplotlib import image
-
-from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN
 
 EPOCHS = 6
 NAMES = [ability.name for ability in ABILITIES + OUT_OF_DOMAIN]

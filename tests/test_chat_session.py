@@ -150,7 +150,6 @@ def test_on_a_terminal(loaded, talking):
     [
         (("--system", "be kind"), ["--system", "no system message", "first message"]),
         (("--top_k", "3"), ["--top_k", "--temperature"]),
-        (("--temperature", "1", "--top_p", "1.5"), ["--top_p 1.5"]),
         ((), ["standard input", "empty"]),
     ],
 )

@@ -7,13 +7,12 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, read_lines, run
+from conftest import ABILITIES, OUT_OF_DOMAIN, ROOT, read_lines, run
 from families import FAMILIES, make_chinese_llama_plus, random_strings
 from test_bad_input import refused
 
 from growth.core.errors import InputError
 from growth.core.files import sha256
-from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN
 from growth.export.chat_template import fitting_template
 from growth.export.checkpoint_files import portable_form
 from growth.export.gguf import write_gguf

@@ -11,7 +11,7 @@ from re import _constants as constants
 from re import _parser as parser
 
 import pytest
-from conftest import ROOT, line, read_lines, run, write_lines
+from conftest import ROOT, STUDY, judged, line, read_lines, run, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +19,7 @@ import growth.scoring.extracted_answers as module
 from growth.core.files import read_json, write_json
 from growth.data.records import FALSE_WORDS, TRUE_WORDS
 from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same, plain_number
-from growth.scoring.results import results_table, score_file
-from growth.scoring.verdicts import judge
+from growth.scoring.results import Scored, results_table, score_file
 
 JUDGED = read_lines(ROOT / "tests/golden/extracted_answers.jsonl")
 LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
@@ -136,7 +135,7 @@ def test_a_gold_answer_that_is_no_number_is_none(gold):
 )
 def test_both_readings_of_an_answer(type_, gold, response, published, extracted, reading):
     fields = {"answer": gold} if type_ == "math" else {"choice_logits": LOGITS}
-    verdict = judge(line(type_, gold, generated_response=response, **fields))
+    verdict = judged(line(type_, gold, generated_response=response, **fields))
     assert (verdict.score, verdict.extracted, verdict.extracted_answer) == (
         published,
         extracted,
@@ -145,7 +144,7 @@ def test_both_readings_of_an_answer(type_, gold, response, published, extracted,
 
 
 def test_choices_have_no_second_reading():
-    verdict = judge(line("code", "甲", 1, choices=["甲"] * 3, generated_ppl=[1.0, 2.0, 3.0]))
+    verdict = judged(line("code", "甲", 1, choices=["甲"] * 3, generated_ppl=[1.0, 2.0, 3.0]))
     assert verdict.extracted is None
     entry = score_file([(line("code"), verdict)])
     assert "extracted" not in entry
@@ -189,7 +188,9 @@ def test_answers_that_were_ended_early_are_not_read_again(checkout):
     assert "extracted" not in files["biology_valid"]
     assert files["ethics_valid"]["extracted"] == 100.0
     assert "--full_responses" in done.stdout
-    assert "--full_responses" not in results_table({"files": {"e": files["ethics_valid"]}})
+    assert "--full_responses" not in results_table(
+        Scored(Path(), {"files": {"e": files["ethics_valid"]}}, STUDY)
+    )
 
 
 # Marks of several classes, one that decomposes to two, starters, and what changes in NFKC.

@@ -114,6 +114,12 @@ def test_hyper_parameters_that_no_optimizer_takes(checkout, flag, value):
     refused(done, f"{flag}: '{value}' is not a number")
 
 
+def test_a_probability_above_1(checkout):
+    flags = ("--temperature", "1", "--top_p", "1.5")
+    done = run("evaluate/chat.py", "--model_name_or_path", "m", *flags, cwd=checkout, check=False)
+    refused(done, "--top_p: '1.5' is not a number above 0 and at most 1")
+
+
 @pytest.mark.parametrize("name", ["7b/x", "../x", "", " ", ".", "..", "a\nb", "\x00", "\udcff"])
 def test_names_that_no_folder_has(name):
     with pytest.raises(argparse.ArgumentTypeError, match="plain name"):

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import ABILITY_NAMES
 
-from growth.data.abilities import ABILITY_NAMES
 from growth.data.published import AGIEVAL_SETS, DOIT_FULL
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ import json
 import tracemalloc
 
 import pytest
-from conftest import line, read_lines, write_lines
+from conftest import STUDY, line, read_lines, write_lines
 
 from growth.core.errors import InputError
 from growth.data.lines import Lines, checked_lines, index_lines
@@ -76,7 +76,9 @@ def test_building_holds_places_not_lines(tmp_path, memory):
     written(path, 3000, length=2000)
     size = path.stat().st_size
     built = []
-    peak = memory(lambda: built.append(build_setting("synthetic-2560", tmp_path, 0)))
+    peak = memory(
+        lambda: built.append(build_setting(STUDY, STUDY.recipe("synthetic-2560"), tmp_path, 0))
+    )
     assert peak < size / 20
     assert memory(lambda: sum(1 for _ in built[0]["synthetic"])) < size / 20
 
@@ -103,7 +105,7 @@ def test_a_failure_amid_scoring_leaves_no_details(tmp_path, monkeypatch):
     for name in "ab":
         write_lines(tmp_path / f"in/pred_{name}.json", [line(text=name) | answer])
     judge = results.judge
-    monkeypatch.setattr(results, "judge", lambda r: 1 / 0 if r["text"] == "b" else judge(r))
+    monkeypatch.setattr(results, "judge", lambda r, a: 1 / 0 if r["text"] == "b" else judge(r, a))
     with pytest.raises(ZeroDivisionError):
         results.score_predictions(tmp_path / "in", tmp_path / "out", details=True)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

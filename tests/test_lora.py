@@ -168,3 +168,17 @@ def test_vocabulary_layers_are_no_target(targets, tiny_model, checkout):
 def test_an_adapter_that_cannot_be_merged_is_refused():
     with pytest.raises(InputError, match="PROMPT_TUNING"):
         find_model(CASES / "prompt_tuning_adapter")
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "q_proj", "up_proj"), ".*_proj"])
+def test_the_configuration_of_an_adapter_is_the_same_bytes_in_two_runs(
+    targets, tiny_model, tmp_path
+):
+    """peft writes a set; Python shuffles a set of texts from process to process."""
+    chat = load_tokenizer(tiny_model)
+    model = load_model(tiny_model, torch.float32, chat)
+    adapted = add_lora(model, LoraOptions(rank=2, target_modules=targets), chat, "x")
+    adapted.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["target_modules"] == sorted(written["target_modules"])
+    assert not any(isinstance(v, set) for v in adapted.peft_config["default"].to_dict().values())

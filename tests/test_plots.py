@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ABILITIES, OUT_OF_DOMAIN, STUDY
 from conftest import run as run_script
 from matplotlib.image import imread
 
 from growth.core.errors import InputError
-from growth.data.abilities import ABILITIES, OUT_OF_DOMAIN, ability_of
-from growth.report.axes import COLOURS, CURVE_ORDER, size_styles
+from growth.report.axes import COLOURS, CURVE_ORDER, look_of
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
 from growth.report.plots import drawings, title_of
-from growth.report.results_table import read_results, source_of
+from growth.report.results_table import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"
@@ -44,7 +44,7 @@ def results_of(score, types=(*TYPES, CEVAL), **run):
     files = {f"{kind}_test": scored(kind, score + i, 25.0 + i) for i, kind in enumerate(types)}
     value = {"run": run, "files": files}
     for name, abroad in (("average", False), ("ood_average", True)):
-        own = [f for f in files.values() if ability_of(f["type"]).out_of_domain == abroad]
+        own = [f for f in files.values() if STUDY.ability_of(f["type"]).out_of_domain == abroad]
         if own:
             mean = sum(file["score"] for file in own) / len(own)
             value |= {name: mean, f"{name}_low": mean - 5, f"{name}_high": mean + 5}
@@ -161,7 +161,7 @@ def test_csv_holds_the_numbers_of_the_results(results, tmp_path):
 
 
 def test_samples_stand_at_their_true_places(results):
-    (drawing, *_) = drawings(points_of(results), "curated_vs_synthetic-7b")
+    (drawing, *_) = drawings(points_of(results), "curated_vs_synthetic-7b", STUDY)
     (ax,) = drawing.draw().axes
     lines = [
         line for line in ax.lines if len(line.get_xdata()) > 1 and line.get_zorder() == CURVE_ORDER
@@ -182,7 +182,7 @@ def test_samples_stand_at_their_true_places(results):
 
 
 def test_chance_is_a_dashed_line_with_a_label(results):
-    (drawing, *_) = drawings(points_of(results), "overall")
+    (drawing, *_) = drawings(points_of(results), "overall", STUDY)
     figure = drawing.draw()
     (chance,) = [line for line in figure.axes[0].lines if line.get_label() == "chance"]
     assert set(chance.get_ydata()) == {25.0}
@@ -196,18 +196,18 @@ def test_chance_is_a_dashed_line_with_a_label(results):
 def test_nothing_drawn_lies_outside_the_axes(tmp_path):
     for data_type, score in (("curated-10", 0.0), ("curated-40", 98.0), ("mix-40960", 99.0)):
         write(tmp_path / "test", data_type, score, types=("biology",))
-    for drawing in drawings(points_of(tmp_path / "test"), "overall"):
+    for drawing in drawings(points_of(tmp_path / "test"), "overall", STUDY):
         ax = drawing.draw().axes[0]
         assert ax.get_ylim() == (0, 100)
         assert ax.get_xlim()[0] < 10
         assert ax.get_xlim()[1] > 80524
     write(tmp_path / "low", "curated-10", 3.0, types=("biology",))
-    ax = drawings(points_of(tmp_path / "low"), "overall")[0].draw().axes[0]
+    ax = drawings(points_of(tmp_path / "low"), "overall", STUDY)[0].draw().axes[0]
     assert 27 < ax.get_ylim()[1] < 40  # the chance line and the interval fit
 
 
 def test_the_overview_has_ten_panels_and_one_scale(results):
-    overview = drawings(points_of(results), "all")[-1]
+    overview = drawings(points_of(results), "all", STUDY)[-1]
     assert (overview.folder, overview.stem) == ("all", "overview")
     figure = overview.draw()
     assert [ax._left_title.get_text() for ax in figure.axes] == [a.title for a in ABILITIES]
@@ -222,7 +222,7 @@ def test_settings_on_no_curve_are_markers_of_overall(results):
     write(results, "reconstruct", 60.0)
     write(results, "mix-0", 61.0)
     points = points_of(results)
-    biology = drawings(points, "overall")[0]
+    biology = drawings(points, "overall", STUDY)[0]
     other = biology.points[biology.points["source"] == "other"]
     assert list(zip(other["data_type"], other["samples"], strict=True)) == [
         *(("reconstruct", 10000), ("maximum", 39564))
@@ -230,7 +230,9 @@ def test_settings_on_no_curve_are_markers_of_overall(results):
     labels = [text.get_text() for text in biology.draw().legends[0].get_texts()]
     assert labels == ["7b curated", "13b curated", "reconstruct", "maximum", "chance"]
     for plot_type in ("curated_vs_synthetic-7b", "ood"):
-        assert all("other" not in set(d.points["source"]) for d in drawings(points, plot_type))
+        assert all(
+            "other" not in set(d.points["source"]) for d in drawings(points, plot_type, STUDY)
+        )
 
 
 def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
@@ -240,7 +242,7 @@ def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
     assert (first["score"], first["low"], first["high"]) == (25.0, 15.5, 34.25)
     assert (first["runs"], first["n"], first["run_scores"]) == (2, 100, "20.0 30.0")
     assert first["checkpoints"] == "curated-10/t0/checkpoint-3 curated-10/t1/checkpoint-3"
-    figure = drawings(points_of(results), "overall")[0].draw()
+    figure = drawings(points_of(results), "overall", STUDY)[0].draw()
     drawn = [line.get_ydata() for line in figure.axes[0].lines if line.get_xdata()[0] == 10]
     assert any(list(ys) == [20.0, 30.0] for ys in drawn)
     assert "mean of runs" in texts(figure)
@@ -356,7 +358,7 @@ def test_limits_are_stated_in_title_and_name(results, tmp_path):
     write(results, "curated-160", 50.0, limit=5)
     plots = run(results, tmp_path, "ood")
     assert files(plots) == pairs("ood", "ceval_physician_fshot-limit5", "ood_average-limit5")
-    for drawing in drawings(points_of(results), "all"):
+    for drawing in drawings(points_of(results), "all", STUDY):
         assert drawing.stem.endswith("-limit5")
         if drawing.folder == "all" or drawing.stem.startswith("biology"):
             assert "limit 5: smoke run, not a result" in texts(drawing.draw())
@@ -374,7 +376,7 @@ def test_a_smoke_run_beside_a_complete_one_does_not_count(results, tmp_path, cap
 
 def test_smoothing_is_stated_and_the_points_stay_raw(results, tmp_path):
     points = points_of(results)
-    raw, smoothed = (drawings(points, "all", smoothed=s) for s in (False, True))
+    raw, smoothed = (drawings(points, "all", STUDY, smoothed=s) for s in (False, True))
     for drawing in (raw[0], raw[-1]):
         assert "smoothed" not in texts(drawing.draw())
     for drawing in (smoothed[0], smoothed[-1]):
@@ -412,14 +414,15 @@ def test_names_and_order():
     assert sorted(["33b", "tiny", "7b", "270m", "13b", "1.8b"], key=size_key) == [
         *("270m", "1.8b", "7b", "13b", "33b", "tiny")
     ]
-    assert [source_of(t) for t in ("baseline", "curated-10", "synthetic-10", "mix-0")] == [
-        *("curated", "curated", "synthetic", "other")
-    ]
-    assert title_of("ceval_physician_fshot") == OUT_OF_DOMAIN[0].title
-    assert title_of("average", 10) == "Average of the ten abilities"
-    assert title_of("average", 2) == "Average of 2 of the ten abilities"
-    styles = size_styles(["7b", "13b", "33b"])
-    assert len(set(styles.values())) == 3
+    recipes = [STUDY.recipe(t) for t in ("baseline", "curated-10", "synthetic-10", "mix-0")]
+    assert [recipe.series for recipe in recipes] == ["curated", "curated", "synthetic", ""]
+    assert title_of("ceval_physician_fshot", STUDY) == OUT_OF_DOMAIN[0].title
+    assert title_of("average", STUDY, 10) == "Average of the ten abilities"
+    assert title_of("average", STUDY, 2) == "Average of 2 of the ten abilities"
+    look = look_of(STUDY, ["7b", "13b", "33b"])
+    assert len(set(look.sizes.values())) == 3
+    assert look.ticks == (10, 40, 160, 640, 2560, 10000, 40960)
+    assert set(look.markers) == {"reconstruct", "maximum", "mix-2560", "mix-40960"}
 
 
 def test_unplaceable_and_custom_results_are_left_out_with_a_note(results, tmp_path, capsys):

@@ -6,13 +6,13 @@ import shutil
 import sys
 
 import pytest
-from conftest import ROOT, copy_scripts, line, read_lines, run, write_lines
+from conftest import ROOT, STUDY, copy_scripts, line, read_lines, run, write_lines
 from test_predictor import Predicting
 
 from growth.core import device
 from growth.core.distributed import DistributedState
 from growth.core.errors import InputError
-from growth.data.records import check_prediction, read_records
+from growth.data.records import prediction_check, read_records
 from growth.inference.prediction_store import ResultFile, check_same_model
 from growth.inference.requests import Response
 from growth.tasks.doit import DoITFile
@@ -79,7 +79,7 @@ def test_every_prediction_can_be_scored_and_is_small(place, quiet):
     output, _ = quiet
     for path in (output / FOLDER).glob("pred_*.json"):
         asked = read_records(place / "lines" / path.name.removeprefix("pred_"))
-        predicted = read_records(path, check_prediction)
+        predicted = read_records(path, prediction_check(STUDY))
         for before, after in zip(asked, predicted, strict=True):
             added = len(json.dumps(after).encode()) - len(json.dumps(before).encode())
             assert 0 < added < 2048
@@ -94,7 +94,7 @@ def test_two_processes_write_the_files_of_one(place, quiet, tiny_model, tmp_path
 
 
 def math_file(folder, records):
-    task = DoITFile("math", records)
+    task = DoITFile("math", records, STUDY)
     return ResultFile(folder / task.file, [task.digest(i) for i in range(len(task))])
 
 
@@ -123,7 +123,9 @@ def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
     noted = Response(text="noted", logits=[0.0] * 4)
     # The second batch only in half: it is computed whole again.
     math_file(tmp_path, records).note(0, dict.fromkeys((*first, second[0]), noted))
-    work = TaskRun([DoITFile("math", records)], tmp_path, engine.prompting, DistributedState())
+    work = TaskRun(
+        [DoITFile("math", records, STUDY)], tmp_path, engine.prompting, DistributedState()
+    )
     work.run(engine.predictor, "test")
     written = read_lines(tmp_path / "pred_math.json")
     assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
@@ -135,7 +137,7 @@ def test_a_kill_behind_a_whole_file_leaves_nothing_for_long(place, quiet, tmp_pa
     output = shutil.copytree(quiet[0], tmp_path / "copy")
     folder = output / FOLDER
     ResultFile(folder / "pred_math_valid.json", ()).partial(1).write_text("{}")
-    tasks = [DoITFile(path.stem, read_records(path)) for path in (place / "lines").iterdir()]
+    tasks = [DoITFile(path.stem, read_records(path), STUDY) for path in (place / "lines").iterdir()]
     assert missing_tasks(tasks, folder) == []
     assert contents(output) == contents(quiet[0])
 

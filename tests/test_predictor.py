@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import ROOT, line, predict_lines, prompting_of, read_lines, run
+from conftest import ROOT, STUDY, judged, line, predict_lines, prompting_of, read_lines, run
 from test_loglikelihood import next_token_logits, perplexities
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -109,7 +109,7 @@ class Predicting:
         self.prompting = prompting_of(model, self.chat, options)
 
     def request(self, record):
-        return request_of(record, self.prompting)
+        return request_of(record, self.prompting, STUDY.ability(record))
 
     def predict(self, records):
         return predict_lines(self.predictor, self.prompting, records)
@@ -175,9 +175,8 @@ def test_a_letter_answer_stops_once_it_can_be_no_letter(tiny_model):
     assert full[0]["generated_response"].startswith(early[0]["generated_response"])
     assert len(early[0]["generated_response"]) < len(full[0]["generated_response"])
     assert early[1:] == full[1:]
-    from growth.scoring.verdicts import judge
 
-    assert judge(early[0]) == judge(full[0])
+    assert judged(early[0]) == judged(full[0])
 
 
 def test_half_a_character_does_not_settle_an_answer(tiny_model):
@@ -222,7 +221,7 @@ def test_a_question_is_tokenised_once(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(engine.chat), "encode_content", lambda s, text: encoded.append(text) or encode(s, text)
     )
-    tasks = [DoITFile("biology", records), DoITFile("code", choices)]
+    tasks = [DoITFile("biology", records, STUDY), DoITFile("code", choices, STUDY)]
     work = TaskRun(tasks, tmp_path, engine.prompting, DistributedState())
     work.run(engine.predictor, "test")
     assert {path.name for path in tmp_path.iterdir()} == {"pred_biology.json", "pred_code.json"}

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, read_lines, run, write_lines
 
 from growth.core.files import read_json
-from growth.data.abilities import ABILITY_NAMES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [

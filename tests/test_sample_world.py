@@ -12,13 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from conftest import ABILITIES, ABILITY_NAMES, OUT_OF_DOMAIN, STUDY
 
-from growth.data.abilities import ABILITIES, ABILITY_NAMES, LETTERS, OUT_OF_DOMAIN, Kind
-from growth.data.records import check_evaluation, check_training
+from growth.data.abilities import LETTERS, Kind
+from growth.data.records import check_training, evaluation_check
 from growth.sample import puzzles, rules, scenes, splits, tables, world
 from growth.sample.rules import question_key
 
-CHOICE = {ability.name for ability in ABILITIES if ability.kind is Kind.CHOICE}
+CHOICE = {ability.name for ability in ABILITIES if ability.kind is Kind.CHOICES}
 SCRIPT = Path(__file__).parents[1] / "data" / "make_sample.py"
 SYNTHETIC_HERE = 2000  # of the 40,960, to stay fast
 RELATIONS = {
@@ -109,7 +110,7 @@ def test_every_line_is_well_formed(sample):
             assert record["type"] == stem.rpartition("_")[0]
             evaluated = "/valid/" in path or "/test/" in path
             if evaluated:
-                check_evaluation(record)
+                evaluation_check(STUDY)(record)
             assert record["question_format"] == int(evaluated and record["type"] in CHOICE)
             assert ("choices" in record) == (record["question_format"] == 1)
             if "choices" in record:

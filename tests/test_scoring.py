@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ROOT, line, read_lines, run, write_lines
+from conftest import ROOT, STUDY, judged, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
@@ -11,7 +11,6 @@ from growth.data.abilities import LETTERS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.intervals import wilson
 from growth.scoring.results import score_file, score_predictions, summarise
-from growth.scoring.verdicts import judge
 
 # Lines in the repository and in ../shared: the longer texts there are not ours to copy.
 RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
@@ -63,14 +62,14 @@ LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
 )
 def test_reading_rules(type_, gold, response, score):
     record = line(type_, gold, generated_response=response, choice_logits=LOGITS)
-    assert judge(record).score == score
+    assert judged(record).score == score
 
 
 @pytest.mark.parametrize(
     ("ppl", "score"), [([1.0, 2.0, 3.0], 1), ([2.0, 2.0, 3.0], 0), ([2.0, 1.0, 3.0], 0)]
 )
 def test_a_tie_in_perplexity_is_wrong(ppl, score):
-    verdict = judge(line("code", "甲", 1, choices=["甲", "乙", "丙"], generated_ppl=ppl))
+    verdict = judged(line("code", "甲", 1, choices=["甲", "乙", "丙"], generated_ppl=ppl))
     assert (verdict.score, verdict.expected) == (score, pytest.approx(1 / 3))
 
 
@@ -78,14 +77,16 @@ def test_a_tie_in_perplexity_is_wrong(ppl, score):
     ("letters", "expected"), [("A", 1 / 4), ("AB", 1 / 6), ("ABCD", 1), ("ABCDE", 1 / 6)]
 )
 def test_ethics_chance(letters, expected):
-    assert judge(line("ethics", letters, generated_response="")).expected == pytest.approx(expected)
+    assert judged(line("ethics", letters, generated_response="")).expected == pytest.approx(
+        expected
+    )
 
 
 def test_chance_of_a_question_with_three_options():
     three = line("understanding", "A", generated_response="A", choice_logits=LOGITS)
-    assert judge(three).expected == 0.25
+    assert judged(three).expected == 0.25
     three["messages"][0]["content"] = "对话\n问题\nA. 甲\nB. 乙\nC. 丙"
-    assert judge(three).expected == 0.33
+    assert judged(three).expected == 0.33
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_chance_of_a_question_with_three_options():
 def test_four_options_are_seen_as_published(question, expected):
     record = line("understanding", "A", generated_response="A", choice_logits=LOGITS)
     record["messages"][0]["content"] = question
-    assert judge(record).expected == expected
+    assert judged(record).expected == expected
 
 
 @pytest.mark.parametrize(
@@ -121,14 +122,14 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
             line(type_, "A", generated_response="A" if i < rights else "C", choice_logits=LOGITS)
             for i in range(n)
         ]
-        return score_file((record, judge(record)) for record in records)
+        return score_file((record, judged(record)) for record in records)
 
     files = {
         "biology_test": entry("biology", 1),
         "reasoning_test": entry("reasoning", 3),
         "ceval_physician": entry("ceval_physician", 4),
     }
-    summary = summarise(files)
+    summary = summarise(files, STUDY)
     assert summary["average"] == 50.0  # the published code divided by twice the number of files
     assert summary["ood_average"] == 100.0
     assert summary["overall"] == pytest.approx(66.67)
@@ -146,7 +147,7 @@ def test_math_verify_stands_in_a_column_of_its_own():
         line("math", "答案\n$10$", answer="10", generated_response=response)
         for response in ("答案 $10$", "答案 $10.0$", "答案 $11$", "不会")
     ]
-    entry = score_file((record, judge(record)) for record in records)
+    entry = score_file((record, judged(record)) for record in records)
     assert entry["score"] == 25.0  # the published rule: 10.0 is not 10
     assert entry["math_verify"] == 50.0
     assert entry["math_verify_low"] < 50 < entry["math_verify_high"]
@@ -179,7 +180,7 @@ def test_a_line_over_the_bound_has_no_second_opinion_and_is_counted(tmp_path, ca
 def test_every_letter_can_win_by_its_logit():
     for letter in LETTERS:
         logits = dict.fromkeys(LETTERS, 0.0) | {letter: 1.0}
-        assert judge(line("biology", letter, generated_response="", choice_logits=logits)).score
+        assert judged(line("biology", letter, generated_response="", choice_logits=logits)).score
 
 
 def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
@@ -190,8 +191,8 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     lines = []
     scored = score_predictions(tmp_path / "evaluate/pred-data/valid", report=lines.append)
     places = [f"evaluate/results/valid/7b/{name}-results.json" for name in "ab"]
-    assert [str(path) for path, _ in scored] == places
-    assert [read_json(path) for path, _ in scored] == [results for _, results in scored]
+    assert [str(one.path) for one in scored] == places
+    assert [read_json(one.path) for one in scored] == [one.results for one in scored]
     assert len(lines) == 2
     assert "average 100.00 [20.65, 100.00], chance 25.00" in lines[0]
     (one,) = score_predictions(tmp_path / "evaluate/pred-data/valid/7b/a", details=True)
@@ -241,7 +242,7 @@ def test_checkpoints_scored_on_different_files_are_not_compared(tmp_path):
 def test_the_digest_is_of_the_lines_and_not_of_what_was_predicted():
     def entry(**fields):
         records = [line("biology", "A", choice_logits=LOGITS, **fields)]
-        return score_file((record, judge(record)) for record in records)
+        return score_file((record, judged(record)) for record in records)
 
     one = entry(generated_response="A")
     assert entry(generated_response="B")["digest"] == one["digest"]

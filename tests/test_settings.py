@@ -6,21 +6,19 @@ import random
 import shutil
 
 import pytest
-from conftest import line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, STUDY, line, read_lines, run, write_lines
 
 from growth.data import settings
-from growth.data.abilities import ABILITY_NAMES
 from growth.data.published import DOIT_FULL
-from growth.data.settings import (
-    CURATED_SIZES,
-    DATA_TYPES,
-    RECIPES,
-    SYNTHETIC_SIZES,
-    build_setting,
-    default_epochs,
-)
+from growth.data.settings import build_setting
 
+DATA_TYPES = list(STUDY.recipes)
+CURATED_SIZES, SYNTHETIC_SIZES = (STUDY.series[name].sizes for name in ("curated", "synthetic"))
 OPEN_ENDED = {"ethics": 64, "role_play": 64, "creative_writing": 1000}
+
+
+def building(data_type, data_dir, seed=0):
+    return build_setting(STUDY, STUDY.recipe(data_type), data_dir, seed)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,8 @@ def published(tmp_path_factory):
 def built(published):
     """The 19 settings; each file is read once for all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "_pools", functools.cache(settings._pools))
-        return {name: build_setting(name, published, seed=0) for name in DATA_TYPES}
+        patch.setattr(settings, "_lines_of", functools.cache(settings._lines_of))
+        return {name: building(name, published) for name in DATA_TYPES}
 
 
 def test_there_are_the_19_settings():
@@ -58,11 +56,11 @@ def test_there_are_the_19_settings():
 
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 def test_the_place_on_the_axis_is_the_number_of_lines(built, data_type):
-    assert sum(map(len, built[data_type].values())) == RECIPES[data_type].samples
+    assert sum(map(len, built[data_type].values())) == STUDY.recipes[data_type].samples
 
 
 def test_a_real_data_set_builds(proxy):
-    built = build_setting("reconstruct", proxy, seed=0)
+    built = building("reconstruct", proxy, 0)
     first = read_lines(proxy / "curated/full/chinese_full.json")[:1306]
     assert built["chinese"] == first
     assert sorted(built) == sorted(ABILITY_NAMES)
@@ -112,7 +110,7 @@ def test_mix_is_maximum_and_synthetic(built, size):
 
 
 def test_another_seed_samples_other_lines(built, published):
-    assert build_setting("curated-160", published, seed=1) != built["curated-160"]
+    assert building("curated-160", published, 1) != built["curated-160"]
 
 
 def test_other_files_and_file_names_do_not_change_a_sample(published, tmp_path, built):
@@ -128,7 +126,7 @@ def test_other_files_and_file_names_do_not_change_a_sample(published, tmp_path, 
     (target / "zmath_1000.json").unlink()
     (target / "a_1000.json").write_bytes(b"".join(lines[:400]))
     (target / "b_1000.json").write_bytes(b"".join(lines[400:]))
-    assert build_setting("curated-160", tmp_path, seed=0) == built["curated-160"]
+    assert building("curated-160", tmp_path, 0) == built["curated-160"]
 
 
 def test_build_writes_the_table_and_replaces_an_older_folder(tiny_data, checkout):
@@ -176,6 +174,6 @@ def test_sizes_as_people_say_them(parameters, size):
 def test_small_totals_train_longer():
     """The rule that the published script meant and that a typo kept from firing."""
     longer = {"curated-10": 25, "synthetic-40": 20, "curated-160": 18}
-    epochs = {name: default_epochs(recipe.samples) for name, recipe in RECIPES.items()}
+    epochs = {name: STUDY.run.epochs_for(recipe.samples) for name, recipe in STUDY.recipes.items()}
     assert {name: epochs[name] for name in longer} == longer
     assert {e for name, e in epochs.items() if not name.endswith(("-10", "-40", "-160"))} == {15}

@@ -11,15 +11,15 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TEXTS, copy_scripts, read_lines, run, write_lines
+from conftest import ROOT, STUDY, TEXTS, copy_scripts, read_lines, run, write_lines
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_benchmarks import write_cmmlu
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.trainer_pt_utils import safe_globals
 
 from growth.core.device import Compute
 from growth.core.errors import InputError
-from growth.core.options import Hyperparameters
 from growth.export import checkpoint_files
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
@@ -497,9 +497,8 @@ def test_the_published_rates_fall_and_never_reach_their_end(steps):
 
 
 def test_the_preset_has_15_epochs_for_few_lines_too():
-    hyperparameters = (Hyperparameters(as_published=True), Hyperparameters())
-    assert [_default_epochs(h, 40) for h in hyperparameters] == [15, 20]
-    assert [_default_epochs(h, 640) for h in hyperparameters] == [15, 15]
+    for lines, epochs in ((40, [15, 20]), (640, [15, 15])):
+        assert [_default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
 
 
 @pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])
@@ -595,6 +594,76 @@ def test_one_wrong_bit_of_the_optimizer_is_seen(study, tiny_model, interrupted):
     done = resume_of(study, tiny_model, interrupted, flip)
     assert done.returncode == 2
     assert "checkpoint-4: optimizer.pt is damaged" in done.stderr
+
+
+def rewritten(**fields):
+    def spoil(checkpoint):
+        path = checkpoint / "trainer_state.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return spoil
+
+
+def state_of(text):
+    return lambda checkpoint: (checkpoint / "trainer_state.json").write_text(text)
+
+
+def archived(name, change):
+    def spoil(checkpoint):
+        with safe_globals():
+            content = torch.load(checkpoint / name, weights_only=True)
+        torch.save(change(content), checkpoint / name)
+
+    return spoil
+
+
+def other_moments(content):
+    for moments in content["state"].values():
+        moments["exp_avg"] = torch.ones(3)
+    return content
+
+
+def of_other_weights(checkpoint):
+    save_file({"x": torch.ones(1)}, checkpoint / "model.safetensors")
+
+
+# What is done to the only checkpoint, and what is said of it.
+WRONG = [
+    (state_of("[]"), "trainer_state.json is missing or damaged"),
+    (state_of("{}"), "trainer_state.json is missing or damaged"),
+    (state_of(""), "trainer_state.json is missing or damaged"),
+    (state_of("[" * 100_000), "trainer_state.json is missing or damaged"),
+    (rewritten(global_step=10**9), "trainer_state.json is missing or damaged"),
+    (rewritten(global_step="4"), "trainer_state.json is missing or damaged"),
+    (rewritten(global_step=-1), "trainer_state.json is missing or damaged"),
+    (rewritten(epoch=None), "trainer_state.json is missing or damaged"),
+    (rewritten(log_history=3), "trainer_state.json is missing or damaged"),
+    (rewritten(stateful_callbacks=[1]), "trainer_state.json is missing or damaged"),
+    (rewritten(odd=1), "trainer_state.json has unknown fields, such as 'odd'"),
+    (archived("optimizer.pt", lambda _: [1]), "optimizer.pt is none that"),
+    (archived("optimizer.pt", lambda _: {}), "optimizer.pt is none that"),
+    (archived("optimizer.pt", lambda c: c | {"param_groups": []}), "its optimizer or schedule"),
+    (archived("optimizer.pt", lambda c: c | {"param_groups": [1]}), "its optimizer or schedule"),
+    (archived("optimizer.pt", other_moments), "its optimizer or schedule"),
+    (archived("scheduler.pt", lambda c: c | {"last_epoch": "x"}), "scheduler.pt is none that"),
+    (archived("rng_state.pth", lambda _: 3), "rng_state.pth is none that"),
+    (archived("rng_state.pth", lambda c: c | {"python": (1,)}), "its random numbers"),
+    (archived("rng_state.pth", lambda c: c | {"cpu": torch.ones(2)}), "its random numbers"),
+    (of_other_weights, "of the model"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_checkpoint_of_wrong_content_is_named(study, tiny_model, interrupted, spoil, says):
+    done = resume_of(study, tiny_model, interrupted, spoil)
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr
+    if "trainer_state.json is missing" in says:  # as a kill leaves it: from the beginning
+        assert "passed over: checkpoint-4" in done.stderr
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 2
+        assert "checkpoint-4" in done.stderr
 
 
 def test_a_damaged_trainer_state_is_named(adapted, tmp_path):

@@ -37,8 +37,14 @@ from growth.core.cli import (
 )
 from growth.core.distributed import distributed_state
 from growth.core.files import read_json
-from growth.core.options import EngineOptions, Hyperparameters, LoraOptions, ModelOptions
-from growth.data.settings import recipe_of
+from growth.core.options import (
+    EngineOptions,
+    Hyperparameters,
+    LoraOptions,
+    ModelOptions,
+    StudyOptions,
+)
+from growth.data.study import published_study, read_study
 
 # Hyper-parameters that depend on the machine; their flags are shown in its group.
 _MACHINE = ("precision", "attn_implementation")
@@ -49,14 +55,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_flags(parser, args)
+    study = read_study(args.study) if args.study else published_study()
     if args.data_type is not None:
-        recipe_of(args.data_type)
+        study.recipe(args.data_type)
     # Imported here: flags are checked before torch takes its seconds.
     from growth.training.run import TrainingRun, dump_examples, train
 
     model = options_from(args, ModelOptions)
+    given = study.run.hyperparameters() | given_options(args, Hyperparameters)
     if args.dump_examples is not None:
-        max_length = options_from(args, Hyperparameters).max_length
+        max_length = given["max_length"]
         count = dump_examples(
             args.model_name_or_path, model, args.train_dir, max_length, args.dump_examples
         )
@@ -73,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             data_type=args.data_type,
             model_size=args.model_size,
             resume=args.resume,
-            given=given_options(args, Hyperparameters),
+            given=given,
+            study=study,
             lora=lora,
             engine=options_from(args, EngineOptions),
         )
@@ -88,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--model_name_or_path", required=True, help="folder of a causal LM, a hub id or a .gguf"
     )
     add_options(group, ModelOptions)
+    add_options(group, StudyOptions)
     group.add_argument(
         "--train_dir", type=Path, required=True, help="folder of *.json training lines"
     )

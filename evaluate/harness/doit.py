@@ -22,8 +22,9 @@ from lm_eval.api.task import ConfigurableTask
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from growth.core.options import MAX_NEW_TOKENS
-from growth.data.abilities import LETTERS, checked_ability
+from growth.data.abilities import Ability
 from growth.data.records import Record, read_evaluation_files, reads_letter
+from growth.data.study import published_study
 from growth.inference.backends import FIRST_TOKENS
 from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
@@ -36,14 +37,16 @@ def lines_of(ability: str, data_dir: str = DATA_DIR, **_: Any) -> dict[str, Data
     """The lines of one ability in a folder, each as the JSON it is.
 
     Args:
-        ability: as in `growth.data.abilities`.
+        ability: of the published study.
         data_dir: from --metadata; every *.json in it is read, as predict.py does.
     """
     lines = [
         json.dumps(record, ensure_ascii=False)
-        for records in read_evaluation_files(Path(data_dir), '--metadata {"data_dir":').values()
+        for records in read_evaluation_files(
+            Path(data_dir), '--metadata {"data_dir":', published_study()
+        ).values()
         for record in records
-        if checked_ability(record["type"]).name == ability
+        if ability_of(record).name == ability
     ]
     return {"test": Dataset.from_list([{"line": line} for line in lines])}
 
@@ -86,21 +89,25 @@ class DoIT(ConfigurableTask):
                 request_type=kind, doc=doc, arguments=(ctx, *arguments), idx=number, **options
             )
 
-        if record["question_format"] == 1:
+        ability = ability_of(record)
+        if ability.is_choice:
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]
             return [request("loglikelihood", i, text) for i, text in enumerate(texts)]
-        letter = reads_letter(record)
+        letter = reads_letter(record, ability)
         length = min(self.answer_tokens, FIRST_TOKENS) if letter else self.answer_tokens
         how = {"until": [], "max_gen_toks": length, "do_sample": False}
         asked = [request("generate_until", 0, how)]
         if letter:
-            asked += [request("loglikelihood", 1 + i, text) for i, text in enumerate(LETTERS)]
+            asked += [
+                request("loglikelihood", 1 + i, text) for i, text in enumerate(ability.options)
+            ]
         return asked
 
     def process_results(self, doc: dict[str, str], results: Sequence[Any]) -> dict[str, float]:
         """The verdict of `growth.scoring.verdicts` on one line, and the score of chance there."""
         record = record_of(doc)
-        if record["question_format"] == 1:
+        ability = ability_of(record)
+        if ability.is_choice:
             texts = [choice + self.end_of_turn() for choice in choices_of(record)]
             pairs = zip(results, texts, strict=True)
             response = Response(
@@ -112,7 +119,7 @@ class DoIT(ConfigurableTask):
         else:
             text, *likelihoods = results
             response = Response(text=text.strip(), logits=[value for value, _ in likelihoods])
-        verdict = judge(predicted_record(record, response))
+        verdict = judge(predicted_record(record, response, ability), ability)
         return {"acc": float(verdict.score), "expected": float(verdict.expected)}
 
     def end_of_turn(self) -> str:
@@ -124,6 +131,11 @@ class DoIT(ConfigurableTask):
         if self.tokenizer is None:
             return len(text)
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def ability_of(record: Record) -> Ability:
+    """The ability of a line."""
+    return published_study().ability(record)
 
 
 def record_of(doc: dict[str, str]) -> Record:

@@ -9,8 +9,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from growth.core.errors import InputError
@@ -118,9 +119,18 @@ def given_options(
     }
 
 
-def options_from(args: argparse.Namespace, options: type[T], *, prefix: str = "") -> T:
-    """The options dataclass of parsed flags; a field whose flag is not set keeps its default."""
-    return options(**given_options(args, options, prefix=prefix))
+def options_from(
+    args: argparse.Namespace,
+    options: type[T],
+    *,
+    prefix: str = "",
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
+    """The options dataclass of parsed flags.
+
+    A field whose flag is not set is that of `defaults`, by name, or else keeps its own default.
+    """
+    return options(**(dict(defaults) | given_options(args, options, prefix=prefix)))
 
 
 def _number(

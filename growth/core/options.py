@@ -27,6 +27,10 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
+MESSAGES, ALPACA, SHAREGPT = FORMATS = ("messages", "alpaca", "sharegpt")
+DATA_FORMATS = (AUTO, *FORMATS)
+REFUSE, FOLD = SYSTEM_MESSAGES = ("refuse", "fold")
+NEAR, EXACT, NONE = SPLIT_BY = ("near", "exact", "none")
 
 LINEAR, WARMUP_DECAY = SCHEDULES = ("linear", "warmup_decay")
 
@@ -35,6 +39,7 @@ LORA_DROPOUT = 0.05
 LEARNING_RATE = 1e-5  # at the first step (paper section 4.1)
 LORA_LEARNING_RATE = 1e-4  # full fine-tuning's is too small for matrices that start at zero
 LEARNING_RATE_FALL = 10  # times, from the first step to the last (paper section 4.1)
+_OF_STUDY = "the study's, {} in the published one"
 MICRO_BATCH_TOKENS = {"cuda": 8192, "cpu": 1024}  # by device: more at once is no faster
 
 
@@ -119,6 +124,18 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class StudyOptions:
+    """Which study everything is of: its abilities, rules, pools and settings."""
+
+    study: Path | None = option(
+        None,
+        "the study file (docs/study.md)",
+        unset="the one that the run's record names, else data/doit.toml, the published study",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """How --model_name_or_path may be loaded.
 
@@ -177,10 +194,15 @@ class Hyperparameters:
     """
 
     epochs: int = option(
-        15, "passes over the data", unset="25, 20, 18 for 10, 40, 160 lines, else 15"
+        15,
+        "passes over the data",
+        unset="the study's; in the published one 25, 20, 18 for 10, 40, 160 lines, else 15",
     )
     total_batch_size: int = option(
-        64, "samples per optimizer step, over all processes", unit="samples"
+        64,
+        "samples per optimizer step, over all processes",
+        unit="samples",
+        unset=_OF_STUDY.format(64),
     )
     batch_size: int | None = option(
         None,
@@ -210,7 +232,9 @@ class Hyperparameters:
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    max_length: int = option(MAX_LENGTH, "longer lines are truncated", unit="tokens")
+    max_length: int = option(
+        MAX_LENGTH, "longer lines are truncated", unit="tokens", unset=_OF_STUDY.format(MAX_LENGTH)
+    )
     seed: int = _seed("of the data order and of new weights")
     precision: str = option(AUTO, "of matrix products", choices=PRECISIONS)
     gradient_checkpointing: bool = False
@@ -296,8 +320,18 @@ class EngineOptions:
 class DecodingOptions:
     """How to predict (paper section 4.2)."""
 
-    max_length: int = option(MAX_LENGTH, "of prompt and answer together", unit="tokens")
-    max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
+    max_length: int = option(
+        MAX_LENGTH,
+        "of prompt and answer together",
+        unit="tokens",
+        unset=_OF_STUDY.format(MAX_LENGTH),
+    )
+    max_new_tokens: int = option(
+        MAX_NEW_TOKENS,
+        "of an answer, at most",
+        unit="tokens",
+        unset=_OF_STUDY.format(MAX_NEW_TOKENS),
+    )
     full_responses: bool = option(
         False,
         "let answers end by themselves even where the score reads only a letter; by default those "
@@ -442,3 +476,54 @@ class SamplingOptions:
     top_k: int | None = option(None, "sample among this many likeliest tokens", unset="all")
     max_new_tokens: int = option(MAX_NEW_TOKENS, "of an answer, at most", unit="tokens")
     seed: int = _seed("of the sampling")
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How files of instruction data are read."""
+
+    format: str = option(
+        AUTO, "of the lines; auto: recognised by their fields, a file each", choices=DATA_FORMATS
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "what fields are called, such as instruction=question output=answer",
+        unset="as in the format",
+        metavar="NAME=COLUMN",
+    )
+    system: str = option(
+        REFUSE,
+        "lines with a system message are refused, or it is put in front of the first user turn",
+        choices=SYSTEM_MESSAGES,
+    )
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Which files of instruction data become train, valid and test, and how they are split."""
+
+    input: tuple[str, ...] = option(
+        (), "files (.jsonl, .json, .parquet) or folders of them", required=True, metavar="PATH"
+    )
+    output_dir: Path = option(Path(), "where train/, valid/ and test/ are written", required=True)
+    type: str | None = option(
+        None, "the ability of all lines", unset="a line's own, else its file's name"
+    )
+    type_field: str | None = option(
+        None, "the field that names a line's ability", unset="`type` of `messages` lines"
+    )
+    valid: float = option(
+        0.05, "a share of each ability's lines, or their number if at least 1", minimum=0
+    )
+    test: float = option(0.05, "the same for test", minimum=0)
+    split_by: str = option(
+        NEAR,
+        "what stays on one side: lines with near-duplicate questions, with the same question but "
+        "for case, width, spaces and punctuation, or only each line itself",
+        choices=SPLIT_BY,
+    )
+    similarity: float = option(
+        0.8, "near-duplicates share this part of their runs of 4 characters", below=1
+    )
+    seed: int = _seed("of the split")
+    strict: bool = option(False, "end at the first line that can't be used")

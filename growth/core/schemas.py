@@ -12,7 +12,8 @@ import msgspec
 from growth.core.errors import InputError
 from growth.core.files import Object, read_object
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+# Becomes part of a path.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]*$")]
 # What to do where a results file is damaged.
 SCORE_AGAIN = "score its predictions again with evaluate/score.py"
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -47,6 +48,14 @@ class GitRecord(TypedDict, total=False):
     dirty: bool | None
 
 
+class StudyRecord(TypedDict):
+    """Which study a run is of (`growth.data.study`)."""
+
+    name: str
+    digest: str
+    file: str
+
+
 class TrainingRecord(TypedDict, total=False):
     """run.json of a training run."""
 
@@ -64,6 +73,8 @@ class TrainingRecord(TypedDict, total=False):
     steps: Required[Count]
     device: Required[str]
     started: Required[str]
+    study: StudyRecord
+    ended: str | None
     git: GitRecord
     versions: dict[str, str]
 
@@ -89,6 +100,8 @@ class MetricsLine(TypedDict, total=False):
 class PredictionRecord(TypedDict, total=False):
     """run.json of a folder of predictions or of a benchmark's answers; `run` of a results file."""
 
+    study: StudyRecord
+
     model_size: str
     data_type: str
     timestamp: str
@@ -103,6 +116,15 @@ class PredictionRecord(TypedDict, total=False):
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
+
+
+class AnswerRecord(TypedDict, total=False):
+    """A line of a benchmark's per-sample results."""
+
+    prediction: Required[str]
+    gold: Required[str]
+    fewer_shots: Required[bool]
+    cut: Required[bool]
 
 
 class FileScore(TypedDict, total=False):

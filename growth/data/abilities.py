@@ -1,72 +1,166 @@
-"""The ten abilities and the three out-of-domain sets of the study, in one table.
+"""What an ability is: how its questions are asked, how an answer is read, what chance scores."""
 
-Source: paper section 3 and the published scorer's rules (what an answer looks like, what chance
-scores).
-"""
-
-from dataclasses import dataclass
+import functools
+import math
+import re
 from enum import Enum
+from typing import Any, Literal
+
+import msgspec
 
 LETTERS = ("A", "B", "C", "D")
+TRUE_WORDS = ("正确", "对", "T", "√", "V")
+FALSE_WORDS = ("错误", "错", "F", "×", "X")
+_MOST_OPTIONS = 10
+Normalisation = Literal["width", "case", "punctuation", "spaces"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("width", "case", "punctuation", "spaces")
 
 
 class Kind(Enum):
-    """How an ability is asked and its answer read."""
+    """How an ability is asked and its answer read; "doit_": as the published scorer does."""
 
-    LETTER = "one letter A-D"
-    LETTER_OR_BLANK = "one letter A-D, or Chinese characters for a blank"
-    LETTER_OR_TRUTH = "one letter A-D, or true/false"
-    LETTER_SET = "a set of letters A-F"
-    MATH = "a worked solution with a final answer"
-    CHOICE = "the choice of lowest perplexity among three"
+    LETTER = "letter"
+    LETTER_SET = "letter_set"
+    TRUTH = "truth"
+    TEXT = "text"
+    NUMBER = "number"
+    CHOICES = "choices"
+    REGEX = "regex"
+    DOIT_DIALOGUE = "doit_dialogue"  # letter; the chance of three options where four are not seen
+    DOIT_LETTER_OR_BLANK = "doit_letter_or_blank"
+    DOIT_LETTER_OR_TRUTH = "doit_letter_or_truth"
+    DOIT_LETTER_SET = "doit_letter_set"
+    DOIT_MATH = "doit_math"
 
 
-@dataclass(frozen=True)
-class Ability:
-    """One ability: the `type` of its lines, its title on figures, the kind of its questions."""
+_WITH_OPTIONS = {Kind.LETTER, Kind.LETTER_SET, Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_SET}
+_A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
+
+
+@functools.lru_cache(64)
+def words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of `words`, the longest at a place; of several Latin letters as a whole word."""
+    return re.compile("|".join(map(_whole, sorted(words, key=lambda word: (-len(word), word)))))
+
+
+def _whole(word: str) -> str:
+    escaped = re.escape(word)
+    if len(word) > 1 and word.isascii():
+        return rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
+    return escaped
+
+
+class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ability of a study.
+
+    Attributes:
+        name: the `type` of its lines; `aliases`: other names for it there.
+        title: on figures.
+        kind: of its questions.
+        out_of_domain: not trained on, averaged apart.
+        gold: the field of a line that holds the gold answer; the last message by default.
+        options: the labels of a letter or a set of letters.
+        choices: how many choices a line has, the gold one first; 0 for two or more.
+        chance: what guessing scores, 0 to 1; by default what follows from the kind.
+        true_words, false_words: of true/false answers.
+        normalise: what does not distinguish two texts.
+        pattern: of REGEX: a regular expression with a group `(?P<answer>...)`.
+    """
 
     name: str
-    title: str
     kind: Kind
+    title: str = ""
+    aliases: tuple[str, ...] = ()
     out_of_domain: bool = False
+    gold: str = ""
+    options: tuple[str, ...] = LETTERS
+    choices: int = 0
+    chance: float | None = None
+    true_words: tuple[str, ...] = ()
+    false_words: tuple[str, ...] = ()
+    normalise: tuple[Normalisation, ...] = NORMALISATIONS
+    pattern: str = ""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether choices are compared by perplexity; otherwise an answer is generated."""
+        return self.kind is Kind.CHOICES
 
     @property
     def question_format(self) -> int:
         """The `question_format` of its valid and test lines: 1 for choices by perplexity."""
-        return 1 if self.kind is Kind.CHOICE else 0
+        return int(self.is_choice)
 
+    @property
+    def heading(self) -> str:
+        """The title, or else the name."""
+        return self.title or self.name
 
-ABILITIES = (
-    Ability("biology", "Biology", Kind.LETTER),
-    Ability("history", "History", Kind.LETTER_OR_TRUTH),
-    Ability("chinese", "Chinese", Kind.LETTER_OR_BLANK),
-    Ability("understanding", "Dialogue Understanding", Kind.LETTER),
-    Ability("reasoning", "Logical Reasoning", Kind.LETTER),
-    Ability("math", "Math (chain of thought)", Kind.MATH),
-    Ability("ethics", "Ethics", Kind.LETTER_SET),
-    Ability("code", "Code Generation", Kind.CHOICE),
-    Ability("creative_writing", "Creative Writing", Kind.CHOICE),
-    Ability("role_play", "Role-play Chat", Kind.CHOICE),
-)
-OUT_OF_DOMAIN = (
-    Ability("ceval_physician_fshot", "C-Eval Physician", Kind.LETTER, True),
-    Ability("ceval_teacher_qualification_fshot", "C-Eval Teacher", Kind.LETTER, True),
-    Ability("ceval_urban_and_rural_planner_fshot", "C-Eval Planner", Kind.LETTER, True),
-)
-ABILITY_NAMES = tuple(ability.name for ability in ABILITIES)
-_BY_TYPE = {ability.name: ability for ability in ABILITIES + OUT_OF_DOMAIN} | {
-    # DoIT's own files leave the suffix out of their names; lines may leave it out of their type.
-    ability.name.removesuffix("_fshot"): ability
-    for ability in OUT_OF_DOMAIN
-}
-KNOWN_TYPES = tuple(_BY_TYPE)
+    def labels_in(self, text: str) -> frozenset[str]:
+        """The options on the last line of `text` that is not empty, as published for A to F.
 
+        Of labels with several letters whole words count, the longest at a place.
+        """
+        lines = [line for line in text.split("\n") if line.strip()]
+        return frozenset(words_pattern(self.options).findall(lines[-1])) if lines else frozenset()
 
-def checked_ability(type_name: str) -> Ability:
-    """The ability of a line's `type` that was checked when the line was read."""
-    return _BY_TYPE[type_name]
+    def rules(self) -> dict[str, Any]:
+        """All that a score depends on."""
+        fields = msgspec.to_builtins(self)
+        del fields["title"]
+        return fields
 
+    def chance_of_set(self, size: int) -> float:
+        """The chance, 0 to 1, of guessing a set of `size` of the options.
 
-def ability_of(type_name: str) -> Ability | None:
-    """The ability that a line's `type` names, or None where there is no such ability."""
-    return _BY_TYPE.get(type_name)
+        It assumes a guesser who knows `size` and takes each set of that size to be equally likely.
+        As published (DOIT_LETTER_SET), such sets are of the first four options, or of all where
+        more than four are right. One who does not know it scores less, 1/15 over all sets of one to
+        four letters of A to D.
+        """
+        few = self.kind is Kind.DOIT_LETTER_SET and size <= len(LETTERS)
+        return 1 / math.comb(len(LETTERS) if few else len(self.options), size)
+
+    def problem(self) -> str:
+        """What is wrong with it beyond the types of its fields; "" where nothing is."""
+        labels = [label for label in self.options if label.strip() == label != ""]
+        if self.chance is not None and not 0 <= self.chance <= 1:
+            return f"chance is {self.chance}, expected 0 to 1 (0.25, say)"
+        if len(set(labels)) < len(self.options) or not 2 <= len(labels) <= _MOST_OPTIONS:
+            return (
+                f"options are {list(self.options)}, expected 2 to {_MOST_OPTIONS} different labels "
+                "without spaces around them"
+            )
+        if self.options != LETTERS and self.kind not in _WITH_OPTIONS:
+            return f"options: the kind {self.kind.value} has none"
+        if self.kind in _A_TO_D and self.options != LETTERS:
+            return f"options are {list(self.options)}; {self.kind.value} has A, B, C, D"
+        if self.choices and self.kind is not Kind.CHOICES:
+            return f"choices: the kind {self.kind.value} has none"
+        if self.choices and not 2 <= self.choices <= _MOST_OPTIONS:
+            return f"choices is {self.choices}, expected 2 to {_MOST_OPTIONS}"
+        return self._problem_of_words() or self._problem_of_pattern()
+
+    def _problem_of_words(self) -> str:
+        words = (*self.true_words, *self.false_words)
+        if self.kind is not Kind.TRUTH:
+            return f"true_words: the kind {self.kind.value} has none" if words else ""
+        if not self.true_words or not self.false_words or not all(map(str.strip, words)):
+            return "true_words and false_words: expected at least one word each"
+        if len(set(words)) < len(words):
+            return "true_words and false_words: a word stands there twice"
+        return ""
+
+    def _problem_of_pattern(self) -> str:
+        if self.kind is not Kind.REGEX:
+            return f"pattern: the kind {self.kind.value} has none" if self.pattern else ""
+        import re2  # only such studies need it
+
+        try:
+            groups = re2.compile(self.pattern).groupindex
+        except re2.error as error:
+            reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+            return f"pattern {self.pattern!r}: no regular expression of RE2 ({reason})"
+        if "answer" not in groups:
+            return f"pattern {self.pattern!r}: expected a group named answer: (?P<answer>...)"
+        return ""

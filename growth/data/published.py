@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from growth.core.errors import InputError
 from growth.core.files import open_file, parse_json, sha256
-from growth.data.abilities import ABILITY_NAMES
 
 # The files of a data set: path below its destination -> where the bytes are.
 Files = Mapping[str, Path]
@@ -236,15 +235,15 @@ DOIT = Dataset(
                 if ability == "creative_writing"
                 else None,
             )
-            for ability in ABILITY_NAMES
+            for ability in DOIT_FULL
         ),
         *(
             Part(f"curated/full/{ability}_full.json", counts=(_lines(DOIT_FULL[ability]),))
-            for ability in ABILITY_NAMES
+            for ability in DOIT_FULL
         ),
         *(
             Part(f"curated/{split}/{ability}_{split}.json", counts=_EVALUATED)
-            for ability in ABILITY_NAMES
+            for ability in DOIT_FULL
             for split in ("valid", "test")
         ),
         Part("curated/valid/ceval_*.json", files=None),

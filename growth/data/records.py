@@ -4,19 +4,19 @@ The format is that of the published data set (its card; README, "Data format").
 """
 
 import difflib
-import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.data.abilities import ABILITIES, KNOWN_TYPES, LETTERS, Kind, ability_of, checked_ability
+from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.copies import check_no_copies, warn_of_copies
 from growth.data.lines import Check, Fault, Lines, Record, checked_lines, index_lines, shown
+from growth.data.study import Study
 
-TRUE_WORDS = ("正确", "对", "T", "√", "V")
-FALSE_WORDS = ("错误", "错", "F", "×", "X")
-ETHICS_LETTER = re.compile("[A-F]")
-NUMBER_OF_CHOICES = 3
+# Kinds of which a gold answer that is a letter is read from one letter, any other one otherwise.
+_LETTER_OR = (Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH)
+_LETTER = (Kind.LETTER, Kind.DOIT_DIALOGUE)
 
 
 def data_files(folder: Path, flag: str) -> list[Path]:
@@ -61,15 +61,19 @@ def read_training_files(folder: Path, flag: str) -> dict[str, Lines]:
 
 
 def read_evaluation_files(
-    folder: Path, flag: str, limit: int | None = None
+    folder: Path, flag: str, study: Study, limit: int | None = None
 ) -> dict[str, list[Record]]:
     """The lines of every `*.json` of `folder` by the file's stem, the first `limit` of each.
+
+    They are of abilities of `study`.
 
     Raises:
         InputError: as `data_files` and `read_records`, or two files are copies of each other;
             `flag` says where the folder came from.
     """
-    files = {path.name: read_records(path, check_evaluation) for path in data_files(folder, flag)}
+    files = {
+        path.name: read_records(path, evaluation_check(study)) for path in data_files(folder, flag)
+    }
     check_no_copies(files, f"{flag} {folder}")
     return {Path(name).stem: records[:limit] for name, records in files.items()}
 
@@ -104,17 +108,22 @@ def check_training(record: Record) -> None:
         raise Fault("the last message must be the assistant's: it is the gold answer")
 
 
-def check_evaluation(record: Record) -> None:
-    """What prediction and scoring need in addition: a known type, its format, a gold it allows."""
+def evaluation_check(study: Study) -> Check:
+    """What prediction and scoring need in addition: a type of `study`, a gold that it allows."""
+    return partial(_check_evaluation, study)
+
+
+def _check_evaluation(study: Study, record: Record) -> None:
     check_training(record)
-    ability = ability_of(record["type"]) if isinstance(record.get("type"), str) else None
+    ability = study.ability_of(record.get("type"))
     if ability is None:
         name = record.get("type")
-        near = difflib.get_close_matches(str(name), KNOWN_TYPES, n=1, cutoff=0)
+        near = difflib.get_close_matches(str(name), study.types, n=1, cutoff=0)
         raise Fault(
-            f"unknown type {shown(name)}; nearest: {near[0]}; known: {', '.join(KNOWN_TYPES)}"
+            f"unknown type {shown(name)}; nearest: {near[0]}; known in the study {study.name}: "
+            + ", ".join(study.types)
         )
-    format_ = record.get("question_format")
+    format_ = record.get("question_format", None if study.is_published else ability.question_format)
     if isinstance(format_, bool) or format_ not in (0, 1):
         raise Fault(f"question_format must be 0 or 1, found {shown(format_)}")
     if format_ != ability.question_format:
@@ -122,87 +131,99 @@ def check_evaluation(record: Record) -> None:
             f"type {ability.name} is asked with question_format {ability.question_format}, "
             f"found {format_}"
         )
-    if format_ == 1:
-        _check_choices(record.get("choices"))
-    elif ability.kind is Kind.MATH:
-        if not isinstance(record.get("answer"), str):
-            raise Fault(
-                "`answer`, the short final answer of a math line, must be a string, found "
-                + shown(record.get("answer"))
-            )
+    if ability.is_choice:
+        _check_choices(record.get("choices"), ability)
     else:
-        _check_gold(record, ability.kind)
+        _check_gold(record, ability)
 
 
-def _check_choices(choices: object) -> None:
-    if not isinstance(choices, list) or len(choices) != NUMBER_OF_CHOICES:
-        found = len(choices) if isinstance(choices, list) else shown(choices)
+def _check_choices(choices: object, ability: Ability) -> None:
+    found = len(choices) if isinstance(choices, list) else 0
+    if found < 2 or found != (ability.choices or found):
         raise Fault(
-            f"question_format 1 needs `choices`, {NUMBER_OF_CHOICES} strings with the gold one "
-            f"first, found {found}"
+            f"question_format 1 needs `choices`, {ability.choices or '2 or more'} strings with the "
+            f"gold one first, found {found if isinstance(choices, list) else shown(choices)}"
         )
+    assert isinstance(choices, list)  # as it has a length
     for position, choice in enumerate(choices):
         _text(choice, f"choices[{position}]")
 
 
-def _check_gold(record: Record, kind: Kind) -> None:
-    gold = gold_text(record)
-    if kind is Kind.LETTER and gold not in LETTERS:
-        raise Fault(f"type {record['type']} allows the gold answers A-D, found {shown(gold)}")
-    if kind is Kind.LETTER_OR_TRUTH and gold not in LETTERS + TRUE_WORDS + FALSE_WORDS:
+def _check_gold(record: Record, ability: Ability) -> None:
+    if ability.gold:
+        value = record.get(ability.gold)
+        if not isinstance(value, str):
+            raise Fault(
+                f"`{ability.gold}`, the gold answer of type {ability.name}, must be a string, "
+                f"found {shown(value)}"
+            )
+    gold, kind = gold_of(record, ability), ability.kind
+    if not gold and kind is not Kind.DOIT_MATH:
+        raise Fault(f"`{ability.gold}`, the gold answer of type {ability.name}, is empty")
+    allowed: tuple[str, ...] | None = {
+        **dict.fromkeys(_LETTER, ability.options),
+        Kind.DOIT_LETTER_OR_TRUTH: LETTERS + TRUE_WORDS + FALSE_WORDS,
+        Kind.TRUTH: ability.true_words + ability.false_words,
+    }.get(kind)
+    if allowed is not None and gold not in allowed:
         raise Fault(
-            f"type {record['type']} allows the gold answers A-D, {' '.join(TRUE_WORDS)} and "
-            f"{' '.join(FALSE_WORDS)}, found {shown(gold)}"
+            f"type {ability.name} allows the gold answers {' '.join(allowed)}, found {shown(gold)}"
         )
-    if kind is Kind.LETTER_SET and not ethics_letters(gold):
+    if kind in (Kind.LETTER_SET, Kind.DOIT_LETTER_SET) and not ability.labels_in(gold):
         raise Fault(
-            f"type {record['type']} needs letters A-F on the last line of the gold answer, found "
-            f"{shown(gold)}"
+            f"type {ability.name} needs some of {' '.join(ability.options)} on the last line of "
+            f"the gold answer, found {shown(gold)}"
         )
 
 
-def gold_text(record: Record) -> str:
-    """The gold answer: the last message, stripped."""
-    return record["messages"][-1]["content"].strip()
+def gold_of(record: Record, ability: Ability) -> str:
+    """The gold answer: the last message, stripped, or the field that the study names."""
+    if ability.kind is Kind.DOIT_MATH:
+        return record[ability.gold]  # as published, with the spaces it may have
+    text = record[ability.gold] if ability.gold else record["messages"][-1]["content"]
+    return text.strip()
 
 
-def reads_letter(record: Record) -> bool:
-    """Whether the score of a generated answer depends on one letter A-D and nothing else."""
-    kind = checked_ability(record["type"]).kind
-    return kind not in (Kind.MATH, Kind.LETTER_SET) and gold_text(record) in LETTERS
-
-
-def ethics_letters(text: str) -> frozenset[str]:
-    """The letters A-F on the last line of `text` that is not empty."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    return frozenset(ETHICS_LETTER.findall(lines[-1])) if lines else frozenset()
-
-
-def ability_name(record: Record, path: Path) -> str:
-    """The ability of a curated training line: its type, else its file's name less the last part.
-
-    Raises:
-        InputError: neither names one of the ten abilities.
-    """
-    names = [ability.name for ability in ABILITIES]
-    type_name, stem = record.get("type"), path.stem.rpartition("_")[0]
-    for name in (type_name, stem, path.stem):
-        if name in names:
-            return name
-    raise InputError(
-        f"{path}: neither its lines' type {shown(type_name)} nor its name is one of the ten "
-        f"abilities: {', '.join(names)}"
+def reads_letter(record: Record, ability: Ability) -> bool:
+    """Whether the score of a generated answer depends on one label and nothing else."""
+    return ability.kind in _LETTER or (
+        ability.kind in _LETTER_OR and gold_of(record, ability) in LETTERS
     )
 
 
-def check_prediction(record: Record) -> None:
+def ability_name(record: Record, path: Path, study: Study, by_file: bool = False) -> str:
+    """The ability of a training line: its type, else its file's name less the last part.
+
+    With `by_file` the type does not count.
+
+    Raises:
+        InputError: neither names an ability of `study`.
+    """
+    names = [ability.name for ability in study.in_domain]
+    type_name, stem = record.get("type"), path.stem.rpartition("_")[0]
+    for name in (None if by_file else type_name, stem, path.stem):
+        if name in names:
+            return name
+    neither = "" if by_file else f"neither its lines' type {shown(type_name)} nor "
+    raise InputError(
+        f"{path}: {neither}its name is one of the {len(names)} abilities of the study "
+        f"{study.name}: {', '.join(names)}"
+    )
+
+
+def prediction_check(study: Study) -> Check:
     """What scoring needs in addition: what the model answered."""
-    check_evaluation(record)
-    if record["question_format"] == 1:
-        ppl = record.get("generated_ppl")
-        if not isinstance(ppl, list) or len(ppl) != NUMBER_OF_CHOICES or not _are_numbers(ppl):
+    return partial(_check_prediction, study)
+
+
+def _check_prediction(study: Study, record: Record) -> None:
+    _check_evaluation(study, record)
+    ability = study.ability(record)
+    if ability.is_choice:
+        ppl, wanted = record.get("generated_ppl"), len(record["choices"])
+        if not isinstance(ppl, list) or len(ppl) != wanted or not _are_numbers(ppl):
             raise Fault(
-                f"`generated_ppl` must be {NUMBER_OF_CHOICES} numbers, found {shown(ppl)}; "
+                f"`generated_ppl` must be {wanted} numbers, found {shown(ppl)}; "
                 "evaluate/predict.py writes it"
             )
         return
@@ -212,12 +233,12 @@ def check_prediction(record: Record) -> None:
             f"{shown(record.get('generated_response'))}; evaluate/predict.py writes it"
         )
     logits = record.get("choice_logits")
-    if reads_letter(record) and (
-        not isinstance(logits, dict) or not _are_numbers([logits.get(letter) for letter in LETTERS])
+    if reads_letter(record, ability) and (
+        not isinstance(logits, dict) or not _are_numbers(list(map(logits.get, ability.options)))
     ):
         raise Fault(
-            f"`choice_logits` must hold a number for each of A-D, found {shown(logits)}; "
-            "evaluate/predict.py writes it"
+            f"`choice_logits` must hold a number for each of {' '.join(ability.options)}, found "
+            f"{shown(logits)}; evaluate/predict.py writes it"
         )
 
 

@@ -8,8 +8,8 @@ from growth.core.errors import InputError
 from growth.core.files import write_text
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
 from growth.runs.checkpoints import is_complete, trainer_state
-from growth.runs.layout import RESULTS_SUFFIX, Run, run_folder
-from growth.runs.record import read_metrics, read_run
+from growth.runs.layout import RESULTS_SUFFIX, Run, read_run, run_folder
+from growth.runs.record import read_metrics
 
 CARD = "README.md"
 ARXIV = "2310.19651"

@@ -1,7 +1,7 @@
 """Requests -> responses: batches that depend on nothing but the requests."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
 from transformers import PreTrainedModel
@@ -14,9 +14,11 @@ from growth.inference.kv_cache import buffered_cache
 from growth.inference.limits import Limits
 from growth.inference.loglikelihood import continuation_example, next_token_logits, perplexities
 from growth.inference.progress import Progress
-from growth.inference.requests import Request, Response
+from growth.inference.requests import Kind, Request, Response
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.packing.forward import supports_packing
+
+_KINDS: tuple[Kind, ...] = ("generate", "letters", "choices")  # in the order they are computed
 
 
 class Predictor:
@@ -50,22 +52,29 @@ class Predictor:
         self._limits = replace(limits, tokens=tokens)
 
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of the requests in batches for `run_batch`: of one kind each, longest first."""
-        of_kind: dict[str, list[int]] = {"generate": [], "letters": [], "choices": []}
+        """Indices of the requests in batches for `run_batch`, longest first.
+
+        The requests of a batch are of one kind, and the same tokens are read of them.
+        """
+        alike: dict[tuple[Hashable, ...], list[int]] = {}
         for index, request in enumerate(requests):
-            of_kind[request.kind].append(index)
-        answered = of_kind["generate"]
-        if self._generate is None:
-            planned = plan_batches([requests[i] for i in answered], self._limits)
-        else:
-            planned = [list(range(len(answered)))] if answered else []
-        batches = [[answered[place] for place in batch] for batch in planned]
-        # All at once: shots that questions share are computed once.
-        batches += [of_kind["letters"]] if of_kind["letters"] else []
-        rated = sorted(of_kind["choices"], key=lambda i: requests[i].cost.prompt, reverse=True)
-        return batches + [
-            rated[start : start + self._rows] for start in range(0, len(rated), self._rows)
-        ]
+            read = tuple(request.read_ids), tuple(request.read_after)
+            alike.setdefault((_KINDS.index(request.kind), *read), []).append(index)
+        planned = {key: self._planned(requests, alike[key]) for key in sorted(alike)}
+        return [batch for batches in planned.values() for batch in batches]
+
+    def _planned(self, requests: Sequence[Request], alike: list[int]) -> list[list[int]]:
+        """Those `alike` in batches."""
+        kind = requests[alike[0]].kind
+        if kind == "letters":
+            return [alike]  # all at once: shots that questions share are computed once
+        if kind == "choices":
+            rated = sorted(alike, key=lambda i: requests[i].cost.prompt, reverse=True)
+            return [rated[start : start + self._rows] for start in range(0, len(rated), self._rows)]
+        if self._generate is not None:
+            return [alike]
+        batches = plan_batches([requests[i] for i in alike], self._limits)
+        return [[alike[place] for place in batch] for batch in batches]
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
         """The response to each request, in order."""

@@ -9,6 +9,7 @@ and its `<eot>` only:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
@@ -19,6 +20,18 @@ from growth.model.content_encoder import ContentEncoder
 USER, ASSISTANT, EOT, PAD = "<user>", "<assistant>", "<eot>", "<pad>"
 IGNORED_LABEL = -100
 Messages = Sequence[Mapping[str, str]]
+
+
+class Labels(NamedTuple):
+    """The tokens of answers such as A, B, C, D.
+
+    Attributes:
+        prefix: tokens before the one that distinguishes them; none for most tokenizers.
+        ids: of each, the token that does.
+    """
+
+    prefix: list[int]
+    ids: list[int]
 
 
 class ChatTokenizer:
@@ -62,24 +75,44 @@ class ChatTokenizer:
                 f"{source}: its tokenizer turns the plain text {USER}{ASSISTANT}{EOT} into control "
                 "tokens, so data could pose as a turn; use one without these as plain pieces"
             )
-        self.letter_prefix, self.letter_ids = self._letters(source)
+        self._source = source
+        self._labels: dict[tuple[str, ...], Labels] = {}
+        letters = self.labels(LETTERS)
+        self.letter_prefix, self.letter_ids = (
+            letters.prefix,
+            dict(zip(LETTERS, letters.ids, strict=True)),
+        )
 
-    def _letters(self, source: str) -> tuple[list[int], dict[str, int]]:
-        encoded = {letter: self.encode_content(letter) for letter in LETTERS}
-        if not all(encoded.values()):
+    def labels(self, options: Sequence[str]) -> Labels:
+        """The tokens that tell the answers `options` apart, whose likeliest is the model's answer.
+
+        Raises:
+            InputError: they have no token each behind the same tokens.
+        """
+        key = tuple(options)
+        if key not in self._labels:
+            self._labels[key] = self._tokenised(key)
+        return self._labels[key]
+
+    def _tokenised(self, options: tuple[str, ...]) -> Labels:
+        encoded = {label: self.encode_content(label) for label in options}
+        empty = [label for label, tokens in encoded.items() if not tokens]
+        if empty:
             # transformers makes an empty tokenizer, without a word, where its files are missing
             raise InputError(
-                f"{source}: its tokenizer has no vocabulary; is tokenizer.model or tokenizer.json "
-                "missing? Fetch the model again"
+                f"{self._source}: its tokenizer has no token for {empty[0]!r}; is tokenizer.model "
+                "or tokenizer.json missing? Fetch the model again"
+                + ("" if options == LETTERS else ", or give the study's ability other options")
             )
-        prefix = encoded["A"][:-1]
+        prefix = encoded[options[0]][:-1]
         distinct = {tokens[-1] for tokens in encoded.values() if tokens[:-1] == prefix}
-        if len(distinct) != len(LETTERS):
+        if len(distinct) != len(options):
+            remedy = "" if options == LETTERS else "; give the study's ability other options"
             raise InputError(
-                f"{source}: its tokenizer gives the letters A-D no token each ({encoded}); letter "
-                "answers can't be read from it"
+                f"{self._source}: its tokenizer gives the labels {', '.join(options)} no token "
+                f"each ({encoded}); letter answers can't be read from it{remedy}"
             )
-        return prefix, {letter: tokens[-1] for letter, tokens in encoded.items()}
+        return Labels(prefix, [tokens[-1] for tokens in encoded.values()])
 
     def encode_content(self, text: str) -> list[int]:
         """The ids of the stripped `text`, without BOS or EOS."""

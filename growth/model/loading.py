@@ -161,7 +161,7 @@ def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
             # unpacked to plain weights, which can be tuned and need no kernel from a hub
             arguments["quantization_config"] = GgufConfig(dequantize=True)
         else:
-            arguments["use_safetensors"] = True
+            arguments |= {"use_safetensors": True, "config": config}
 
         def load() -> tuple[PreTrainedModel, dict[str, Any]]:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -186,8 +186,15 @@ def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
             would be drawn at random first, in all the memory that it takes.
     """
     code = {"trust_remote_code": source.options.trust_remote_code}
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
+    if layers < 1:
+        raise InputError(
+            f"{source.options.origin} {source.name}: a model of {layers} layers; {FETCH}"
+        )
+    config._attn_implementation = None  # what its file names is not taken
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, **code)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", **code)
+    config._attn_implementation = None
     stored = stored_elements(source)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if stored is not None and parameters > PACKED * stored:

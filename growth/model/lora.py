@@ -273,14 +273,23 @@ def _bounded_config(base: PreTrainedModel, folder: Path) -> PeftConfig:
     for field in ("target_modules", "exclude_modules", "feedforward_modules"):
         pattern = getattr(config, field, None)
         if isinstance(pattern, str) and pattern != ALL_LINEAR:
-            setattr(config, field, set(_matching(names, pattern, f"{folder / CONFIG}: {field}")))
+            found = _matching(names, pattern, f"{folder / CONFIG}: {field}")
+            if field == "target_modules" and not found:
+                raise InputError(
+                    f"{folder / CONFIG}: {field} is {pattern[:80]!r}, which matches no layer of "
+                    "the base; say what its base is with --base_model"
+                )
+            setattr(config, field, set(found))
     for field in ("rank_pattern", "alpha_pattern", "n_frequency_pattern"):
         # of several patterns, peft takes the first that matches the end of a name
         by_name: dict[str, Any] = {}
-        for pattern, value in (getattr(config, field, None) or {}).items():
+        given = getattr(config, field, None) or {}
+        if not isinstance(given, dict):
+            raise InputError(f"{folder / CONFIG}: {field} is {given!r}; expected a JSON object")
+        for pattern, value in given.items():
             found = _matching(names, rf"(.*\.)?({pattern})", f"{folder / CONFIG}: {field}")
             by_name = {re.escape(name): value for name in found} | by_name
-        if by_name:
+        if given:
             setattr(config, field, by_name)
     for field in ("modules_to_save", "layers_pattern"):
         given = getattr(config, field, None) or ()

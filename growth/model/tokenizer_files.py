@@ -20,7 +20,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import cached_file
 
 from growth.core.errors import InputError
-from growth.core.files import read_object
+from growth.core.files import LFS_ADVICE, is_lfs_pointer, read_object
 from growth.model import baichuan
 from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
 from growth.model.source import Source
@@ -107,7 +107,11 @@ def model_file(source: Source, name: str) -> Path | None:
     """The file `name` of a model, in its folder or in the hub's cache; None where it has none."""
     if source.folder is not None:
         path = source.folder / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        if is_lfs_pointer(path):
+            raise InputError(f"{path}: {LFS_ADVICE}")
+        return path
     found = cached_file(
         source.name,
         name,

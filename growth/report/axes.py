@@ -1,7 +1,8 @@
 """Growth curves on one `ax`: the functions take data and an `ax` and return it."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,16 +11,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from growth.data.study import OTHER, Study
 from growth.report.curves import sizes_of, smooth
-from growth.report.results_table import CURATED, OTHER
 
-TICKS = {10: "10", 40: "40", 160: "160", 640: "640", 2560: "2,560", 10000: "10k", 40960: "41k"}
+_MOST_TICKS = 7  # labels that have room below the axis of the smallest figure
 # Okabe and Ito's palette, distinct with any colour vision; a marker a colour for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">")
-OTHER_MARKERS = {"reconstruct": "*", "maximum": "P", "mix-2560": "X", "mix-40960": "p"}
-Dashes = tuple[float, tuple[float, ...]]  # offset; lengths on and off
-DASHES: Dashes = (0, (4, 1.6))
+OTHER_MARKERS = ("*", "P", "X", "p", "h", "d")
+# offset; lengths on and off
+LINES: Mapping[str, Any] = {
+    "solid": "-",
+    "dashed": (0, (4, 1.6)),
+    "dotted": (0, (1, 1.2)),
+    "dashdot": (0, (6, 1.5, 1, 1.5)),
+}
 CURVE_ORDER = 3  # bands lie below, points above
 CHANCE: dict[str, Any] = {"color": "0.35", "linestyle": (0, (1.5, 1.5)), "linewidth": 1.3}
 GREY = "0.35"
@@ -27,34 +33,78 @@ LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "hand
 Style = tuple[str, str]  # colour, marker
 
 
-def size_styles(sizes: Sequence[str]) -> dict[str, Style]:
-    """Colour and marker of each model size, by its place among all sizes."""
-    return {
-        size: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        for place, size in enumerate(sizes)
-    }
+@dataclass(frozen=True)
+class Look:
+    """How the parts of a study look on every figure.
+
+    Attributes:
+        sizes: colour and marker of each model size, by its place among all sizes.
+        lines: of each series one of `LINES`; points on solid lines are filled.
+        markers: of each setting that is on no curve.
+        ticks: numbers of samples that the axis labels.
+    """
+
+    sizes: Mapping[str, Style]
+    lines: Mapping[str, str]
+    markers: Mapping[str, str]
+    ticks: tuple[int, ...]
+
+    def is_solid(self, series: str) -> bool:
+        """Whether its curves are drawn with a solid line and filled points."""
+        return self.lines[series] == "solid"
 
 
-def growth_curve(
-    points: pd.DataFrame, ax: Axes, styles: dict[str, Style], smoothed: bool = False
-) -> Axes:
+def look_of(study: Study, sizes: Sequence[str]) -> Look:
+    """How `study` looks with models of these sizes."""
+    lone = [r for r in study.recipes.values() if not r.series and r.same_as == r.name]
+    return Look(
+        {
+            size: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+            for place, size in enumerate(sizes)
+        },
+        {name: series.line for name, series in study.series.items()},
+        {
+            recipe.name: recipe.marker or OTHER_MARKERS[place % len(OTHER_MARKERS)]
+            for place, recipe in enumerate(lone)
+        },
+        _ticks(sorted({r.samples for r in study.recipes.values() if r.series})),
+    )
+
+
+def _ticks(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Those of `sizes` that can all be labelled on a logarithmic axis, the smallest among them."""
+    if not sizes:
+        return ()
+    least = (sizes[-1] / sizes[0]) ** (1 / _MOST_TICKS) if len(sizes) > _MOST_TICKS else 1
+    ticks = [sizes[0]]
+    for size in sizes[1:]:
+        if size >= ticks[-1] * least:
+            ticks.append(size)
+    return tuple(ticks)
+
+
+def _tick_label(samples: int) -> str:
+    return f"{samples:,}" if samples < 10000 else f"{samples / 1000:.0f}k"
+
+
+def growth_curve(points: pd.DataFrame, ax: Axes, look: Look, smoothed: bool = False) -> Axes:
     """Draw the growth of one ability: a curve a model size and source, bands, points, chance.
 
     Args:
         points: rows of one ability, as `growth.report.curves.growth_points` gives them.
         ax: where to draw.
-        styles: colour and marker of each model size.
+        look: of the study.
         smoothed: draw curves and bands smoothed; the points stay where they are.
     """
     for (model_size, source), curve in curves_of(points):
-        draw_curve(curve, ax, styles[model_size], source, smoothed)
+        draw_curve(curve, ax, look.sizes[model_size], look.lines[source], smoothed)
     for _, point in points[points["source"] == OTHER].iterrows():
-        colour = styles[point["model_size"]][0]
+        colour = look.sizes[point["model_size"]][0]
         ax.vlines(point["samples"], point["low"], point["high"], colour, alpha=0.5, linewidth=1)
         ax.plot(
             point["samples"],
             point["score"],
-            OTHER_MARKERS[point["data_type"]],
+            look.markers[point["data_type"]],
             color=colour,
             markersize=11,
             markeredgecolor="black",
@@ -63,14 +113,14 @@ def growth_curve(
     # One line, unless the runs were asked different questions.
     for chance in points.dropna(subset="chance").groupby(points["chance"].round(1))["chance"].max():
         ax.axhline(chance, **CHANCE, zorder=2.6, clip_on=False, label="chance")
-    decorate(ax, points)
+    decorate(ax, points, look.ticks)
     return ax
 
 
 def draw_curve(
-    curve: pd.DataFrame, ax: Axes, style: Style, source: str, smoothed: bool = False
+    curve: pd.DataFrame, ax: Axes, style: Style, line: str, smoothed: bool = False
 ) -> Axes:
-    """Draw one curve with its band and every run's raw score; full lines are curated data."""
+    """Draw one curve with its band and every run's raw score; `line` is one of `LINES`."""
     colour, marker = style
     samples = curve["samples"].to_numpy(float)
     lines = {key: (samples, curve[key].to_numpy(float)) for key in ("score", "low", "high")}
@@ -78,19 +128,17 @@ def draw_curve(
         for key, (_, ys) in lines.items():
             log_xs, smooth_ys = smooth(log4(samples), ys)
             lines[key] = (4**log_xs, smooth_ys)
-    curated = source == CURATED
+    solid = line == "solid"
     ax.fill_between(
         *lines["low"],
         lines["high"][1],
         color=colour,
-        alpha=0.16 if curated else 0.10,
+        alpha=0.16 if solid else 0.10,
         linewidth=0,
     )
     if len(curve) == 1:  # a band of no width is not seen
         ax.vlines(samples, lines["low"][1], lines["high"][1], colour, alpha=0.5, linewidth=1)
-    ax.plot(
-        *lines["score"], color=colour, linewidth=2, linestyle=_linestyle(source), zorder=CURVE_ORDER
-    )
+    ax.plot(*lines["score"], color=colour, linewidth=2, linestyle=LINES[line], zorder=CURVE_ORDER)
     for x, scores in zip(samples, curve["run_scores"], strict=True):
         ax.plot(
             [x] * len(scores),
@@ -98,7 +146,7 @@ def draw_curve(
             marker,
             color=colour,
             markersize=6 if len(scores) == 1 else 4.5,
-            markerfacecolor=colour if curated else "white",
+            markerfacecolor=colour if solid else "white",
             markeredgewidth=1.3,
             zorder=CURVE_ORDER + 1,
             clip_on=False,  # a point at 0 or 100 is seen whole
@@ -106,18 +154,15 @@ def draw_curve(
     return ax
 
 
-def _linestyle(source: str) -> Literal["-"] | Dashes:
-    return "-" if source == CURATED else DASHES
-
-
-def decorate(ax: Axes, points: pd.DataFrame) -> Axes:
+def decorate(ax: Axes, points: pd.DataFrame, ticks: Sequence[int]) -> Axes:
     """Axes, ticks and range; samples stand at their true places on a log-4 scale."""
     ax.set_xscale("log", base=4)
-    ax.xaxis.set_major_locator(FixedLocator(list(TICKS)))
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(list(TICKS), labels=list(TICKS.values()))
-    largest = max([max(TICKS), *points["samples"]])
-    ax.set_xlim(min(TICKS) / 1.7, largest * 1.7)
+    ax.set_xticks(list(ticks), labels=list(map(_tick_label, ticks)))
+    samples = [*ticks, *points["samples"]]
+    if samples:
+        ax.set_xlim(min(samples) / 1.7, max(samples) * 1.7)
     ax.set_ylim(0, top_of(points))
     ax.set_xlabel("training samples (log scale)")
     ax.set_ylabel("score (%)")
@@ -135,11 +180,11 @@ def top_of(points: pd.DataFrame) -> float:
     return min(100.0, 5 * np.ceil((max(drawn) + 2) / 5))
 
 
-def legend_handles(points: pd.DataFrame, styles: dict[str, Style]) -> list[Line2D | Patch]:
+def legend_handles(points: pd.DataFrame, look: Look) -> list[Line2D | Patch]:
     """What the legend shows: a line a curve, lone settings, chance."""
     handles: list[Line2D | Patch] = []
     for (model_size, source), _ in curves_of(points):
-        colour, marker = styles[model_size]
+        colour, marker = look.sizes[model_size]
         handles.append(
             Line2D(
                 [],
@@ -147,14 +192,14 @@ def legend_handles(points: pd.DataFrame, styles: dict[str, Style]) -> list[Line2
                 label=f"{model_size} {source}",
                 color=colour,
                 linewidth=2,
-                linestyle=_linestyle(source),
+                linestyle=LINES[look.lines[source]],
                 marker=marker,
-                markerfacecolor=colour if source == CURATED else "white",
+                markerfacecolor=colour if look.is_solid(source) else "white",
                 markeredgewidth=1.3,
             )
         )
     others = set(points.loc[points["source"] == OTHER, "data_type"])
-    for data_type, marker in OTHER_MARKERS.items():
+    for data_type, marker in look.markers.items():
         if data_type in others:
             handles.append(
                 Line2D([], [], color=GREY, marker=marker, markersize=9, ls="", label=data_type)

@@ -3,7 +3,8 @@
 Figures are matplotlib's `Figure` objects, drawn by Agg; no state of pyplot is touched.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,24 +15,25 @@ from matplotlib.figure import Figure
 
 from growth.core.errors import InputError
 from growth.core.files import replacing, write_text
-from growth.data.abilities import ABILITIES, ABILITY_NAMES, OUT_OF_DOMAIN, ability_of
+from growth.data.study import OTHER, Study
 from growth.report.axes import (
     GREY,
     LEGEND,
-    Style,
+    Look,
     curves_of,
     growth_curve,
     legend_handles,
     log4,
-    size_styles,
+    look_of,
     top_of,
 )
 from growth.report.curves import SIGMA, sizes_of, smooth
-from growth.report.results_table import AVERAGE, CURATED, OOD_AVERAGE, OTHER, SYNTHETIC
+from growth.report.results_table import AVERAGE, OOD_AVERAGE
 
-OVERALL, VERSUS, OOD, ALL = "overall", "curated_vs_synthetic-", "ood", "all"
-PLOT_TYPES = (OVERALL, f"{VERSUS}7b", f"{VERSUS}13b", OOD, ALL)
+OVERALL, OOD, ALL = "overall", "ood", "all"
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OVERVIEW = "overview"
+_LONGEST_TITLE = 26  # characters over a panel of the overview
 SMOOTHED = f"smoothed (sigma {SIGMA}), points raw"
 
 
@@ -71,73 +73,106 @@ class Drawing:
         return numbers, figure
 
 
-def drawings(points: pd.DataFrame, plot_type: str, smoothed: bool = False) -> list[Drawing]:
+def drawings(
+    points: pd.DataFrame, plot_type: str, study: Study, smoothed: bool = False
+) -> list[Drawing]:
     """The figures of a plot type, in the order of the abilities; empty when it has no data.
 
     Args:
         points: as `growth.report.curves.growth_points` gives them.
         plot_type: one that `check_plot_type` lets pass.
+        study: whose results they are.
         smoothed: draw the published look.
     """
-    styles = size_styles(sizes_of(points))
-    abilities = (*ABILITY_NAMES, AVERAGE)
-    if plot_type == OVERALL:
-        chosen = points[points["source"].isin((CURATED, OTHER))]
-        about = "curated data"
-    elif plot_type == OOD:
-        chosen = points[points["source"].isin((CURATED, SYNTHETIC))]
-        abilities = (*(ability.name for ability in OUT_OF_DOMAIN), OOD_AVERAGE)
-        about = "out of domain, curated and synthetic data"
-    elif plot_type == ALL:
-        sizes = [f"{VERSUS}{size}" for size in styles]
-        parts = [drawings(points, part, smoothed) for part in (OVERALL, *sizes, OOD)]
+    look = look_of(study, sizes_of(points))
+    if plot_type == ALL:
+        versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
+        parts = [drawings(points, part, study, smoothed) for part in (OVERALL, *versus, OOD)]
         chosen = points[points["source"] != OTHER]
-        return [drawing for part in parts for drawing in part] + _overview(chosen, styles, smoothed)
+        overview = _overview(chosen, study, look, smoothed)
+        return [drawing for part in parts for drawing in part] + overview
+    abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
+    series = list(study.series)
+    if plot_type == OVERALL:
+        chosen = points[points["source"].isin((*series[:1], OTHER))]
+        about = f"{series[0]} data" if series else "all data"
+    elif plot_type == OOD:
+        chosen = points[points["source"].isin(series)]
+        abilities = (*(ability.name for ability in study.out_of_domain), OOD_AVERAGE)
+        about = f"out of domain, {_joined(series)} data"
     else:
-        size = plot_type.removeprefix(VERSUS)
-        chosen = points[(points["model_size"] == size) & (points["source"] != OTHER)]
-        if SYNTHETIC not in set(chosen["source"]):
+        prefix = next(p for p in versus_types(study) if plot_type.startswith(p))
+        pair, size = versus_types(study)[prefix], plot_type.removeprefix(prefix)
+        chosen = points[(points["model_size"] == size) & points["source"].isin(pair)]
+        if pair[1] not in set(chosen["source"]):
             return []
-        about = f"curated against synthetic data, {size}"
+        about = f"{pair[0]} against {pair[1]} data, {size}"
 
     def drawing(ability: str) -> Drawing:
         own = chosen[chosen["ability"] == ability]
+        title = title_of(ability, study, _common(own["parts"]))
         return Drawing(
             plot_type,
             ability + limit_suffix(own),
             own,
-            partial(ability_figure, own, ability, about, styles, smoothed),
+            partial(ability_figure, own, title, about, look, smoothed),
         )
 
     present = set(chosen["ability"])
     return [drawing(ability) for ability in abilities if ability in present]
 
 
-def check_plot_type(plot_type: str) -> None:
-    """Only the published plot types pass, with any model size.
+def versus_types(study: Study) -> dict[str, tuple[str, str]]:
+    """Plot types less the model size that compare the first series with another one."""
+    first, *others = study.series or [""]
+    return {f"{first}_vs_{other}-": (first, other) for other in others}
+
+
+def plot_types(study: Study) -> list[str]:
+    """The plot types of a study; the sizes are examples."""
+    versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in ("7b", "13b")]
+    return [OVERALL, *versus, OOD, ALL]
+
+
+def check_plot_type(plot_type: str, study: Study) -> None:
+    """Only the study's plot types pass, with any model size.
 
     Raises:
         InputError: there is no such plot type; it lists those there are.
     """
-    size = plot_type.removeprefix(VERSUS)
-    if plot_type in PLOT_TYPES or (plot_type.startswith(VERSUS) and size):
+    versus = versus_types(study)
+    if plot_type in (OVERALL, OOD, ALL) or any(
+        plot_type.startswith(prefix) and plot_type != prefix for prefix in versus
+    ):
         return
+    any_size = f" ({'<size>, '.join(versus)}<size> takes any model size that was scored)"
     raise InputError(
-        f"--plot_type {plot_type}: no such plot. Plots: {', '.join(PLOT_TYPES)} "
-        f"({VERSUS}<size> takes any model size that was scored)"
+        f"--plot_type {plot_type}: no such plot. Plots: {', '.join(plot_types(study))}"
+        + (any_size if versus else "")
     )
 
 
-def title_of(ability: str, parts: int = 0) -> str:
+def title_of(ability: str, study: Study, parts: int = 0) -> str:
     """The title of an ability, or of an average over `parts` of them."""
-    if ability == AVERAGE:
-        whole = parts in (0, len(ABILITIES))
-        return f"Average of {'the ten' if whole else f'{parts} of the ten'} abilities"
-    if ability == OOD_AVERAGE:
-        whole = parts in (0, len(OUT_OF_DOMAIN))
-        return f"Average of {'the three' if whole else f'{parts} of the three'} OOD sets"
-    known = ability_of(ability)
-    return known.title if known else ability
+    if ability in (AVERAGE, OOD_AVERAGE):
+        of, what = (
+            (study.in_domain, "abilities")
+            if ability == AVERAGE
+            else (study.out_of_domain, "OOD sets")
+        )
+        some = "" if parts in (0, len(of)) else f"{parts} of "
+        return f"Average of {some}the {_number(len(of))} {what}"
+    known = study.ability_of(ability)
+    return known.heading if known else ability
+
+
+def _number(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else str(count)
+
+
+def _joined(names: Sequence[str]) -> str:
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def limit_suffix(points: pd.DataFrame) -> str:
@@ -157,12 +192,12 @@ def _limits(points: pd.DataFrame) -> list[int]:
 
 
 def ability_figure(
-    points: pd.DataFrame, ability: str, about: str, styles: dict[str, Style], smoothed: bool
+    points: pd.DataFrame, title: str, about: str, look: Look, smoothed: bool
 ) -> Figure:
     """One ability on a page of its own; `about` says which data is shown."""
     figure = Figure(figsize=(6.8, 5), layout="constrained")
-    ax = growth_curve(points, figure.subplots(), styles, smoothed)
-    heading = [title_of(ability, _common(points["parts"])), limit_warning(points)]
+    ax = growth_curve(points, figure.subplots(), look, smoothed)
+    heading = [title, limit_warning(points)]
     questions = _common(points["n"])
     band = "band: 95 % interval"
     if (points["runs"] > 1).any():
@@ -181,7 +216,7 @@ def ability_figure(
         fontsize=9.5,
         color=GREY,
     )
-    handles = legend_handles(points, styles)
+    handles = legend_handles(points, look)
     figure.legend(handles=handles, ncols=4, fontsize=9.5, **LEGEND)
     return figure
 
@@ -192,32 +227,52 @@ def _common(numbers: Iterable[int]) -> int:
     return int(different.pop()) if len(different) == 1 else 0
 
 
-def _overview(points: pd.DataFrame, styles: dict[str, Style], smoothed: bool) -> list[Drawing]:
-    own = points[points["ability"].isin(ABILITY_NAMES)]
+def _overview(points: pd.DataFrame, study: Study, look: Look, smoothed: bool) -> list[Drawing]:
+    order = {ability.name: place for place, ability in enumerate(study.in_domain)}
+    own = points[points["ability"].isin(list(order))]
     if own.empty:
         return []
-    order = {name: place for place, name in enumerate(ABILITY_NAMES)}
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
+    titles = {ability.name: ability.heading for ability in study.in_domain}
     stem = OVERVIEW + limit_suffix(own)
-    return [Drawing(ALL, stem, own, partial(overview_figure, own, styles, smoothed))]
+    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, smoothed))]
 
 
-def overview_figure(points: pd.DataFrame, styles: dict[str, Style], smoothed: bool) -> Figure:
-    """All ten abilities side by side, on one scale."""
-    figure = Figure(figsize=(14, 7.2), layout="constrained")
-    axes = figure.subplots(2, 5, sharex=True, sharey=True)
-    for ability, ax in zip(ABILITIES, axes.flat, strict=True):
-        own = points[points["ability"] == ability.name]
-        growth_curve(own, ax, styles, smoothed)
+def overview_figure(
+    points: pd.DataFrame, titles: Mapping[str, str], look: Look, smoothed: bool
+) -> Figure:
+    """All abilities side by side, on one scale.
+
+    Args:
+        points: as `growth.report.curves.growth_points` gives them.
+        titles: of the abilities, in their order.
+        look: of the study.
+        smoothed: draw the published look.
+    """
+    columns = min(len(titles), 5 if len(titles) <= 15 else 8)
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(max(5.6, 2.8 * columns), 3.6 * max(rows, 1)), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for (ability, title), ax in zip(titles.items(), axes.flat, strict=False):
+        own = points[points["ability"] == ability]
+        growth_curve(own, ax, look, smoothed)
         if own.empty:
             ax.text(0.5, 0.5, "no results", transform=ax.transAxes, ha="center", color=GREY)
-        ax.set_title(ability.title, loc="left", weight="bold", fontsize=13)
+        ax.set_title(_shortened(title), loc="left", weight="bold", fontsize=13)
         ax.tick_params(axis="x", labelsize=9)
         ax.label_outer()
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
     axes[0, 0].set_ylim(0, top_of(points))
-    title = "How ten abilities grow with instruction tuning data; band: 95 % interval"
+    many = f"{_number(len(titles))} abilities grow" if len(titles) > 1 else "an ability grows"
+    title = f"How {many} with instruction tuning data; band: 95 % interval"
     title = f"{title}; {SMOOTHED}" if smoothed else title
     figure.suptitle("\n".join(filter(None, [title, limit_warning(points)])), fontsize=14)
-    handles = legend_handles(points, styles)
+    handles = legend_handles(points, look)
     figure.legend(handles=handles, ncols=min(8, len(handles)), fontsize=12, **LEGEND)
     return figure
+
+
+def _shortened(title: str) -> str:
+    """A title that has room over one of many panels."""
+    return title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…"

@@ -10,15 +10,11 @@ import pandas as pd
 
 from growth.core.errors import InputError
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
-from growth.data.abilities import ability_of
-from growth.data.settings import RECIPES
+from growth.data.study import OTHER, Study, recorded, study_of
 from growth.runs.layout import RESULTS_SUFFIX, Run, selection_name
 
-CURATED, SYNTHETIC, OTHER = "curated", "synthetic", "other"
 # Scores over several files, kept as abilities of their own.
 AVERAGE, OOD_AVERAGE = "average", "ood_average"
-# Two names of one setting (README, "Settings"): their runs are repeats of each other.
-SAME_SETTING = {"baseline": "curated-10000", "mix-0": "maximum"}
 IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
 RUN = ["model_size", "data_type", "timestamp"]
 SETTING = ["model_size", "setting"]
@@ -41,43 +37,46 @@ class Results(NamedTuple):
             files behind a row: 1, or those of an average; `scored_on` has the name, number of
             questions and digest of each of them.
         notes: what was left out and why, a sentence each.
+        study: that all of them are of.
     """
 
     rows: pd.DataFrame
     notes: list[str]
+    study: Study
 
 
-def source_of(data_type: str) -> str:
-    """Which curve a setting belongs to; settings that are on no curve are `OTHER`."""
-    name = SAME_SETTING.get(data_type, data_type)
-    return next((s for s in (CURATED, SYNTHETIC) if name.startswith(f"{s}-")), OTHER)
-
-
-def read_results(results_path: Path, selection_path: Path) -> Results:
+def read_results(results_path: Path, selection_path: Path, flag: Path | None = None) -> Results:
     """Read every results file below a folder; keep one checkpoint a run.
 
     Args:
         results_path: folder of `*-results.json` files, at any depth.
         selection_path: folder of the choices that `select_checkpoint.py` wrote, at any depth.
+        flag: the value of --study; None for the study that the results say.
 
     Raises:
-        InputError: there are no results, they can't be placed on a curve, a file is malformed, or a
-            run has several checkpoints and none of them was selected.
+        InputError: they are of several studies or of another one than `flag`, there are no results,
+            they can't be placed on a curve, a file is malformed, or a run has several checkpoints
+            and none of them was selected.
     """
     notes: list[str] = []
     unplaced: list[Path] = []
     rows: list[Row] = []
+    studies = _Studies(flag)
     for path in _results_files(results_path):
         results = _read_results_file(path)
+        study = studies.of(results, path)
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
         data_type = results["run"].get("data_type")
-        if _is_name(data_type) and data_type not in RECIPES:
-            notes.append(f"{path}: {data_type} is not one of the 19 settings, so it is on no curve")
+        if _is_name(data_type) and data_type not in study.recipes:
+            notes.append(
+                f"{path}: {data_type} is not one of the {len(study.recipes)} settings, so it is on "
+                "no curve"
+            )
         elif lacking:
             unplaced.append(path)
             notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
         else:
-            rows += _rows(results, path)
+            rows += _rows(results, path, study)
     if not rows:
         remedy = ""
         if unplaced:
@@ -86,15 +85,42 @@ def read_results(results_path: Path, selection_path: Path) -> Results:
                 " from a checkpoint of one of our runs, and score again"
             )
         raise InputError(
-            f"--results_path {results_path}: nothing to plot there, no score of the ten abilities "
-            "or of the OOD sets. " + "; ".join(notes) + remedy
+            f"--results_path {results_path}: nothing to plot there, no score of an ability or of "
+            "an OOD set. " + "; ".join(notes) + remedy
         )
     table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
     _check_unique(table, results_path)
     table = _selected(_longest(table, notes), results_path, selection_path, notes)
     table = _averages_over_same_files(table, notes)
     _note_shared_seeds(table, notes)
-    return Results(table.reset_index(drop=True), notes)
+    return Results(table.reset_index(drop=True), notes, study)
+
+
+class _Studies:
+    """Sees to it that all results are of one study."""
+
+    def __init__(self, flag: Path | None) -> None:
+        self.flag = flag
+        self.first: tuple[Study, Path] | None = None
+
+    def of(self, results: dict[str, Any], path: Path) -> Study:
+        """The study of a results file.
+
+        Raises:
+            InputError: it is another one than that of the files before, or than --study.
+        """
+        if self.first is not None:
+            study, first = self.first
+            if recorded(results["run"]).get("digest") == study.digest:
+                return study
+        study = study_of(results["run"], self.flag, path)
+        if self.first is not None:
+            raise InputError(
+                f"{path}: of the study {study.name}, {first} of {self.first[0].name}, or of other "
+                "rules; give the results of each a folder of their own"
+            )
+        self.first = study, path
+        return study
 
 
 def _results_files(results_path: Path) -> list[Path]:
@@ -140,22 +166,23 @@ def _read_results_file(path: Path) -> dict[str, Any]:
     return results
 
 
-def _rows(results: dict[str, Any], path: Path) -> list[Row]:
+def _rows(results: dict[str, Any], path: Path, study: Study) -> list[Row]:
     """A row for each scored file and for each average of one results file."""
     run: Run = results["run"]
+    recipe = study.recipes[run["data_type"]]
     shared = {
         **{name: run[name] for name in IDENTITY},
         **{name: run.get(name) for name in ("seed", "limit")},
-        "setting": SAME_SETTING.get(run["data_type"], run["data_type"]),
-        "source": source_of(run["data_type"]),
-        "samples": RECIPES[run["data_type"]].samples,
+        "setting": recipe.same_as,
+        "source": recipe.series or OTHER,
+        "samples": recipe.samples,
         "path": path,
     }
     rows = []
     files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}
     scored_on: dict[str, list[ScoredFile]] = {AVERAGE: [], OOD_AVERAGE: []}
     for name, scored in results["files"].items():
-        ability = ability_of(scored["type"])
+        ability = study.ability_of(scored["type"])
         if ability is None or scored["score"] is None or not scored["n"]:
             continue
         file = (name, scored["n"], scored.get("digest"))
@@ -168,7 +195,7 @@ def _rows(results: dict[str, Any], path: Path) -> list[Row]:
             continue
         numbers = {
             "n": sum(scored["n"] for scored in averaged),
-            "parts": len({ability_of(scored["type"]) for scored in averaged}),
+            "parts": len({study.ability_of(scored["type"]) for scored in averaged}),
             "score": results[name],
             "expected": results.get(f"expected_{name}"),
             "low": results.get(f"{name}_low"),

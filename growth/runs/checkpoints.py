@@ -1,5 +1,6 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
+import dataclasses
 import os
 import shutil
 import zipfile
@@ -7,6 +8,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
 from growth.core.errors import InputError
 from growth.core.schemas import TrainerStateRecord, read_record
@@ -23,6 +28,12 @@ _ENGINE_FILES = {
     PLAIN: ("optimizer.pt",),
     FSDP: ("optimizer.bin", *_FSDP_WEIGHTS),
     DEEPSPEED: (),
+}
+# What the archives of a plain run hold at least; what FSDP's hold depends on the launch.
+_ARCHIVED: dict[str, dict[str, type]] = {
+    "optimizer.pt": {"state": dict, "param_groups": list},
+    "scheduler.pt": {"last_epoch": int, "base_lrs": list},
+    "rng_state": {"python": tuple, "numpy": tuple, "cpu": torch.Tensor},
 }
 FIRST_EPOCH = 5  # earlier checkpoints are no candidates (paper section 4.2)
 
@@ -98,7 +109,10 @@ def resume_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
     """
     if not is_complete(checkpoint):
         return [f"{TRAINER_STATE} is missing or damaged"]
-    found = [
+    known = {field.name for field in dataclasses.fields(TrainerState)}
+    unknown = sorted(trainer_state(checkpoint).keys() - known)
+    found = [f"{TRAINER_STATE} has unknown fields, such as {name[:80]!r}" for name in unknown[:1]]
+    found += [
         problem
         for name in needs.archives()
         if (problem := _archive_problem(checkpoint / name)) is not None
@@ -111,7 +125,7 @@ def resume_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
             f"{', '.join(sorted(others))} is of another number of processes than the "
             f"{needs.world_size} there are now"
         )
-    return found + _weight_problems(checkpoint, needs)
+    return found + weight_problems(checkpoint, needs.adapter)
 
 
 def _archive_problem(path: Path) -> str | None:
@@ -122,12 +136,30 @@ def _archive_problem(path: Path) -> str | None:
             damaged = archive.testzip() is not None
     except (OSError, zipfile.BadZipFile, zlib.error):
         damaged = True
-    return f"{path.name} is damaged" if damaged else None
+    if damaged:
+        return f"{path.name} is damaged"
+    name = "rng_state" if path.name.startswith("rng_state") else path.name
+    try:
+        with safe_globals():  # numpy's, of random numbers
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # What unpickling raises depends on the bytes; nothing of ours is called.
+    except Exception as error:
+        return f"{path.name} is damaged ({type(error).__name__})"
+    fields = _ARCHIVED.get(name, {}).items()
+    if isinstance(content, dict) and all(isinstance(content.get(key), t) for key, t in fields):
+        return None
+    return f"{path.name} is none that the Trainer wrote"
 
 
-def _weight_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
+def weight_problems(checkpoint: Path, adapter: bool) -> list[str]:
+    """Which weight files of a checkpoint are missing or damaged, by their headers.
+
+    Args:
+        checkpoint: of a run.
+        adapter: whether the weights are a LoRA adapter's.
+    """
     names = ["adapter_model.safetensors"]
-    if not needs.adapter:
+    if not adapter:
         try:
             names = weight_files(checkpoint) or [SINGLE]
         except InputError as error:
@@ -163,10 +195,15 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
             return checkpoint, passed_over
         passed_over.append(f"{checkpoint.name}: {', '.join(problems)}")
     if complete:
+        whole = [path for path in complete if not weight_problems(path, needs.adapter)]
+        last = (
+            f"; the weights of {whole[-1].name} are whole, to evaluate or export" if whole else ""
+        )
         raise InputError(
             f"--resume {run_dir}: can't be resumed exactly: {'; '.join(passed_over)} (only a run's "
             "newest checkpoint keeps the optimizer's state); resume with the processes and the "
             "engine it was begun with, put the files back, or train anew in another --output_dir"
+            + last
         )
     return None, passed_over
 

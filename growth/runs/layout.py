@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.schemas import TrainingRecord, read_record
 
 Run = dict[str, Any]
 
@@ -44,3 +45,16 @@ def limit_suffix(limit: int | None) -> str:
 def selection_name(limit: int | None) -> str:
     """The name of the file that says which checkpoint of a run was chosen."""
     return f"selected-checkpoint{limit_suffix(limit)}.json"
+
+
+def read_run(run_dir: Path) -> Run | None:
+    """The record of a run, or None where `run_dir` is not the folder of one.
+
+    Raises:
+        InputError: there is a record, and it is damaged.
+    """
+    path = run_dir / RUN_RECORD
+    if not path.is_file():
+        return None
+    remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
+    return read_record(path, TrainingRecord, remedy)

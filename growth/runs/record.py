@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import logging
 import math
 import platform
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, sha256, write_json, write_text
+from growth.core.files import Object, parse_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
-from growth.core.schemas import MetricsLine, TrainingRecord, check_schema, read_record
+from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
+from growth.data.study import Study, recorded
 from growth.model.source import Source, fingerprint
 from growth.packing.batches import (
     Example,
@@ -59,19 +59,6 @@ def _git_state() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}  # a copy without git
-
-
-def read_run(run_dir: Path) -> Run | None:
-    """The record of a run, or None where `run_dir` is not the folder of one.
-
-    Raises:
-        InputError: there is a record, and it is damaged.
-    """
-    path = run_dir / RUN_RECORD
-    if not path.is_file():
-        return None
-    remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
-    return read_record(path, TrainingRecord, remedy)
 
 
 def check_owned(run_dir: Path) -> None:
@@ -118,6 +105,7 @@ def new_record(
     model_size: str | None,
     data_type: str | None,
     device: str,
+    study: Study,
 ) -> Run:
     """What run.json says of a run that begins now.
 
@@ -129,6 +117,7 @@ def new_record(
         model_size: by default counted; `data_type` by default the name of the training folder.
         data_type: the setting.
         device: what was computed on.
+        study: whose setting it is.
     """
     steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
     return {
@@ -138,6 +127,7 @@ def new_record(
         "model_name_or_path": source.name_or_path,
         "model_fingerprint": fingerprint(source),
         "parameters": parameters,
+        "study": study.record(),
         **data,
         "seed": hyperparameters.seed,
         "hyperparameters": dataclasses.asdict(hyperparameters),
@@ -202,6 +192,8 @@ def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> N
         if before.get(name) != value
     ]
     changed += _changed_content(earlier, run)
+    if recorded(earlier)["digest"] != run["study"]["digest"]:
+        changed.append(f"study {recorded(earlier)['name']}, now {run['study']['name']}")
     if changed:
         changes = ", ".join(changed)
         raise InputError(
@@ -259,9 +251,9 @@ def read_metrics(run_dir: Path) -> list[Object]:
 
 def _metrics_line(line: bytes) -> Object | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line.decode("utf-8"), finite=False)
         check_schema(value, MetricsLine, METRICS, "")
-    except (ValueError, RecursionError, InputError):
+    except (ValueError, InputError):
         return None
     return value
 

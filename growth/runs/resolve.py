@@ -5,8 +5,7 @@ from pathlib import Path
 from growth.core.errors import InputError
 from growth.model.source import DEFAULT_OPTIONS, find_model
 from growth.runs.checkpoints import candidates, epoch_of, trainer_state
-from growth.runs.layout import RUN_RECORD, Run
-from growth.runs.record import read_run
+from growth.runs.layout import RUN_RECORD, Run, read_run
 
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from growth.core.files import write_json_lines
 from growth.core.workers import worker_pool
-from growth.data.abilities import ABILITY_NAMES, LETTERS, ability_of
+from growth.data.abilities import LETTERS
+from growth.data.study import published_study
 from growth.sample.puzzles import PUZZLE_KINDS
 from growth.sample.rules import FACT_KINDS, OUT_OF_DOMAIN_KINDS, SCENE_KINDS, Draft, Kinds, Rule
 from growth.sample.scenes import (
@@ -33,6 +34,7 @@ KINDS: dict[str, Kinds] = FACT_KINDS | SCENE_KINDS | PUZZLE_KINDS
 LINES_1000, LINES_SYNTHETIC = 1000, 40960
 # Of an ability, and of an out-of-domain set. Valid lines only choose among checkpoints.
 LINES_HELD_OUT: Mapping[str, tuple[int, int]] = {"valid": (50, 10), "test": (100, 40)}
+ABILITY_NAMES = tuple(ability.name for ability in published_study().in_domain)
 # As much as `reconstruct` asks for (1,306 of chinese), and some more.
 LINES_FULL = dict.fromkeys(ABILITY_NAMES, 1400) | dict.fromkeys(
     ("creative_writing", "ethics", "role_play"), 1000
@@ -100,8 +102,8 @@ def curated_lines(name: str, split: str, count: int, seed: int) -> list[dict[str
     """
     rng = random.Random(f"{seed}/{split}/{name}")
     kinds = list((KINDS | OUT_OF_DOMAIN_KINDS)[name])
-    ability = ability_of(name)
-    chosen_by_perplexity = split != "curated" and ability and ability.question_format == 1
+    ability = published_study().ability_of(name)
+    chosen_by_perplexity = split != "curated" and ability and ability.is_choice
     lines: list[dict[str, Any]] = []
     seen: set[str] = set()
     golds: Counter[str] = Counter()

@@ -18,13 +18,13 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, replacing, write_json
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
-from growth.data.abilities import Kind, ability_of
 from growth.data.copies import LinesDigest, check_no_copies
 from growth.data.lines import Lines, Record, index_lines
-from growth.data.records import check_prediction, reads_letter
+from growth.data.records import prediction_check, reads_letter
+from growth.data.study import Study, read_study, study_of
 from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
 from growth.scoring.intervals import mean_score, percentages, rounded
-from growth.scoring.verdicts import Verdict, judge
+from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
 Results = dict[str, Any]  # the content of a results file
 
@@ -35,15 +35,16 @@ MIXED = "mixed"  # the `type` of a file whose lines are of several types
 RUN_FIELDS = (
     *("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs", "seed"),
     *("samples", "limit", "split", "model_name_or_path", "fingerprint", "decoding"),
-    *("git", "versions"),
+    *("git", "versions", "study"),
 )
 
 
 class Scored(NamedTuple):
-    """The results of one folder of predictions, and where they were written."""
+    """The results of one folder of predictions, where they were written, and of which study."""
 
     path: Path
     results: Results
+    study: Study
 
 
 def score_predictions(
@@ -51,6 +52,7 @@ def score_predictions(
     results_path: Path | None = None,
     *,
     details: bool = False,
+    study: Path | None = None,
     wait: bool = False,
     report: Callable[[str], None] = tqdm.write,
 ) -> list[Scored]:
@@ -64,6 +66,7 @@ def score_predictions(
         results_path: folder to write to; None for the place below evaluate/results that mirrors
             `pred_data_path`.
         details: write the verdict on each line too, as `<results_path>/a/b-details/<file>.jsonl`.
+        study: the file of the study that they are of; None for what each folder's run.json says.
         wait: where another process scores the same folder, for it to end.
         report: gets one line on each folder as soon as it is scored.
 
@@ -72,7 +75,8 @@ def score_predictions(
 
     Raises:
         InputError: there are no predictions, one is malformed (file:line), or `results_path` can't
-            be written, or is another process's at the moment.
+            be written or is another process's at the moment, or predictions are of another study
+            than `study`.
     """
     folders = sorted({path.parent for path in pred_data_path.rglob(f"{PREDICTION_PREFIX}*.json")})
     if not folders:
@@ -91,9 +95,9 @@ def score_predictions(
         path = base.with_name(base.name + RESULTS_SUFFIX)
         with locked(path, "--results_path", wait):
             verdicts = base.with_name(f"{base.name}-details") if details else None
-            results = score_folder(folder, verdicts)
+            results, found = score_folder(folder, verdicts, study)
             write_json(path, results)
-        scored.append(Scored(path, results))
+        scored.append(Scored(path, results, found))
         report(summary_line(path, results))
     return scored
 
@@ -106,12 +110,15 @@ def mirrored_results_path(pred_data_path: Path) -> Path:
         return RESULTS / pred_data_path.resolve().name
 
 
-def score_folder(folder: Path, details: Path | None = None) -> Results:
-    """The results of one folder of predictions; its lines are held one at a time.
+def score_folder(
+    folder: Path, details: Path | None = None, flag: Path | None = None
+) -> tuple[Results, Study]:
+    """The results of one folder of predictions, and their study; lines are held one at a time.
 
     Args:
         folder: of `pred_*.json` files.
         details: folder for the verdict on each line, as `<file>.jsonl`; None for no such files.
+        flag: the value of --study; None for the study that the run's record says.
 
     Raises:
         InputError: a line is malformed (file:line), lines are missing, or two files are copies of
@@ -121,9 +128,10 @@ def score_folder(folder: Path, details: Path | None = None) -> Results:
     remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
     run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
+    study = read_study(flag) if flag and not run else study_of(run, flag, record)
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
-    predictions = {path.name: index_lines(path, check_prediction) for path in paths}
+    predictions = {path.name: index_lines(path, prediction_check(study)) for path in paths}
     for name, lines in predictions.items():
         expected = run.get("lines", {}).get(Path(name).stem.removeprefix(PREDICTION_PREFIX))
         if expected not in (None, len(lines)):
@@ -136,26 +144,22 @@ def score_folder(folder: Path, details: Path | None = None) -> Results:
     with contextlib.ExitStack() as written:
         for name, lines in predictions.items():
             stem = Path(name).stem.removeprefix(PREDICTION_PREFIX)
-            judged = _judged(lines, cut_short)
+            judged = _judged(lines, study, cut_short)
             if details is not None:
                 judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
             files[stem] = score_file(judged)
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
-    return results | summarise(files) | {"files": files}
+    return results | summarise(files, study) | {"files": files}, study
 
 
-def _judged(lines: Lines, cut_short: bool) -> Iterator[tuple[Record, Verdict]]:
+def _judged(lines: Lines, study: Study, cut_short: bool) -> Iterator[tuple[Record, Verdict]]:
     """Each line of a file with its verdict."""
-    no_readings = cut_short and any(map(_is_generated_letter, lines))
+    no_readings = cut_short and any(reads_letter(r, study.ability(r)) for r in lines)
     for record in lines:
-        verdict = judge(record)
+        verdict = judge(record, study.ability(record))
         if no_readings:
             verdict = replace(verdict, extracted=None, extracted_answer=None)
         yield record, verdict
-
-
-def _is_generated_letter(record: Record) -> bool:
-    return record["question_format"] == 0 and reads_letter(record)
 
 
 def _noted(
@@ -212,11 +216,11 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 
-def summarise(files: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The averages of a results file: the ten abilities, the OOD sets, all files as published."""
+def summarise(files: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, float]:
+    """The averages of a results file: the abilities, the OOD sets, all files as published."""
     groups: dict[str, list[Mapping[str, Any]]] = {"average": [], "ood_average": [], "overall": []}
     for entry in files.values():
-        ability = ability_of(entry["type"])
+        ability = study.ability_of(entry["type"])
         if ability is not None:
             groups["ood_average" if ability.out_of_domain else "average"].append(entry)
         groups["overall"].append(entry)
@@ -238,8 +242,9 @@ def summary_line(path: Path, results: Results) -> str:
     )
 
 
-def results_table(results: Results) -> str:
+def results_table(scored: Scored) -> str:
     """The score of each file, a line each below a header."""
+    results = scored.results
     lines = [
         f"{'file':<42}{'n':>6}{'score':>9}{'95 % interval':>18}{'chance':>10}"
         f"{'extracted':>11}{'verify':>8}"
@@ -253,7 +258,7 @@ def results_table(results: Results) -> str:
             f"{stem:<42}{entry['n']:>6,}{entry['score']:>9.2f}{interval:>18}"
             f"{entry['expected']:>10.2f}{read:>11}{second:>8}"
         )
-    if any(_lacks_extracted(entry) for entry in results["files"].values()):
+    if any(_lacks_extracted(entry, scored.study) for entry in results["files"].values()):
         lines.append(
             "extracted: not of files with letter answers, which ended once they could not be one "
             "letter; predict with --full_responses for it"
@@ -267,7 +272,6 @@ def results_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _lacks_extracted(entry: Mapping[str, Any]) -> bool:
-    ability = ability_of(entry["type"])
-    generated = ability is not None and ability.kind is not Kind.CHOICE
-    return generated and "extracted" not in entry
+def _lacks_extracted(entry: Mapping[str, Any], study: Study) -> bool:
+    ability = study.ability_of(entry["type"])
+    return ability is not None and has_second_reading(ability) and "extracted" not in entry

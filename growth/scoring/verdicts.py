@@ -1,4 +1,6 @@
-"""A prediction -> its verdict. The published rules; ties are wrong.
+"""A prediction -> its verdict, by the kind of its ability; ties are wrong.
+
+Kinds called doit_ follow the published rules, the others those of `growth.scoring.short_answers`.
 
 Beside each published verdict on a generated answer stands a second one, of what a person would read
 (`growth.scoring.extracted_answers`).
@@ -6,16 +8,20 @@ Beside each published verdict on a generated answer stands a second one, of what
 Source: the published scorer (README, "Scoring"), its defects mended (README, table of differences).
 """
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from growth.data.abilities import LETTERS, Kind, checked_ability
-from growth.data.records import FALSE_WORDS, TRUE_WORDS, Record, ethics_letters, gold_text
+from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
+from growth.data.records import Record, gold_of, reads_letter
 from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
 from growth.scoring.math_answers import published_verdict
 from growth.scoring.second_opinion import second_opinion
+from growth.scoring.short_answers import (
+    normalised,
+    read_label,
+    read_pattern,
+)
+from growth.scoring.short_answers import read_truth as read_words
 
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
 # published quirk: four options are seen only as lines that begin "A.", "B.", "C.", "D." with a full
@@ -49,21 +55,23 @@ class Verdict:
     over_bound: bool = False
 
 
-def judge(record: Record) -> Verdict:
-    """Judge one prediction record that `check_prediction` let pass."""
-    kind = checked_ability(record["type"]).kind
-    if kind is Kind.CHOICE:
-        return _judge_choice(record)
-    verdict = _published_verdict(record, kind)
-    response, gold = record["generated_response"], gold_text(record)
-    if kind is Kind.MATH:
-        how, gold = "number", record["answer"]
-    elif kind is Kind.LETTER_SET:
-        how, gold = "letter_set", str(verdict.gold)
-    elif gold in LETTERS:
-        how = "letter"
-    else:
-        how = "truth" if kind is Kind.LETTER_OR_TRUTH else "blank"
+def judge(record: Record, ability: Ability) -> Verdict:
+    """Judge one prediction record that `check_prediction` let pass; `ability` is that of its type.
+
+    Where guessing scores otherwise than follows from the kind, the study says so.
+    """
+    verdict = _judge_choice(record) if ability.is_choice else _judge_answer(record, ability)
+    return verdict if ability.chance is None else replace(verdict, expected=ability.chance)
+
+
+def _judge_answer(record: Record, ability: Ability) -> Verdict:
+    verdict = _verdict(record, ability)
+    response, gold = record["generated_response"], gold_of(record, ability)
+    how = _second_reading(record, ability)
+    if how is None:
+        return verdict
+    if how == "letter_set":
+        gold = str(verdict.gold)
     reading = extract(how, response)
     same = is_same(how, reading, gold)
     if how == "number" and plain_number(gold) is None:
@@ -72,29 +80,67 @@ def judge(record: Record) -> Verdict:
     return replace(verdict, extracted=int(same), extracted_answer=reading)
 
 
-def _published_verdict(record: Record, kind: Kind) -> Verdict:
-    response, gold = record["generated_response"], gold_text(record)
-    if kind is Kind.MATH:
-        right, parsed = published_verdict(response, record["answer"])
-        second = second_opinion(response, record["answer"])
+def has_second_reading(ability: Ability) -> bool:
+    """Whether an answer is also read as a person would."""
+    return not ability.is_choice and (
+        ability.kind.value.startswith("doit_")
+        or (ability.kind is Kind.LETTER and ability.options == LETTERS)
+    )
+
+
+def _second_reading(record: Record, ability: Ability) -> str | None:
+    """The kind of `growth.scoring.extracted_answers` that reads an answer as a person would."""
+    kind = ability.kind
+    if kind is Kind.DOIT_MATH:
+        return "number"
+    if kind is Kind.DOIT_LETTER_SET:
+        return "letter_set"
+    if reads_letter(record, ability):
+        return "letter" if ability.options == LETTERS else None
+    return {Kind.DOIT_LETTER_OR_TRUTH: "truth", Kind.DOIT_LETTER_OR_BLANK: "blank"}.get(kind)
+
+
+def _verdict(record: Record, ability: Ability) -> Verdict:
+    kind, gold, response = ability.kind, gold_of(record, ability), record["generated_response"]
+    if kind is Kind.DOIT_MATH:
+        right, parsed = published_verdict(response, gold)
+        second = second_opinion(response, gold)
         opinion = None if second is None else int(second)
-        return Verdict(int(right), 0, parsed, record["answer"], opinion, over_bound=second is None)
-    if kind is Kind.LETTER_SET:
-        letters, answered = ethics_letters(gold), ethics_letters(response)
-        return Verdict(
-            int(answered == letters),
-            letter_set_chance(len(letters)),
-            "".join(sorted(answered)),
-            "".join(sorted(letters)),
-        )
-    if gold in LETTERS:
-        parsed = read_letter(response, record["choice_logits"])
-        return Verdict(int(parsed == gold), _letter_chance(record), parsed, gold)
-    if kind is Kind.LETTER_OR_TRUTH:
+        return Verdict(int(right), 0, parsed, gold, opinion, over_bound=second is None)
+    if kind in (Kind.LETTER_SET, Kind.DOIT_LETTER_SET):
+        letters, answered = map(ability.labels_in, (gold, response))
+        chance = ability.chance_of_set(len(letters))
+        return Verdict(int(answered == letters), chance, _joined(answered), _joined(letters))
+    if reads_letter(record, ability):
+        parsed = read_label(response, ability.options, record["choice_logits"])
+        return Verdict(int(parsed == gold), _letter_chance(record, ability), parsed, gold)
+    if kind is Kind.DOIT_LETTER_OR_TRUTH:
         truth, said = read_truth(gold), read_truth(response)
         return Verdict(int(said is truth), 0.5, said, truth)
-    blank = read_blank(response)
-    return Verdict(int(blank == gold), 0, blank, gold)
+    if kind is Kind.DOIT_LETTER_OR_BLANK:
+        blank = read_blank(response)
+        return Verdict(int(blank == gold), 0, blank, gold)
+    return _general_verdict(kind, gold, response, ability)
+
+
+def _general_verdict(kind: Kind, gold: str, response: str, ability: Ability) -> Verdict:
+    """See `growth.scoring.short_answers`."""
+    if kind is Kind.TRUTH:
+        words = ability.true_words, ability.false_words
+        truth, said = read_words(gold, *words), read_words(response, *words)
+        return Verdict(int(said is truth), 0.5, said, truth)
+    if kind is Kind.NUMBER:
+        right = second_opinion(response, gold)
+        return Verdict(int(bool(right)), 0, None, gold, over_bound=right is None)
+    parsed = read_pattern(response, ability.pattern) if kind is Kind.REGEX else response.strip()
+    same = parsed is not None and normalised(parsed, ability.normalise) == normalised(
+        gold, ability.normalise
+    )
+    return Verdict(int(same), 0, parsed, gold)
+
+
+def _joined(letters: frozenset[str]) -> str:
+    return "".join(sorted(letters))
 
 
 def _judge_choice(record: Record) -> Verdict:
@@ -104,34 +150,16 @@ def _judge_choice(record: Record) -> Verdict:
     return Verdict(int(right), 1 / (len(others) + 1), best, 0)
 
 
-def letter_set_chance(size: int) -> float:
-    """The chance, 0 to 1, of guessing a set of `size` letters.
-
-    As published, it assumes a guesser who knows `size` and takes each set of that size to be
-    equally likely: of four options, A to D, or of all six where more than four are right. One who
-    does not know it scores less, 1/15 over all sets of one to four letters of A to D.
-    """
-    return 1 / math.comb(4 if size <= 4 else 6, size)
-
-
-def _letter_chance(record: Record) -> float:
-    if record["type"] == "understanding":
+def _letter_chance(record: Record, ability: Ability) -> float:
+    if ability.kind is Kind.DOIT_DIALOGUE:
         question = record["messages"][-2]["content"]
         if not FOUR_OPTIONS.search(question):
             return THREE_OPTIONS_CHANCE
-    return 1 / len(LETTERS)
+    return 1 / len(ability.options)
 
 
 # The published rule: marks that directly follow belong to the run; white space ends it.
 CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+[^\w\s]*")
-
-
-def read_letter(response: str, choice_logits: Mapping[str, float]) -> str | None:
-    """The letter answered: the response if it is one character, else the likeliest of A-D."""
-    text = response.strip()
-    if len(text) == 1:
-        return text if text in LETTERS else None
-    return max(LETTERS, key=lambda letter: choice_logits[letter])
 
 
 def read_blank(response: str) -> str:

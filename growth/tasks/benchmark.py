@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from growth.core.errors import InputError
 from growth.core.files import open_file, parse_json
+from growth.core.schemas import AnswerRecord, check_schema
 from growth.data.abilities import LETTERS
 from growth.scoring.intervals import mean_score, percentages
 
@@ -186,23 +187,27 @@ def read_results(path: Path, questions: int | None = None) -> list[Result]:
     Raises:
         InputError: it is no such file, or of another number of questions.
     """
+    with open_file(path) as file:
+        data = file.read()
+    # Only line feeds end a line: a question may hold other separators, such as U+2028.
+    lines = data.removesuffix(b"\n").split(b"\n")
+    results = [_result(path, number, line) for number, line in enumerate(lines, start=1)]
+    if questions not in (None, len(results)):
+        raise InputError(
+            f"{path}: holds {len(results)} answers, {questions} questions were asked; remove it, "
+            "and run again"
+        )
+    return results
+
+
+def _result(path: Path, number: int, line: bytes) -> Result:
+    remedy = "remove the file, and run again"
     try:
-        # Only line feeds end a line: a question may hold other separators, such as U+2028.
-        with open_file(path) as file:
-            lines = file.read().decode("utf-8").removesuffix("\n").split("\n")
-        results = [parse_json(line) for line in lines]
-        if results and all(
-            {"prediction", "gold", "fewer_shots", "cut"} <= result.keys() for result in results
-        ):
-            if questions not in (None, len(results)):
-                raise InputError(
-                    f"{path}: holds {len(results)} answers, {questions} questions were asked; "
-                    "remove it, and run again"
-                )
-            return results
-    except (ValueError, AttributeError):
-        pass
-    raise InputError(f"{path}: not per-sample results of ours; remove it, and run again")
+        result = parse_json(line.decode("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise InputError(f"{path}:{number}: not JSON ({error}); {remedy}") from None
+    check_schema(result, AnswerRecord, f"{path}:{number}", remedy)
+    return result
 
 
 @dataclass

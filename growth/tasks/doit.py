@@ -12,8 +12,9 @@ from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.core.files import LONGEST_NAME, json_line
-from growth.data.abilities import LETTERS
+from growth.data.abilities import Ability
 from growth.data.records import Record, read_records, reads_letter
+from growth.data.study import Study
 from growth.inference.loglikelihood import significant
 from growth.inference.requests import Request, Response, Stop
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -24,19 +25,19 @@ PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
 
 
 class DoITFile(Task):
-    """The lines of the input file `<stem>.json`, each checked by `check_evaluation`.
+    """The lines of the input file `<stem>.json` of a study, each checked by `evaluation_check`.
 
     Raises:
         InputError: the file of the predictions would have too long a name.
     """
 
-    def __init__(self, stem: str, records: Sequence[Record]) -> None:
+    def __init__(self, stem: str, records: Sequence[Record], study: Study) -> None:
         if len(os.fsencode(f"{PREDICTION_PREFIX}{stem}.json")) > LONGEST_NAME:
             raise InputError(
                 f"{stem}.json: too long a name: with {PREDICTION_PREFIX} in front it has more than "
                 f"{LONGEST_NAME} bytes; rename the file"
             )
-        self.stem, self.records = stem, records
+        self.stem, self.records, self.study = stem, records, study
         self.label = stem
         self.file = Path(f"{PREDICTION_PREFIX}{stem}.json")
 
@@ -50,11 +51,14 @@ class DoITFile(Task):
 
     def request(self, index: int, prompting: Prompting) -> Request:
         """See `Task`."""
-        return request_of(self.records[index], prompting)
+        return request_of(self.records[index], prompting, self._ability(index))
 
     def result(self, index: int, request: Request, response: Response) -> Record:
         """See `Task`."""
-        return predicted_record(self.records[index], response)
+        return predicted_record(self.records[index], response, self._ability(index))
+
+    def _ability(self, index: int) -> Ability:
+        return self.study.ability(self.records[index])
 
     def check_results(self, path: Path) -> None:
         """See `Task`."""
@@ -67,11 +71,15 @@ class DoITFile(Task):
             )
 
 
-def request_of(record: Record, prompting: Prompting) -> Request:
-    """One line as a request; a prompt that is too long is cut from its left, as published."""
+def request_of(record: Record, prompting: Prompting, ability: Ability) -> Request:
+    """One line as a request; a prompt that is too long is cut from its left, as published.
+
+    Raises:
+        InputError: the tokenizer can't tell the ability's options apart.
+    """
     chat, max_length = prompting.format.chat, prompting.max_length
     ids = chat.encode_prompt(record["messages"][:-1])
-    if record["question_format"] == 1:
+    if ability.is_choice:
         choices = [[*chat.encode_content(choice), chat.eot_id] for choice in record["choices"]]
         return Request(
             "choices",
@@ -80,42 +88,47 @@ def request_of(record: Record, prompting: Prompting) -> Request:
             max_length=max_length,
             was_cut=len(ids) > max(1, max_length - max(map(len, choices))),
         )
+    labels = chat.labels(ability.options)
     kept = ids[-(max_length - 1) :]  # at least one token of answer has a place
     return Request(
         "generate",
         kept,
         max_new_tokens=min(prompting.max_new_tokens, max_length - len(kept)),
-        is_settled=None if prompting.full_responses else _stop(record, chat),
-        read_ids=[chat.letter_ids[letter] for letter in LETTERS],
-        read_after=chat.letter_prefix,
+        is_settled=None if prompting.full_responses else _stop(record, chat, ability),
+        read_ids=labels.ids,
+        read_after=labels.prefix,
         max_length=max_length,
         was_cut=len(kept) < len(ids),
     )
 
 
-def _stop(record: Record, chat: ChatTokenizer) -> Stop | None:
-    """More than one character falls back on the letter logits, whatever else follows."""
-    if not reads_letter(record):
+def _stop(record: Record, chat: ChatTokenizer, ability: Ability) -> Stop | None:
+    """What neither is one character nor begins a label falls back on the labels' logits."""
+    if not reads_letter(record, ability):
         return None
 
     def is_settled(generated: list[int]) -> bool:
         text = chat.decode(generated)
         # Two or three bytes alone, which decode to as many U+FFFD, may still become one.
-        return len(text) > 1 and text not in ("\ufffd" * 2, "\ufffd" * 3)
+        return (
+            len(text) > 1
+            and text not in ("\ufffd" * 2, "\ufffd" * 3)
+            and not any(label.startswith(text) for label in ability.options)
+        )
 
     return is_settled
 
 
-def predicted_record(record: Record, response: Response) -> Record:
+def predicted_record(record: Record, response: Response, ability: Ability) -> Record:
     """A line with its prediction, in place of any that it brought along."""
-    if record["question_format"] == 1:
+    if ability.is_choice:
         return _without_prediction(record) | {
             "generated_ppl": list(map(significant, response.perplexities))
         }
     predicted: Record = {"generated_response": response.text}
     if response.logits:
         logits = map(significant, response.logits)
-        predicted["choice_logits"] = dict(zip(LETTERS, logits, strict=True))
+        predicted["choice_logits"] = dict(zip(ability.options, logits, strict=True))
     return _without_prediction(record) | predicted
 
 

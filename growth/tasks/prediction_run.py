@@ -13,6 +13,7 @@ from pathlib import Path
 
 from growth.core.device import choose_compute
 from growth.core.distributed import distributed_state
+from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json
 from growth.core.locks import locked_for_launch
 from growth.core.options import (
@@ -22,7 +23,8 @@ from growth.core.options import (
     PromptOptions,
     published_precision,
 )
-from growth.data.records import Record
+from growth.data.lines import Record
+from growth.data.study import Study, recorded
 from growth.inference.backends import check_backend
 from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
@@ -44,8 +46,11 @@ def predict(
     options: PredictionOptions,
     model_options: ModelOptions,
     decoding: DecodingOptions,
+    study: Study,
 ) -> None:
     """Predict what is missing of `files` (by stem), with every model that `options` name.
+
+    The files are of `study`, as the models are.
 
     Raises:
         InputError: no such model, a folder that can't be written to or that holds other
@@ -57,8 +62,9 @@ def predict(
     named = [
         resolve_models(name, options.model_size, options.tag) for name in options.model_name_or_path
     ]
-    tasks = [DoITFile(stem, records) for stem, records in files.items()]
+    tasks = [DoITFile(stem, records, study) for stem, records in files.items()]
     for name, run in itertools.chain(*named):
+        run = run | {"study": study.record()}
         _predict_model(name, run, tasks, options, model_options, decoding)
 
 
@@ -97,7 +103,13 @@ def _predict_model(
 def _check_same(folder: Path, run: Run) -> Run | None:
     """The record that is in `folder`, if any; refuses one of another model or way to predict."""
     remedy = "remove the folder or choose another --pred_data_path"
-    return check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    earlier = check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
+    if earlier is not None and recorded(earlier)["digest"] != run["study"]["digest"]:
+        raise InputError(
+            f"{folder}: holds predictions of the study {recorded(earlier)['name']} with other "
+            f"abilities or rules than {run['study']['file']} has now; {remedy}"
+        )
+    return earlier
 
 
 def _predict_missing(

@@ -31,7 +31,7 @@ from growth.core.options import (
 )
 from growth.data.lines import Record
 from growth.data.records import read_training_files
-from growth.data.settings import default_epochs
+from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.lora import AdaptedModel, add_lora
@@ -48,12 +48,15 @@ from growth.runs.checkpoints import (
     DEEPSPEED,
     FSDP,
     PLAIN,
+    TRAINER_STATE,
     ResumeNeeds,
     checkpoint_step,
     checkpoints,
     remove_leftovers,
     resumable_checkpoint,
+    weight_problems,
 )
+from growth.runs.layout import read_run
 from growth.runs.record import (
     Run,
     check_owned,
@@ -62,7 +65,6 @@ from growth.runs.record import (
     forget_metrics_after,
     new_record,
     now,
-    read_run,
     write_run,
 )
 from growth.training.memory import plan_memory
@@ -89,6 +91,7 @@ class TrainingRun:
         model_size: for the record and the curves; None to count.
         resume: whether to resume a run that `output_dir` holds.
         given: hyper-parameters by name; those that are not given are chosen.
+        study: whose setting it is; says the epochs, if they are not given.
         lora: None for full fine-tuning.
         engine: how the run is carried out.
     """
@@ -102,6 +105,7 @@ class TrainingRun:
     model_size: str | None
     resume: bool
     given: Mapping[str, Any]
+    study: Study
     lora: LoraOptions | None
     engine: EngineOptions
 
@@ -180,6 +184,7 @@ def _train_locked(job: TrainingRun) -> None:
         model_size=job.model_size,
         data_type=job.data_type,
         device=compute.describe(),
+        study=job.study,
     )
     _check_steps(examples["train"], hyperparameters)
     last, finished = _open_run(job, earlier, run, compute)
@@ -318,7 +323,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": _default_epochs(asked, len(examples["train"])),
+        "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
     }
     fixed = {
@@ -333,9 +338,9 @@ def _resolved(
     return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
 
 
-def _default_epochs(asked: Hyperparameters, lines: int) -> int:
+def _default_epochs(study: Study, as_published: bool, lines: int) -> int:
     """The study's; the rule for few lines never fired in the published run."""
-    return Hyperparameters.epochs if asked.as_published else default_epochs(lines)
+    return study.run.epochs if as_published else study.run.epochs_for(lines)
 
 
 def _open_run(
@@ -358,22 +363,28 @@ def _open_run(
         *(f"{run['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
     )
     step = checkpoint_step(last[0]) if last else 0
-    if last and step >= run["steps"]:
+    if step > run["steps"]:
+        raise InputError(
+            f"{last[0]}: by its {TRAINER_STATE} it is of step {step}, and the run has "
+            f"{run['steps']}; remove it, or put the file back"
+        )
+    if last and step == run["steps"] and not weight_problems(last[0], needs.adapter):
         logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
         if distributed_state().is_main_process:
             remove_leftovers(job.output_dir, step)
-            if earlier and earlier["ended"] is None:  # killed in between
+            if earlier and earlier.get("ended") is None:  # killed in between
                 write_run(job.output_dir, earlier | {"ended": now()})
         return None, True
     checkpoint = None
-    if earlier and not last:
-        logger.info("no checkpoint is complete yet: the run begins anew")
-    if last:
+    if earlier:
         checkpoint, passed_over = resumable_checkpoint(job.output_dir, needs)
         step = checkpoint_step(checkpoint) if checkpoint else 0
         for problem in passed_over:
             logger.warning("--resume: passed over: %s", problem)
-        logger.info("resumes from %s", checkpoint)
+        if checkpoint:
+            logger.info("resumes from %s", checkpoint)
+        else:
+            logger.info("no checkpoint is complete yet: the run begins anew")
     # Nobody writes before all have read.
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:

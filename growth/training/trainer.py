@@ -3,13 +3,14 @@
 Source: paper section 4.1 and the published training script (README, "Training").
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,6 +100,35 @@ def _override_launcher(precision: str) -> None:
             *(_LAUNCHER_PRECISION, launcher, precision),
         )
     os.environ[_LAUNCHER_PRECISION] = wanted
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: str | None, what: str) -> Iterator[None]:
+    """Around what the libraries do with a part of a checkpoint, which may be damaged in any way.
+
+    Raises:
+        InputError: they failed, but for lack of memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"--resume {checkpoint}: its {what} can't be restored ({type(error).__name__}: "
+            f"{reason}); put its files back, remove it to resume from the checkpoint before it if "
+            "that one still has its optimizer.pt, or train anew in another --output_dir"
+        ) from error
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check that the optimizer's state is of these weights; torch finds out in the next step."""
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            shape = getattr(moments.get(name), "shape", None)
+            if shape != parameter.shape:
+                raise ValueError(f"{name} of shape {shape} for weights of {parameter.shape}")
 
 
 class InstructionTrainer(Trainer):
@@ -332,6 +362,35 @@ class InstructionTrainer(Trainer):
         """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
         super()._save_rng_state(output_dir)
         sync(Path(output_dir))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        with _reading(resume_from_checkpoint, "weights"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """The Trainer warns of weights that a checkpoint lacks; trained on, it would be another."""
+        super()._issue_warnings_after_load(load_result)
+        model = self.accelerator.unwrap_model(self.model)
+        tied = {*(getattr(model, "_keys_to_ignore_on_save", None) or ())}
+        tied |= {*getattr(model, "all_tied_weights_keys", {})}
+        if missing := sorted({*load_result.missing_keys} - tied):
+            raise ValueError(f"it lacks weights of the model, such as {missing[0]}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "optimizer or schedule"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # shards of their own
+                _check_moments(cast(torch.optim.Optimizer, self.optimizer))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "loss scale"):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "random numbers"):
+            super()._load_rng_state(checkpoint)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's estimate needs padded batches; tokens/s in metrics.jsonl says it better."""

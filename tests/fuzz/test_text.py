@@ -1,7 +1,7 @@
 """Scorers, parsers and renderers of text: any text, and long ones of few parts, within their time.
 
 Short texts are drawn from what the rules look for, and find exceptions; long ones repeat a few
-parts to 100 kB, and find what scans a text more than once. Renderers and
+parts to 50 kB, and find what scans a text more than once. Renderers and
 math-verify run in processes of their own, which have their own bound (tests/test_bounded.py).
 """
 
@@ -34,7 +34,7 @@ from growth.tasks.agieval import AGIEVAL_SHOTS, AGIEval
 from growth.tasks.benchmark import right_letters
 from growth.tasks.cmmlu import CMMLU
 
-LONG = 100_000  # bytes of UTF-8, in 10 to 50 ms; one scan from each character takes 5 s
+LONG = 50_000  # bytes of UTF-8, in 5 to 25 ms; a scan from each character takes 2 to 50 s
 LONG_SECONDS = 0.5
 LOGITS = {"A": 0.0, "B": 3.0, "C": 1.0, "D": 2.0}
 
@@ -194,7 +194,7 @@ def test_verdicts(kind, response, gold):
         assert verdict.score in (0, 1)
         assert 0 <= verdict.expected <= 1
         json.dumps(details_line(verdict))
-        score_file([record], [verdict])
+        score_file([(record, verdict)])
 
 
 @fuzzed(short_text, st.one_of(st.just("10"), st.just("\\frac{1}{2}"), short_text))

@@ -1,0 +1,534 @@
+"""A study: its abilities, where their lines come from, its settings, and the defaults of a run.
+
+A study is one TOML file (docs/study.md). The published one, `data/doit.toml`, is what everything
+falls back on; one of your own is another file of the same form.
+"""
+
+import difflib
+import functools
+import hashlib
+import itertools
+import re
+import sysconfig
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from growth.core.errors import InputError
+from growth.core.files import json_line
+from growth.core.options import MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
+from growth.data.abilities import Ability, Kind
+
+PUBLISHED = "doit"
+EQUAL, ALL = "equal", "all"
+LINES = ("solid", "dashed", "dotted", "dashdot")
+OTHER = "other"  # in place of a series' name: settings that are on no curve
+_NAME_LENGTH = 80  # of abilities, settings: they become names of files
+
+
+class RunDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run takes where no flag says otherwise.
+
+    Attributes:
+        epochs: passes over the data.
+        epochs_by_lines: for training sets of just so many lines.
+        samples_per_step: the study's variable of control.
+        max_length: of a conversation, in tokens.
+        max_new_tokens: of an answer.
+    """
+
+    epochs: int = Hyperparameters.epochs
+    epochs_by_lines: dict[int, int] = {}
+    samples_per_step: int = Hyperparameters.total_batch_size
+    max_length: int = MAX_LENGTH
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+    def hyperparameters(self) -> dict[str, int]:
+        """Of `growth.core.options.Hyperparameters`, but for the epochs."""
+        return {"total_batch_size": self.samples_per_step, "max_length": self.max_length}
+
+    def decoding(self) -> dict[str, int]:
+        """Of `growth.core.options.DecodingOptions`."""
+        return {"max_length": self.max_length, "max_new_tokens": self.max_new_tokens}
+
+    def epochs_for(self, lines: int) -> int:
+        """Epochs of a training set of `lines` lines."""
+        return self.epochs_by_lines.get(lines, self.epochs)
+
+
+class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder (or file) of lines that settings take from.
+
+    Attributes:
+        path: below the data folder.
+        told_apart_by: what says of which ability a line is: its "type", or else its file's name; or
+            the name of its "file" alone.
+        gathered_as: one name for all lines, whatever they are of; "" tells abilities apart.
+    """
+
+    path: str
+    told_apart_by: Literal["type", "file"] = "type"
+    gathered_as: str = ""
+
+
+class Take(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines that a setting takes from a pool.
+
+    Attributes:
+        pool: the pool's name.
+        lines: by ability how many, or "all"; "equal" for equal shares of a series' size among all
+            abilities that are not out of domain; or, of a gathered pool, a number. A series' size
+            where left out.
+        sampled: a seeded sample; otherwise the first lines there are.
+    """
+
+    pool: str
+    lines: dict[str, int | Literal["all"]] | int | Literal["equal", "all"] | None = None
+    sampled: bool = True
+
+
+class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of one recipe and several sizes: a growth curve.
+
+    Attributes:
+        name: of the series; its settings are `<name>-<size>`.
+        sizes: samples in all.
+        take: where the lines come from.
+        line: how its curves are drawn; by its place in the file where left out.
+    """
+
+    name: str
+    sizes: list[int]
+    take: list[Take]
+    line: Literal["", "solid", "dashed", "dotted", "dashdot"] = ""
+
+
+class Lone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A setting of its own, on no curve.
+
+    Attributes:
+        name: of the setting.
+        samples: lines in all, its place on the axis of a figure.
+        take: where the lines come from.
+        same_as: another setting that holds the same lines: runs of both are repeats of each other.
+        extends: another setting, all of whose lines it holds besides.
+        marker: matplotlib's name of the mark that it is drawn with.
+    """
+
+    name: str
+    samples: int = 0
+    take: list[Take] = []
+    same_as: str = ""
+    extends: str = ""
+    marker: str = ""
+
+
+class _Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A study file as it is written; `valid` and `test` are folders below the data folder."""
+
+    name: str
+    abilities: list[Ability]
+    title: str = ""
+    valid: str = "valid"
+    test: str = "test"
+    run: RunDefaults = RunDefaults()
+    pools: dict[str, Pool] = {}
+    series: list[Series] = []
+    settings: list[Lone] = []
+
+
+# For complaints of unknown keys: what stands below which key.
+_TABLES: Mapping[str, type[msgspec.Struct]] = {
+    "": _Study,
+    "abilities": Ability,
+    "run": RunDefaults,
+    "pools": Pool,
+    "series": Series,
+    "settings": Lone,
+    ".take": Take,
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """Lines of one name that a recipe takes from one pool.
+
+    Attributes:
+        pool: where from.
+        name: of an ability, or of a gathered pool's lines; the stem of the file built.
+        quota: how many; None for all there are.
+        sampled: a seeded sample; otherwise the first lines there are.
+    """
+
+    pool: Pool
+    name: str
+    quota: int | None
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one setting holds.
+
+    Attributes:
+        name: of the setting.
+        series: that it belongs to; "" for a lone setting.
+        samples: lines in all; its place on the axis of a figure.
+        shares: what is taken from where.
+        same_as: the setting whose lines it repeats, or its own name.
+        marker: of a lone setting.
+    """
+
+    name: str
+    series: str
+    samples: int
+    shares: tuple[Share, ...]
+    same_as: str
+    marker: str = ""
+
+
+class Study:
+    """A study that has been read and checked.
+
+    Attributes:
+        name, title: of the study; `source`: the file.
+        splits: the folders of lines to evaluate on, "valid" and "test", below the data folder.
+        abilities: all, those out of domain included, in the order of the file.
+        run: defaults of a run.
+        series: by name; `recipes`: every setting by name, in the order of the file.
+        digest: of what a score means: names, kinds and rules of the abilities. Titles, looks, sizes
+            and pools may change within one study.
+    """
+
+    def __init__(self, written: _Study, source: Path) -> None:
+        self.name, self.title, self.source = written.name, written.title or written.name, source
+        self.abilities = tuple(written.abilities)
+        self.run = written.run
+        self.splits = {"valid": written.valid, "test": written.test}
+        self.series = {
+            series.name: msgspec.structs.replace(series, line=series.line or line)
+            for series, line in zip(written.series, itertools.cycle(LINES), strict=False)
+        }
+        self.recipes = _recipes(written, source)
+        rules = [ability.rules() for ability in self.abilities]
+        self.digest = hashlib.sha256(json_line([self.name, rules]).encode()).hexdigest()[:16]
+        self._by_type = {
+            name: ability for ability in self.abilities for name in (ability.name, *ability.aliases)
+        }
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the published study, whose lines all have a `question_format`."""
+        return self.name == PUBLISHED
+
+    @property
+    def in_domain(self) -> tuple[Ability, ...]:
+        """The abilities that are averaged."""
+        return tuple(ability for ability in self.abilities if not ability.out_of_domain)
+
+    @property
+    def out_of_domain(self) -> tuple[Ability, ...]:
+        """Those that no training data is of; they have an average of their own."""
+        return tuple(ability for ability in self.abilities if ability.out_of_domain)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """What the `type` of a line may be."""
+        return tuple(self._by_type)
+
+    def ability_of(self, type_name: object) -> Ability | None:
+        """The ability that a line's `type` names; None where there is no such ability."""
+        return self._by_type.get(type_name) if isinstance(type_name, str) else None
+
+    def ability(self, record: Mapping[str, Any]) -> Ability:
+        """The ability of a line whose type was checked when it was read."""
+        return self._by_type[record["type"]]
+
+    def recipe(self, setting: str, flag: str = "--data_type") -> Recipe:
+        """The recipe of a setting.
+
+        Raises:
+            InputError: there is no such setting; the nearest ones are named first.
+        """
+        if setting in self.recipes:
+            return self.recipes[setting]
+        if not self.recipes:
+            raise InputError(
+                f"{flag} {setting}: the study {self.source} has no settings; give it [[series]] "
+                "or [[settings]]"
+            )
+        near = difflib.get_close_matches(setting, self.recipes, n=len(self.recipes), cutoff=0)
+        raise InputError(
+            f"{flag} {setting}: no such setting. The {len(self.recipes)} settings, nearest first: "
+            + ", ".join(near)
+        )
+
+    def record(self) -> dict[str, str]:
+        """What run.json keeps of a study."""
+        return {"name": self.name, "digest": self.digest, "file": str(self.source)}
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        InputError: no such file, no TOML (file:line), or not a study (the key is named).
+    """
+    try:
+        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--study {path}: can't be read ({error}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"--study {path}: not TOML: {error}") from None
+    try:
+        written = msgspec.convert(content, _Study, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise InputError(f"--study {path}: {_explained(error)}") from None
+    _check(written, path)
+    return Study(written, path)
+
+
+@functools.cache
+def published_study() -> Study:
+    """The published study, `data/doit.toml`."""
+    return read_study(_published_path())
+
+
+def _published_path() -> Path:
+    """In a checkout, or where `pip install .` puts it."""
+    installed = Path(sysconfig.get_path("data")) / "share/growth/doit.toml"
+    checkout = Path(__file__).resolve().parents[2] / "data/doit.toml"
+    return checkout if checkout.is_file() else installed
+
+
+def recorded(run: Mapping[str, Any]) -> dict[str, str]:
+    """What the record of a run says of its study; those of before are of the published one."""
+    found = run.get("study")
+    return found if isinstance(found, dict) else published_study().record()
+
+
+def study_of(run: Mapping[str, Any], flag: Path | None, where: object) -> Study:
+    """The study of a run: what `--study` names, checked against the run's record, or what it keeps.
+
+    Args:
+        run: the record of a run, or what results repeat of it.
+        flag: the value of --study; None if it is not given.
+        where: of the record, for complaints.
+
+    Raises:
+        InputError: --study is another study than the run's, or the run's is not to be found.
+    """
+    record = recorded(run)
+    name, digest, file = (str(record.get(key, "")) for key in ("name", "digest", "file"))
+    if flag is None and name == PUBLISHED and digest == published_study().digest:
+        return published_study()
+    path = flag or Path(file)
+    if flag is None and not path.is_file():
+        raise InputError(
+            f"{where}: a run of the study {name!r}, whose file {file} is no longer there; give it "
+            "with --study FILE"
+        )
+    study = read_study(path)
+    if study.digest != digest:
+        raise InputError(
+            f"{where}: a run of the study {name!r} with other abilities or rules (digest {digest}) "
+            f"than --study {path} has now ({study.name!r}, {study.digest}); give the study file "
+            "that the run was made with"
+        )
+    return study
+
+
+def _explained(error: msgspec.ValidationError) -> str:
+    """msgspec's message with the key as TOML has it."""
+    message, _, key = str(error).partition(" - at `$")
+    key = key.removesuffix("`").removeprefix(".")
+    message = message.replace("`", "'").replace("Object", "the table")
+    if key.endswith(".kind"):
+        message += f"; kinds: {', '.join(kind.value for kind in Kind)}"
+    if "unknown field" in message:
+        table = _TABLES[".take" if ".take[" in key else re.split(r"[.\[]", key)[0]]
+        message += f"; expected {', '.join(table.__struct_fields__)}"
+    return f"{key}: {message}" if key else message
+
+
+def _check(written: _Study, path: Path) -> None:
+    """What the types alone don't say.
+
+    Raises:
+        InputError: the key is named.
+    """
+
+    def fail(key: str, problem: str) -> None:
+        raise InputError(f"--study {path}: {key}: {problem}")
+
+    _check_names(written, fail)
+    for i, ability in enumerate(written.abilities):
+        problem = ability.problem()
+        if problem:
+            fail(f"abilities[{i}] ({ability.name})", problem)
+    if all(ability.out_of_domain for ability in written.abilities):
+        fail("abilities", "expected at least one that is not out_of_domain")
+    for name, value in msgspec.structs.asdict(written.run).items():
+        numbers = [*value, *value.values()] if isinstance(value, dict) else [value]
+        if any(number < 1 for number in numbers):
+            fail(f"run.{name}", f"expected whole numbers above 0, found {value}")
+    for i, series in enumerate(written.series):
+        if not series.sizes or min(series.sizes) < 1 or len(set(series.sizes)) < len(series.sizes):
+            fail(f"series[{i}].sizes", f"expected different numbers above 0, found {series.sizes}")
+    takes = [(f"series[{i}]", series.take) for i, series in enumerate(written.series)]
+    takes += [(f"settings[{i}]", lone.take) for i, lone in enumerate(written.settings)]
+    for key, taken in takes:
+        for j, take in enumerate(taken):
+            _check_take(written, take, key.startswith("series"), f"{key}.take[{j}]", fail)
+    for i, lone in enumerate(written.settings):
+        _check_lone(lone, f"settings[{i}] ({lone.name})", fail)
+
+
+def _check_names(written: _Study, fail: Any) -> None:
+    """Names are plain, so that files and folders can have them, and there once."""
+    in_use: dict[str, str] = {}
+    named = [("name", written.name)]
+    for i, ability in enumerate(written.abilities):
+        for name in (ability.name, *ability.aliases):
+            key = f"abilities[{i}].name"
+            if name in in_use:
+                fail(key, f"{name!r} is the name of {in_use[name]} already")
+            in_use[name] = f"abilities[{i}]"
+            named.append((key, name))
+    settings = [(f"series[{i}].name", series.name) for i, series in enumerate(written.series)]
+    settings += [(f"settings[{i}].name", lone.name) for i, lone in enumerate(written.settings)]
+    seen: dict[str, str] = {OTHER: "settings on no curve"}
+    for key, name in settings:
+        if name in seen:
+            fail(key, f"{name!r} is the name of {seen[name]} already")
+        seen[name] = key.removesuffix(".name")
+    gathered = [(f"pools.{name}.gathered_as", p.gathered_as) for name, p in written.pools.items()]
+    named += settings + [(key, name) for key, name in gathered if name]
+    for key, name in named:
+        plain = name and name == Path(name).name and not name.startswith((".", "-"))
+        if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
+            fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+    if not written.abilities:
+        fail("abilities", "expected at least one")
+
+
+def _check_take(written: _Study, take: Take, in_series: bool, key: str, fail: Any) -> None:
+    names = [ability.name for ability in written.abilities if not ability.out_of_domain]
+    if take.pool not in written.pools:
+        known = ", ".join(written.pools) or "none"
+        fail(f"{key}.pool", f"{take.pool!r}: no such pool; pools: {known}")
+    gathered = bool(written.pools[take.pool].gathered_as)
+    if isinstance(take.lines, dict):
+        unknown = [name for name in take.lines if name not in names]
+        if unknown or gathered:
+            fail(
+                f"{key}.lines",
+                f"{', '.join(unknown) or take.pool}: expected abilities of the study that are not "
+                f"out of domain: {', '.join(names)}",
+            )
+        wrong = {name: n for name, n in take.lines.items() if isinstance(n, int) and n < 1}
+        if wrong:
+            fail(f"{key}.lines", f"expected numbers above 0 or 'all', found {wrong}")
+    elif isinstance(take.lines, int) and (take.lines < 1 or not gathered):
+        fail(f"{key}.lines", f"found {take.lines}; expected a table of lines by ability")
+    elif take.lines in (EQUAL, None) and not in_series:
+        fail(f"{key}.lines", "only a series has a size to share; expected numbers")
+
+
+def _check_lone(lone: Lone, key: str, fail: Any) -> None:
+    if bool(lone.same_as) == bool(lone.take or lone.extends):
+        fail(key, "expected either same_as, or take (with extends, if it holds another one's)")
+    if not lone.same_as and lone.samples < 1:
+        fail(f"{key}.samples", "expected how many lines it has in all, its place on the axis")
+
+
+def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
+    """Every setting's recipe.
+
+    Raises:
+        InputError: a name is taken twice, an equal share is no whole number, or settings refer to
+            each other in a circle or to none.
+    """
+    recipes: dict[str, Recipe] = {}
+    names = [ability.name for ability in written.abilities if not ability.out_of_domain]
+    for i, series in enumerate(written.series):
+        for size in series.sizes:
+            name = f"{series.name}-{size}"
+            where = f"--study {path}: series[{i}].sizes: {size}"
+            shares = _shares(written.pools, series.take, names, size, where)
+            recipes[name] = Recipe(name, series.name, size, shares, name)
+    lone = {setting.name: setting for setting in written.settings}
+    twice = [name for name in lone if name in recipes]
+    if twice:
+        raise InputError(f"--study {path}: settings: {twice[0]!r} is a setting of a series already")
+    for name in lone:
+        recipes[name] = _lone_recipe(name, lone, recipes, written, path, ())
+    for recipe in recipes.values():
+        _check_names_once(recipe, path)
+    return recipes
+
+
+def _lone_recipe(
+    name: str,
+    lone: Mapping[str, Lone],
+    recipes: Mapping[str, Recipe],
+    written: _Study,
+    path: Path,
+    within: tuple[str, ...],
+) -> Recipe:
+    if name in recipes:
+        return recipes[name]
+    if name not in lone or name in within:
+        how = "is made of itself" if name in within else "is no setting"
+        raise InputError(
+            f"--study {path}: settings ({' -> '.join((*within, name))}): {name!r} {how}"
+        )
+    own = lone[name]
+    base = own.same_as or own.extends
+    other = _lone_recipe(base, lone, recipes, written, path, (*within, name)) if base else None
+    if other is not None and own.same_as:
+        return Recipe(name, other.series, other.samples, other.shares, other.same_as, other.marker)
+    shares = _shares(written.pools, own.take, [], 0, f"--study {path}: settings ({name})")
+    return Recipe(
+        name, "", own.samples, (*(other.shares if other else ()), *shares), name, own.marker
+    )
+
+
+def _shares(
+    pools: Mapping[str, Pool], takes: Iterable[Take], names: list[str], size: int, where: str
+) -> tuple[Share, ...]:
+    shares = []
+    for take in takes:
+        pool = pools[take.pool]
+        if pool.gathered_as:
+            lines = take.lines if isinstance(take.lines, int) else size
+            quotas: dict[str, int | None] = {pool.gathered_as: None if take.lines == ALL else lines}
+        elif isinstance(take.lines, dict):
+            quotas = {name: None if n == ALL else int(n) for name, n in take.lines.items()}
+        elif take.lines == ALL:
+            quotas = dict.fromkeys(names)
+        else:
+            if size < len(names):
+                raise InputError(
+                    f"{where}: below one line for each of the {len(names)} abilities; expected "
+                    f"{len(names)} or more"
+                )
+            # The first ones have one more where the size is no multiple; larger sizes hold smaller.
+            least, more = divmod(size, len(names))
+            quotas = {name: least + (place < more) for place, name in enumerate(names)}
+        shares += [Share(pool, name, n, take.sampled) for name, n in sorted(quotas.items())]
+    return tuple(shares)
+
+
+def _check_names_once(recipe: Recipe, path: Path) -> None:
+    names = [share.name for share in recipe.shares]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"--study {path}: the setting {recipe.name} takes {twice[0]} twice; take it from one "
+            "pool"
+        )

@@ -1,0 +1,82 @@
+"""How the general kinds of a study read an answer: labels, words, short texts, patterns.
+
+The published scorer's own rules are in `growth.scoring.verdicts`. Everything here is linear in the
+length of an answer.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from growth.data.abilities import words_pattern
+
+_SPACES = re.compile(r"\s+")
+
+
+def read_label(response: str, options: Sequence[str], logits: Mapping[str, float]) -> str | None:
+    """The label answered: the response if it is one, else the likeliest as the next token.
+
+    A response of one character that is no label is wrong where all labels have one, as published
+    for A to D.
+    """
+    text = response.strip()
+    if text in options:
+        return text
+    if len(text) == 1 and all(len(label) == 1 for label in options):
+        return None
+    return max(options, key=lambda label: logits[label])
+
+
+def read_truth(text: str, true_words: Collection[str], false_words: Collection[str]) -> bool | None:
+    """True or false, where the text holds words of only one kind; case and width don't matter.
+
+    Latin words count as whole words: there is no "true" in "untrue". Of two words at one place the
+    longer one counts, so that "not true" may be a false word though "true" is a true one.
+    """
+    words = {fold(word): True for word in true_words} | {fold(word): False for word in false_words}
+    found = words_pattern(tuple(words)).findall(fold(text))
+    said = {words[word] for word in found}
+    return said.pop() if len(said) == 1 else None
+
+
+def fold(text: str) -> str:
+    """Full width to ASCII, case to lower, runs of white space to one space, none outside."""
+    return _SPACES.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def normalised(text: str, steps: Collection[str]) -> str:
+    """`text` without what does not count, by the `steps` of `growth.data.abilities`.
+
+    width: full-width and compatibility forms are their plain ones (NFKC); case: none; punctuation:
+    none, in any script, but within and before numbers (3.5 is not 35, nor -3 3); spaces: none.
+    """
+    if "width" in steps:
+        text = unicodedata.normalize("NFKC", text)
+    if "case" in steps:
+        text = text.casefold()
+    if "punctuation" in steps:
+        text = "".join(
+            c
+            for before, c, after in zip(" " + text, text, text[1:] + " ", strict=False)
+            if not unicodedata.category(c).startswith("P")
+            or (after.isdigit() and (before.isdigit() or c == "-"))
+        )
+    return _SPACES.sub("", text) if "spaces" in steps else text.strip()
+
+
+def read_pattern(response: str, pattern: str) -> str | None:
+    """What the group `answer` holds where `pattern` first matches; None where it matches nowhere.
+
+    RE2 takes time linear in the answer, whatever the pattern.
+    """
+    match = _compiled(pattern).search(response)
+    return None if match is None else match.group("answer")
+
+
+@functools.lru_cache(64)
+def _compiled(pattern: str) -> Any:
+    import re2  # only such studies need it
+
+    return re2.compile(pattern)

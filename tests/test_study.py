@@ -1,0 +1,201 @@
+"""A study file: read, checked, and what follows from it."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from growth.core.errors import InputError
+from growth.data.abilities import Ability, Kind
+from growth.data.study import published_study, read_study, study_of
+
+OWN = """
+name = "law"
+[[abilities]]
+name = "contracts"
+kind = "letter"
+options = ["A", "B", "C", "D", "E"]
+[[abilities]]
+name = "torts"
+kind = "text"
+[[abilities]]
+name = "deadlines"
+kind = "number"
+[[abilities]]
+name = "ethics"
+kind = "choices"
+out_of_domain = true
+[pools.own]
+path = "train"
+[[series]]
+name = "own"
+sizes = [3, 8, 32]
+take = [{ pool = "own" }]
+"""
+
+
+def study(tmp_path, text, name="own.toml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return read_study(path)
+
+
+def test_the_published_study_is_one_file_among_many():
+    found = published_study()
+    assert found.source == ROOT / "data/doit.toml"
+    assert len(found.in_domain) == 10
+    assert len(found.out_of_domain) == 3
+    assert len(found.recipes) == 19
+    assert found.run.epochs_for(10) == 25
+    assert found.run.epochs_for(640) == 15
+    assert found.recipes["baseline"].same_as == "curated-10000"
+    assert found.recipes["mix-40960"].samples == 80524
+    assert found.ability_of("ceval_physician").name == "ceval_physician_fshot"
+
+
+def test_equal_shares_are_nested_where_the_size_is_no_multiple(tmp_path):
+    """8 lines of three abilities: 3, 3, 2; each larger size holds the smaller ones."""
+    recipes = study(tmp_path, OWN).recipes
+    shares = {name: {s.name: s.quota for s in r.shares} for name, r in recipes.items()}
+    assert shares["own-8"] == {"contracts": 3, "torts": 3, "deadlines": 2}
+    for smaller, larger in (("own-3", "own-8"), ("own-8", "own-32")):
+        assert all(shares[smaller][name] <= shares[larger][name] for name in shares[smaller])
+    assert sum(shares["own-32"].values()) == 32
+
+
+def test_the_digest_is_of_what_a_score_means(tmp_path):
+    """Titles, sizes and pools may change within a study; a kind or an option may not."""
+    before = study(tmp_path, OWN).digest
+    for old, new in (
+        ('name = "torts"', 'name = "torts"\ntitle = "Torts"'),
+        ("[3, 8, 32]", "[3, 8, 32, 128]"),
+        ('path = "train"', 'path = "elsewhere"'),
+    ):
+        assert study(tmp_path, OWN.replace(old, new)).digest == before
+    for old, new in (
+        ('"text"', '"number"'),
+        ('"D", "E"', '"D"'),
+        ('name = "law"', 'name = "tax"'),
+        ('kind = "number"', 'kind = "number"\ngold = "answer"'),
+    ):
+        assert study(tmp_path, OWN.replace(old, new, 1)).digest != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('"text"', '"essay"', r"abilities\[1\].kind: .*essay.*letter, letter_set"),
+        ('"number"', '"number"\nchance = 1.5', r"abilities\[2\] \(deadlines\): chance is 1.5"),
+        ('"number"', '"number"\nchance = nan', r"abilities\[2\] \(deadlines\): chance is nan"),
+        ('name = "torts"', 'name = "contracts"', r"abilities\[1\].name: 'contracts'.*abilities\[0"),
+        ('name = "torts"', 'name = "a/b"', r"abilities\[1\].name: 'a/b'"),
+        ('name = "torts"', 'name = ""', r"abilities\[1\].name: ''"),
+        ('name = "torts"', 'nmae = "torts"', r"abilities\[1\]: .*'nmae'; expected name, kind"),
+        ('name = "law"\n', "", "missing required field 'name'"),
+        ('"D", "E"]', '"D", "D"]', r"abilities\[0\] \(contracts\): options"),
+        ('["A", "B", "C", "D", "E"]', '["A"]', r"options are \['A'\], expected 2 to 10"),
+        ('["A", "B", "C", "D", "E"]', '["A", " "]', r"options are"),
+        ('kind = "text"', 'kind = "truth"', r"true_words and false_words"),
+        (
+            'kind = "text"',
+            'kind = "regex"\npattern = "(a"',
+            r"'\(a': no regular expression",
+        ),
+        ('kind = "text"', 'kind = "regex"\npattern = "(a)"', r"a group named answer"),
+        ('kind = "choices"', 'kind = "choices"\nchoices = 1', r"choices is 1, expected 2 to 10"),
+        ("out_of_domain = true", "out_of_domain = 1", r"abilities\[3\].out_of_domain: .*bool"),
+        ('pool = "own"', 'pool = "mine"', r"series\[0\].take\[0\].pool: 'mine'.*pools: own"),
+        ("[3, 8, 32]", "[3, 3]", r"series\[0\].sizes: expected different"),
+        ("[3, 8, 32]", "[2]", r"series\[0\].sizes: 2: below one line for each of the 3"),
+        ("[3, 8, 32]", "[]", r"series\[0\].sizes: expected"),
+        ("sizes = [3, 8, 32]\n", "", r"series\[0\]: .*'sizes'"),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = 3 }',
+            r"take\[0\].lines: found 3; expected",
+        ),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = { ethics = 3 } }',
+            r"take\[0\].lines: ethics: expected abilities",
+        ),
+        ("[pools.own]", "[pools.own", r"not TOML: .*line"),
+        ("[pools.own]", "\x00", r"not TOML: .*line"),
+        ("[pools.own]", "[run]\nepochs = 0\n[pools.own]", r"run.epochs: expected whole numbers"),
+    ],
+)
+def test_a_fault_is_named_with_its_key(tmp_path, old, new, complaint):
+    assert old in OWN
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "own.toml"))) as error:
+        study(tmp_path, OWN.replace(old, new, 1))
+    assert re.search(complaint, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ('[[settings]]\nname = "a"\nsame_as = "b"', r"\(a -> b\): 'b' is no setting"),
+        (
+            '[[settings]]\nname = "a"\nsame_as = "b"\n[[settings]]\nname = "b"\nsame_as = "a"',
+            r"\(a -> b -> a\): 'a' is made of itself",
+        ),
+        ('[[settings]]\nname = "a"\nextends = "a"\nsamples = 3', r"'a' is made of itself"),
+        ('[[settings]]\nname = "own-8"\nsame_as = "own-3"', r"'own-8' is a setting of a series"),
+        ('[[settings]]\nname = "a"', r"settings\[0\] \(a\): expected either same_as, or take"),
+        (
+            '[[settings]]\nname = "a"\ntake = [{ pool = "own", lines = { torts = 1 } }]',
+            r"settings\[0\] \(a\).samples: expected",
+        ),
+        (
+            '[[settings]]\nname = "a"\nsamples = 1\ntake = [{ pool = "own" }]',
+            r"settings\[0\].take\[0\].lines: only a series",
+        ),
+        (
+            '[[settings]]\nname = "a"\nsamples = 1\n'
+            'take = [{ pool = "own", lines = { torts = 0 } }]',
+            r"expected numbers above 0 or 'all'",
+        ),
+    ],
+)
+def test_lone_settings_that_cannot_be(tmp_path, settings, complaint):
+    with pytest.raises(InputError) as error:
+        study(tmp_path, OWN + settings)
+    assert re.search(complaint, str(error.value)), str(error.value)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(InputError, match="can't be read"):
+            read_study(path)
+    (tmp_path / "gbk.toml").write_bytes("name = '法律'".encode("gbk"))
+    with pytest.raises(InputError, match="can't be read"):
+        read_study(tmp_path / "gbk.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 10000)
+    with pytest.raises(InputError, match="not TOML"):
+        read_study(tmp_path / "deep.toml")
+
+
+def test_the_study_of_a_run(tmp_path):
+    """From its record; --study is held against it."""
+    own = study(tmp_path, OWN)
+    assert study_of({}, None, "r") is published_study()
+    assert study_of({"study": published_study().record()}, None, "r") is published_study()
+    assert study_of({"study": own.record()}, None, "r").name == "law"
+    assert study_of({"study": own.record()}, own.source, "r").name == "law"
+    other = study(tmp_path, OWN.replace('"text"', '"number"'), "other.toml")
+    for run, flag in (({"study": own.record()}, other.source), ({}, own.source)):
+        with pytest.raises(InputError, match=r"runs/r: .*digest .* than --study"):
+            study_of(run, flag, "runs/r")
+    own.source.unlink()
+    with pytest.raises(InputError, match="no longer there; give it with --study"):
+        study_of({"study": own.record()}, None, "runs/r")
+
+
+def test_chance_of_sets_of_letters():
+    """comb(options, size); as published, sets of up to four letters are of A to D."""
+    own = Ability("a", Kind.LETTER_SET, options=tuple("ABCDEF"))
+    assert own.chance_of_set(2) == pytest.approx(1 / 15)
+    published = published_study().ability_of("ethics")
+    assert published.chance_of_set(2) == pytest.approx(1 / 6)
+    assert published.chance_of_set(5) == pytest.approx(1 / 6)
