@@ -223,6 +223,7 @@ TORCH = "[enforce fail at inline_container.cc:662] . PytorchStreamWriter failed 
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
         (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk is full"),
         (SafetensorError("I/O error (os error 5)"), os.strerror(errno.EIO)),
+        (Exception("No space left on device (os error 28)"), "the disk is full"),  # tokenizers'
         (RuntimeError(TORCH), os.strerror(errno.EIO)),
     ],
 )

@@ -19,8 +19,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from growth.core.errors import InputError
 
 Object = dict[str, Any]  # a JSON object
@@ -77,7 +75,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_errors(path: Path) -> Iterator[None]:
     """Turn the errors of writing `path`, or files in it, into an OSError that names it.
 
-    safetensors, torch and the system itself leave out where the disk was full.
+    safetensors, tokenizers, torch and the system itself leave out where the disk was full.
 
     Raises:
         OSError: for theirs.
@@ -88,7 +86,7 @@ def write_errors(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
-    except (SafetensorError, RuntimeError) as error:
+    except Exception as error:  # tokenizers raises this very class; what is not the disk's goes on
         number = _errno_of(error, path)
         if number is None:
             raise

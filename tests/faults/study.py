@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent)]
 
-from conftest import line, make_tiny_model, write_lines  # noqa: E402
+from conftest import ABILITY_NAMES, line, make_tiny_model, write_lines  # noqa: E402
 from in_process import exit_code, load_script  # noqa: E402
 
 RUN = "runs/runs-tiny/curated-10/one"
@@ -96,8 +96,6 @@ def make_inputs(folder: Path) -> None:
             fields = {"choices": [gold, "甲乙", "丙丁"], "question_format": 1}
         lines = [line(ability, gold, idx=i, **fields) for i in range(5)]
         write_lines(folder / f"curated/valid/{ability}_valid.json", lines)
-    from growth.data.abilities import ABILITY_NAMES
-
     for ability in ABILITY_NAMES:
         lines = [line(ability, "A", idx=i) for i in range(3)]
         write_lines(folder / f"curated/1000/{ability}_1000.json", lines)
