@@ -72,7 +72,8 @@ def read_pattern(response: str, pattern: str) -> str | None:
 
     RE2 takes time linear in the answer, whatever the pattern.
     """
-    match = _compiled(pattern).search(response)
+    text = response.encode("utf-8", "replace").decode()  # RE2 reads UTF-8
+    match = _compiled(pattern).search(text)
     return None if match is None else match.group("answer")
 
 
