@@ -80,7 +80,7 @@ while_locked() {
     local file="$1" flag="$2" wait=""
     shift 2
     if [[ "$1" == --wait ]]; then
-        wait=wait
+        wait=yes
         shift
     fi
     python -c '
