@@ -18,7 +18,7 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, replacing, write_json
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
-from growth.data.copies import LinesDigest, check_no_copies
+from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
 from growth.data.lines import Lines, Record, index_lines
 from growth.data.records import prediction_check, reads_letter
 from growth.data.study import Study, read_study, study_of
@@ -30,6 +30,7 @@ Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
 OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
+REPEATED = "repeated"  # of an entry: lines that are there already
 MIXED = "mixed"  # the `type` of a file whose lines are of several types
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
@@ -139,7 +140,9 @@ def score_folder(
                 f"{folder / name}: holds {len(lines)} lines, {expected} were predicted; remove "
                 "it, and run evaluate/predict.py again"
             )
-    check_no_copies(predictions, f"--pred_data_path {folder}")
+    where = f"--pred_data_path {folder}"
+    repeats = check_no_copies(predictions, where)
+    warn_of_repeats(repeats, where, COUNTED_AGAIN)
     files = {}
     with contextlib.ExitStack() as written:
         for name, lines in predictions.items():
@@ -148,6 +151,8 @@ def score_folder(
             if details is not None:
                 judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
             files[stem] = score_file(judged)
+            if name in repeats.within:
+                files[stem][REPEATED] = repeats.within[name]
     results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
     return results | summarise(files, study) | {"files": files}, study
 
