@@ -337,7 +337,7 @@ def test_one_run_against_one_is_not_most_runs(tmp_path, capsys):
     write(folder, "curated-40", 31.0, decoding=FP32, types=("biology",))
     run(folder, tmp_path, "overall")
     notes = capsys.readouterr().err
-    assert "on other files than 7b/curated-10/t0/checkpoint-3: without code_test" in notes
+    assert f"on other files than {kept}: without code_test" in notes
     assert "most runs" not in notes
 
 
@@ -390,6 +390,18 @@ def test_an_ability_scored_on_other_lines_is_noted(results, tmp_path, capsys):
         "biology: one curve holds runs scored on different lines (biology_test, biology_v" in notes
     )
     assert "code: one curve" not in notes
+
+
+def test_what_results_lack_is_noted(results, tmp_path, capsys):
+    path = next(results.rglob("13b/**/*-results.json"))
+    value = json.loads(path.read_text())
+    value["files"]["biology_test"]["type"] = "mixed"
+    path.write_text(json.dumps(value | {"missing_files": ["math_test"]}))
+    run(results, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert f"{path}: biology_test has lines of several types, so it is on no curve" in notes
+    assert f"{path}: predictions of math_test are not in it" in notes
+    assert notes.count("several types") == notes.count("predictions of") == 1
 
 
 def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):

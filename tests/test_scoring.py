@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from conftest import ROOT, STUDY, judged, line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, STUDY, judged, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.data.abilities import LETTERS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.intervals import wilson
-from growth.scoring.results import score_file, score_predictions, summarise
+from growth.scoring.results import _lacking, score_file, score_predictions, summarise
 
 # Lines in the repository and in ../shared: the longer texts there are not ours to copy.
 RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
@@ -399,3 +399,58 @@ def test_a_damaged_results_file_stops_no_other_choice(tmp_path, damage):
     ):
         choices.check()
     assert [p.parent.name for p in tmp_path.rglob("selected-checkpoint.json")] == ["b"]
+
+
+def write_predictions(folder, stray=0):
+    """Predictions of two abilities, `stray` of biology's 4 lines typed as reasoning."""
+    types = ["reasoning"] * stray + ["biology"] * (4 - stray)
+    for stem, of_lines in (("biology_test", types), ("reasoning_test", ["reasoning"] * 4)):
+        lines = [line(type_, idx=i, generated_response="A") for i, type_ in enumerate(of_lines)]
+        for place, record in enumerate(lines):
+            record["messages"][0]["content"] += f"\n{stem}{place}"
+            record["choice_logits"] = LOGITS
+        write_lines(folder / f"pred_{stem}.json", lines)
+
+
+def test_a_file_of_several_types_is_said_to_be_in_no_average(tmp_path):
+    write_predictions(tmp_path / "in", stray=1)
+    said = []
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    entry = scored.results["files"]["biology_test"]
+    assert (entry["type"], entry["types"]) == ("mixed", {"biology": 3, "reasoning": 1})
+    assert (
+        "biology_test: in `overall` only, as its lines are of several types: biology 3" in said[0]
+    )
+    assert "the average is over 1 of the 10 abilities, without biology, " in said[0]
+    write_predictions(tmp_path / "in")
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert "types" not in scored.results["files"]["biology_test"]
+    assert "several types" not in said[1]
+
+
+def test_an_average_over_all_abilities_says_nothing_of_them():
+    results = {"average": 1.0, "files": {name: {"type": name} for name in ABILITY_NAMES}}
+    assert list(_lacking(results, STUDY)) == []
+    del results["files"]["math"]
+    (said,) = _lacking(results, STUDY)
+    assert said.strip() == "the average is over 9 of the 10 abilities, without math"
+
+
+@pytest.mark.parametrize("record", [{"lines": {"biology_test": 4, "math_test": 5}}, {}])
+def test_a_folder_that_is_not_predicted_to_its_end_is_said_to_be(tmp_path, record):
+    folder = tmp_path / "in/c"
+    write_predictions(folder)
+    if record:
+        write_json(folder / "run.json", record)
+    else:
+        (folder / "pred_math_test.json.1.partial").write_text("")
+    (folder / "pred_biology_test.json.0.partial").write_text("")  # a leftover: it is complete
+    said = []
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert scored.results["missing_files"] == ["math_test"]
+    assert "predictions that are not there: math_test" in said[0]
+    write_lines(folder / "pred_math_test.json", [
+        line("math", "答案\n$3$", answer="3", generated_response="3") for _ in range(5)
+    ])  # fmt: skip
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert "missing_files" not in scored.results

@@ -14,6 +14,7 @@ from growth.core.errors import InputError
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.study import OTHER, Study, recorded, study_of
 from growth.runs.layout import (
+    MIXED,
     RESULTS_SUFFIX,
     Run,
     decoding_differences,
@@ -85,7 +86,9 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
             unplaced.append(path)
             notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
         else:
-            rows += _rows(results, path, study)
+            if lacking := results.get("missing_files"):
+                notes.append(f"{path}: predictions of {', '.join(lacking)} are not in it")
+            rows += _rows(results, path, study, notes)
     if not rows:
         remedy = ""
         if unplaced:
@@ -176,8 +179,11 @@ def _read_results_file(path: Path) -> dict[str, Any]:
     return results
 
 
-def _rows(results: dict[str, Any], path: Path, study: Study) -> list[Row]:
-    """A row for each scored file and for each average of one results file."""
+def _rows(results: dict[str, Any], path: Path, study: Study, notes: list[str]) -> list[Row]:
+    """A row for each scored file and for each average of one results file.
+
+    A file on no curve, as its lines are of several types, gets a note.
+    """
     run: Run = results["run"]
     recipe = study.recipes[run["data_type"]]
     shared = {
@@ -194,6 +200,8 @@ def _rows(results: dict[str, Any], path: Path, study: Study) -> list[Row]:
     scored_on: dict[str, list[ScoredFile]] = {AVERAGE: [], OOD_AVERAGE: []}
     for name, scored in results["files"].items():
         ability = study.ability_of(scored["type"])
+        if scored["type"] == MIXED:
+            notes.append(f"{path}: {name} has lines of several types, so it is on no curve")
         if ability is None or scored["score"] is None or not scored["n"]:
             continue
         file = (name, scored["n"], scored.get("digest"))
@@ -366,8 +374,9 @@ def _averages_over_same_files(rows: pd.DataFrame, notes: list[str]) -> pd.DataFr
             different.setdefault(", ".join(found), []).append(ability)
             continue
         most = max(counts, key=lambda files: (counts[files], len(files)))
-        kept = next(run for run, files in of_run.items() if files == most)
-        others = _others("/".join(map(str, kept)), counts[most], len(of_run))
+        kept = next(own["path"].iloc[0] for run, own in group.groupby(list(IDENTITY), sort=False)
+                    if of_run[run] == most)  # fmt: skip
+        others = _others(kept, counts[most], len(of_run))
         for run, own in group.groupby(list(IDENTITY), sort=False):
             if of_run[run] != most:
                 left_out += list(own.index)

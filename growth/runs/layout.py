@@ -23,7 +23,9 @@ PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 PREDICTION_PREFIX = "pred_"
+PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
+MIXED = "mixed"  # in a results file the `type` of a file whose lines are of several types
 # No score depends on it: an answer is ended early where what follows could not count.
 _NOT_IN_SCORES = "full_responses"
 
