@@ -86,8 +86,8 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
             unplaced.append(path)
             notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
         else:
-            if lacking := results.get("missing_files"):
-                notes.append(f"{path}: predictions of {', '.join(lacking)} are not in it")
+            if absent := results.get("missing_files"):
+                notes.append(f"{path}: predictions of {', '.join(absent)} are not in it")
             rows += _rows(results, path, study, notes)
     if not rows:
         remedy = ""
@@ -339,10 +339,10 @@ def _predicted_alike(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
                     f"{path}: left out, as it was predicted in another way than {others}: "
                     f"{', '.join(different)}"
                 )
-    for (size, way), (other, of_other) in combinations(usual.items(), 2):
+    for (one, way), (other, of_other) in combinations(usual.items(), 2):
         if different := decoding_differences(way, of_other):
             notes.append(
-                f"{size} and {other} were predicted in different ways: {', '.join(different)}"
+                f"{one} and {other} were predicted in different ways: {', '.join(different)}"
             )
     return rows.drop(index=left_out)
 
