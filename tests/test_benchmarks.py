@@ -582,6 +582,9 @@ def test_as_published_asks_in_fp32_and_reads_bare_pieces(flags, tmp_path, monkey
     monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
     with pytest.raises(InputError, match="--precision bf16: --as_published computes in fp32"):
         ask("cmmlu", *flags, "--as_published", "--precision", "bf16")
+    with pytest.raises(InputError, match="--letter_tokens answer: --as_published reads bare"):
+        ask("cmmlu", *flags, "--as_published", "--letter_tokens", "answer")
+    assert not (tmp_path / "out").exists()
     ask("cmmlu", *flags, "--as_published", "--num_fewshot", "0")
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["run"]["as_published"] is True

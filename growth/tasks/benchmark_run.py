@@ -22,6 +22,7 @@ from growth.core.options import (
     DecodingOptions,
     ModelOptions,
     PromptOptions,
+    published_letters,
     published_precision,
 )
 from growth.core.schemas import PredictionRecord, read_record
@@ -97,10 +98,14 @@ def run_benchmark(job: BenchmarkRun) -> None:
 
 
 def _as_published(job: BenchmarkRun) -> BenchmarkRun:
-    """What --as_published makes of the options: fp32, and letters read as bare pieces."""
+    """What --as_published makes of the options: fp32, and letters read as bare pieces.
+
+    Raises:
+        InputError: something else is asked for besides.
+    """
     options = job.options
     precision = published_precision(options.as_published, options.precision)
-    letters = "bare" if options.as_published else job.prompt_options.letter_tokens
+    letters = published_letters(options.as_published, job.prompt_options.letter_tokens)
     return replace(
         job,
         options=replace(options, precision=precision),
