@@ -95,9 +95,10 @@ def test_a_copy_under_any_name_is_one_whatever_was_noted_in_it(change):
 
 @pytest.mark.parametrize("field", ["choices", "answer"])
 def test_a_question_with_other_choices_or_another_answer_is_another(field):
-    lines = [record | {field: ["A", "B"]} for record in records(4)]
-    others = [record | {field: ["A", "C"]} for record in records(4)]
-    assert find_repeats({"a.json": lines, "b.json": others}).copies == []
+    for value, other in ((["A", "B"], ["A", "C"]), ({"value": "5"}, {"value": "6"}), (1, 2)):
+        lines = [record | {field: value} for record in records(4)]
+        others = [record | {field: other} for record in records(4)]
+        assert find_repeats({"a.json": lines, "b.json": others}).copies == []
 
 
 def test_repeats_that_make_no_copy_are_counted():

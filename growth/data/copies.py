@@ -18,8 +18,8 @@ COPY_MARK = re.compile(
 )
 # What evaluate/predict.py adds to a line, which may differ in the last digits, and its number.
 UNCOMPARED = ("generated_response", "choice_logits", "generated_ppl", "idx")
-# What makes two lines one question; whatever else is noted of it makes no other one of it.
-_QUESTION = ("type", "messages", "choices", "answer")
+# What makes a question, besides its messages; whatever else is noted of it makes no other one.
+_QUESTION = ("type", "choices", "answer")
 # What repeated lines do to a score.
 COUNTED_AGAIN = "each counts as often as it is there, and intervals are too narrow"
 _NAMED = 5  # repeats that a warning names
@@ -109,17 +109,19 @@ class LinesDigest:
 
 
 def _line_key(record: Mapping[str, Any]) -> int:
-    return hash(json.dumps([_without_spaces(record.get(name)) for name in _QUESTION]))
+    messages = [[message["role"], message["content"]] for message in record["messages"]]
+    question = [messages, *(record.get(name) for name in _QUESTION)]
+    return hash(json.dumps(_without_spaces(question), sort_keys=True))
 
 
-def _without_spaces(value: object) -> object:
+def _without_spaces(value: Any) -> Any:
     """`value` with each run of white space in its texts as one blank, and none at their ends."""
     if isinstance(value, str):
         return " ".join(value.split())
     if isinstance(value, list):
         return [_without_spaces(part) for part in value]
-    if isinstance(value, dict):  # a message
-        return [_without_spaces(value.get(name)) for name in ("role", "content")]
+    if isinstance(value, dict):
+        return {name: _without_spaces(part) for name, part in value.items()}
     return value
 
 
