@@ -10,6 +10,7 @@ from growth.core.errors import InputError
 from growth.core.files import write_json
 from growth.core.locks import locked
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
+from growth.data.study import recorded, study_of
 from growth.runs.checkpoints import first_candidate_epoch
 from growth.runs.layout import (
     RESULTS_SUFFIX,
@@ -24,7 +25,7 @@ Choice = dict[str, Any]  # the content of a selected-checkpoint.json
 
 NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs")
 # What all checkpoints of one run have in common.
-_OF_RUN = ("model_size", "data_type", "timestamp", "seed", "epochs", "samples", "split", "study")
+_OF_RUN = ("model_size", "data_type", "timestamp", "seed", "epochs", "samples", "split")
 _Group = tuple[Path, int | None]  # the folder of a run's results, and their limit of lines
 _Found = dict[Path, Results]
 
@@ -50,7 +51,7 @@ class Choices(NamedTuple):
             )
 
 
-def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
+def choose_checkpoints(results_path: Path, wait: bool = False, flag: Path | None = None) -> Choices:
     """Choose a checkpoint of each run, and of each limit of lines, and write the choice.
 
     A choice is written as `selected-checkpoint.json` to the folder of its run's results. Results
@@ -60,6 +61,7 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     Args:
         results_path: folder of results on valid, at any depth.
         wait: where another process chooses for the same run, for it to end.
+        flag: the value of --study, which all results have to be of; None for any study.
 
     Returns:
         The choices, and the runs without one.
@@ -67,7 +69,7 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     Raises:
         InputError: there is nothing to choose among.
     """
-    runs, damaged = _read_runs(results_path)
+    runs, damaged = _read_runs(results_path, flag)
     if not runs and not damaged:
         raise InputError(
             f"--results_path {results_path}: no results of checkpoints below it; "
@@ -90,13 +92,17 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     return choices
 
 
-def _read_runs(results_path: Path) -> tuple[dict[_Group, _Found], dict[Path, InputError]]:
-    """The results of each run by their files, and the folders with one that can't be read."""
+def _read_runs(
+    results_path: Path, flag: Path | None
+) -> tuple[dict[_Group, _Found], dict[Path, InputError]]:
+    """The results of each run by their files, and the folders with one that can't be taken."""
     runs: dict[_Group, _Found] = {}
     damaged: dict[Path, InputError] = {}
     for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
         try:
             results = read_record(path, ResultsRecord, SCORE_AGAIN)
+            if flag is not None:
+                study_of(results["run"], flag, path)
         except InputError as error:
             damaged.setdefault(path.parent, error)
             continue
@@ -117,6 +123,7 @@ def _check_one_run(found: _Found, where: Path) -> None:
     for (path, first), (other, second) in combinations(found.items(), 2):
         names, runs = f"{path.name} and {other.name}", (first["run"], second["run"])
         values = {name: [_shown(run.get(name)) for run in runs] for name in _OF_RUN}
+        values["study"] = [recorded(run)["digest"] for run in runs]
         different = [
             f"{name} {' and '.join(of_both)}"
             for name, of_both in values.items()
