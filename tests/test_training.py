@@ -653,7 +653,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "says"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("spoil", "says"), WRONG, ids=[says[:40] for _, says in WRONG])
 def test_a_checkpoint_of_wrong_content_is_named(study, tiny_model, interrupted, spoil, says):
     done = resume_of(study, tiny_model, interrupted, spoil)
     assert "Traceback" not in done.stderr

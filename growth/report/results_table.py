@@ -1,7 +1,7 @@
 """Results files -> a table: one row for each scored file of each run, one checkpoint a run."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from growth.core.errors import InputError
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
-from growth.data.study import OTHER, Study, recorded, study_of
+from growth.data.study import OTHER, Study, read_study, recorded, study_of
 from growth.runs.layout import RESULTS_SUFFIX, Run, selection_name
 
 # Scores over several files, kept as abilities of their own.
@@ -64,6 +64,10 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
     studies = _Studies(flag)
     for path in _results_files(results_path):
         results = _read_results_file(path)
+        if studies.is_other(results["run"]):
+            name = recorded(results["run"])["name"]
+            notes.append(f"{path}: left out, of the study {name}")
+            continue
         study = studies.of(results, path)
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
         data_type = results["run"].get("data_type")
@@ -101,7 +105,12 @@ class _Studies:
 
     def __init__(self, flag: Path | None) -> None:
         self.flag = flag
+        self.name = read_study(flag).name if flag is not None else None
         self.first: tuple[Study, Path] | None = None
+
+    def is_other(self, run: Mapping[str, Any]) -> bool:
+        """Whether a run is of a study of another name than that of --study."""
+        return self.name is not None and recorded(run)["name"] != self.name
 
     def of(self, results: dict[str, Any], path: Path) -> Study:
         """The study of a results file.
@@ -117,7 +126,7 @@ class _Studies:
         if self.first is not None:
             raise InputError(
                 f"{path}: of the study {study.name}, {first} of {self.first[0].name}, or of other "
-                "rules; give the results of each a folder of their own"
+                "rules; say which with --study, or give the results of each a folder of their own"
             )
         self.first = study, path
         return study
