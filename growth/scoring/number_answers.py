@@ -42,6 +42,8 @@ PREPARED = (
     (re.compile(r"小于(?=\d)"), "<"),
     (re.compile("当[^,。，]{1,20}时"), ""),
     (re.compile(r"百分之(\d+(?:\.\d+)?)"), r"\1%"),
+    # other commands, a written-out line end (backslash, n) among them
+    (re.compile(r"\\(?!sqrt|pi|infty|frac|log|sin|cos|tan|pm|[lg]e)[A-Za-z]{1,20}"), "、"),
     # English words and units; names of functions and products of letters (ab) stay
     (re.compile(r"(?<![A-Za-z\\])(?!sqrt|sin|cos|tan|log|pi)[A-Za-z]{3,}"), "、"),
     (
