@@ -26,12 +26,22 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
+class BuildRecord(TypedDict):
+    """build.record of a built setting: which study, setting and seed its files were made of."""
+
+    study: str
+    setting: Name
+    seed: int
+    files: dict[str, FileRecord]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
     files: Required[dict[str, FileRecord]]
     samples: Required[Count]
     tokens_sha256: str
+    build: BuildRecord | None
 
 
 class HyperparametersRecord(TypedDict, total=False):

@@ -122,7 +122,7 @@ def new_record(
     steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
     return {
         "model_size": model_size or shortened(parameters),
-        "data_type": data_type or Path(data["train"]["dir"]).resolve().name,
+        "data_type": data_type or setting_name(Path(data["train"]["dir"])),
         "timestamp": run_dir.resolve().name,
         "model_name_or_path": source.name_or_path,
         "model_fingerprint": fingerprint(source),
@@ -138,6 +138,11 @@ def new_record(
         "started": now(),
         "ended": None,
     }
+
+
+def setting_name(train_dir: Path) -> str:
+    """The setting that a run is recorded as where --data_type is not given."""
+    return train_dir.resolve().name
 
 
 def data_record(

@@ -31,6 +31,7 @@ from growth.core.options import (
 )
 from growth.data.lines import Record
 from growth.data.records import read_training_files
+from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
@@ -65,6 +66,7 @@ from growth.runs.record import (
     forget_metrics_after,
     new_record,
     now,
+    setting_name,
     write_run,
 )
 from growth.training.memory import plan_memory
@@ -168,6 +170,7 @@ def _train_locked(job: TrainingRun) -> None:
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
+    data["train"]["build"] = _check_build(job, data["train"]["files"])
     _report_cut(job, files, examples, max_length)
     compute = _choose_compute(job)
     set_seed(asked.seed)
@@ -208,6 +211,12 @@ def _train_locked(job: TrainingRun) -> None:
         write_run(job.output_dir, run | {"ended": now()})
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def _check_build(job: TrainingRun, files: Mapping[str, Any]) -> Any:
+    """What the lines to train on were built as, checked against what the run is recorded as."""
+    setting = job.data_type or setting_name(job.train_dir)
+    return check_build(job.train_dir, files, job.study, setting, job.hyperparameters.seed)
 
 
 def _log_to_stderr() -> None:
