@@ -284,7 +284,7 @@ def test_a_model_of_the_hub_is_read_the_same(tmp_path, monkeypatch):
     """Files of the hub's cache decide as those of a folder do."""
     own = write_folder(tmp_path / "model", "SmolLM2")
     monkeypatch.setattr(
-        "growth.model.tokenizer_files.cached_file",
+        "growth.model.source.cached_file",
         lambda name, file, **_: (
             str(tmp_path / "model" / file) if (tmp_path / "model" / file).is_file() else None
         ),

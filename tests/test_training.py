@@ -849,6 +849,13 @@ def test_another_tokenizer_is_refused(study, tiny_model, interrupted):
     done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
     assert done.returncode == 2
     assert "the tokens of --train_dir" in done.stderr
+    # the same tokens, so far: what the checkpoints hold to predict with is another
+    shutil.copy(tiny_model / "tokenizer.model", model)
+    with open(model / "tokenizer_config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "(the files of its tokenizer)" in done.stderr
 
 
 # Memory

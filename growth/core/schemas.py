@@ -75,6 +75,7 @@ class TrainingRecord(TypedDict, total=False):
     seed: Required[int]
     model_name_or_path: Required[str]
     model_fingerprint: str
+    tokenizer_fingerprint: str
     parameters: Required[Count]
     hyperparameters: Required[HyperparametersRecord]
     train: Required[DataRecord]

@@ -26,7 +26,7 @@ from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.gguf_tokenizer import gguf_tokenizer
 from growth.model.source import Model, Source, find_model, stored_elements
-from growth.model.tokenizer_files import load_from_files
+from growth.model.tokenizer_files import load_from_files, tokenizer_source
 from growth.model.weight_files import FETCH
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,7 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     Raises:
         InputError: it is missing or of no known kind.
     """
-    source = find_model(name_or_path)
-    if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
-        source = source.base()
+    source = tokenizer_source(find_model(name_or_path))
 
     def load() -> ChatTokenizer:
         tokenizer = gguf_tokenizer(source) if source.gguf_file else load_from_files(source)

@@ -17,13 +17,12 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
-from transformers.utils import cached_file
 
 from growth.core.errors import InputError
-from growth.core.files import LFS_ADVICE, is_lfs_pointer, read_object
-from growth.model import baichuan
+from growth.core.files import read_object
+from growth.model import baichuan, lora
 from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
-from growth.model.source import Source
+from growth.model.source import Source, files_digest, fingerprint, model_file
 
 logger = logging.getLogger(__name__)
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
@@ -60,7 +59,30 @@ _MODEL_OPTIONS = (
     *("unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "dropout"),
     *("continuing_subword_prefix", "end_of_word_suffix"),
 )
+# What transformers and ourselves read of a tokenizer, whatever its class.
+_FILES = (
+    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
+    *("special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json"),
+)
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def tokenizer_source(source: Source) -> Source:
+    """Where the tokenizer of a model is loaded from: an adapter may have one of its own, or not."""
+    while source.is_adapter and not lora.has_tokenizer(Path(source.name)):
+        source = source.base()
+    return source
+
+
+def tokenizer_fingerprint(source: Source) -> str:
+    """A digest that changes when a file does that a model's tokenizer can be loaded from."""
+    source = tokenizer_source(source)
+    if source.folder is None or source.gguf_file:
+        return fingerprint(source)  # of the same commit, or in the same file
+    paths = [source.folder / name for name in _FILES]
+    paths += sorted(source.folder.glob("*.tiktoken"))
+    return files_digest(path for path in paths if path.is_file())
 
 
 def load_from_files(source: Source) -> PreTrainedTokenizerBase:
@@ -101,25 +123,6 @@ def _load_sentencepiece(source: Source) -> SentencePieceBackend:
             *(source.name, len(added)),
         )
     return tokenizer
-
-
-def model_file(source: Source, name: str) -> Path | None:
-    """The file `name` of a model, in its folder or in the hub's cache; None where it has none."""
-    if source.folder is not None:
-        path = source.folder / name
-        if not path.is_file():
-            return None
-        if is_lfs_pointer(path):
-            raise InputError(f"{path}: {LFS_ADVICE}")
-        return path
-    found = cached_file(
-        source.name,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return Path(found) if found else None
 
 
 def _tokenizer_config(source: Source) -> dict[str, Any]:

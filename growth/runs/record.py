@@ -17,7 +17,8 @@ from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
 from growth.data.study import Study, recorded
-from growth.model.source import Source, fingerprint
+from growth.model.source import DIGEST_KIND, Source, fingerprint
+from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.packing.batches import (
     Example,
     cut_answers,
@@ -126,6 +127,7 @@ def new_record(
         "timestamp": run_dir.resolve().name,
         "model_name_or_path": source.name_or_path,
         "model_fingerprint": fingerprint(source),
+        "tokenizer_fingerprint": tokenizer_fingerprint(source),
         "parameters": parameters,
         "study": study.record(),
         **data,
@@ -220,6 +222,8 @@ def _changed_content(earlier: Run, run: Run) -> list[str]:
             f"the model's weights or config, of model_name_or_path "
             f"{earlier['model_name_or_path']!r}, now {run['model_name_or_path']!r}"
         )
+    if earlier.get("tokenizer_fingerprint") not in (run["tokenizer_fingerprint"], None):
+        changed.append("the files of its tokenizer")
     for part in ("train", "valid"):
         before = earlier[part].get("tokens_sha256")
         if before not in (run[part]["tokens_sha256"], None):
@@ -228,9 +232,13 @@ def _changed_content(earlier: Run, run: Run) -> list[str]:
 
 
 def _fingerprint_of(earlier: Run) -> str | None:
-    """Of a run's foundation model; earlier records have only its name. None if it is unknown."""
-    if "model_fingerprint" in earlier:
-        return str(earlier["model_fingerprint"])
+    """Of a run's foundation model; None if it is unknown.
+
+    Earlier records have only its name, or a digest of another kind, which no longer says anything.
+    """
+    found = str(earlier.get("model_fingerprint"))
+    if found.startswith(DIGEST_KIND) or "@" in found:  # of all bytes, or of a commit of the hub
+        return found
     try:
         return fingerprint(earlier["model_name_or_path"])
     except InputError:

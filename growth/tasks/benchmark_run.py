@@ -29,6 +29,7 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
+from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.runs.layout import RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
 from growth.runs.resolve import UNTUNED, resolve_models
@@ -38,7 +39,7 @@ from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
 
 # What makes the results in a folder those of one model, prompted in one way.
-_SAME = ("benchmark", "fingerprint", "asked")
+_SAME = ("benchmark", "fingerprint", "tokenizer", "asked")
 # What the record says of single files, of all launches together.
 _OF_FILES = ("data", "read", "questions")
 
@@ -189,6 +190,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             "model_name_or_path": model,
             **run,
             "fingerprint": fingerprint(source),
+            "tokenizer": tokenizer_fingerprint(source),
             "asked": asked,
             "as_published": options.as_published,
             "data": data,

@@ -30,6 +30,7 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model, fingerprint
+from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
 from growth.runs.resolve import resolve_models
@@ -38,7 +39,10 @@ from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
 
 # What makes the predictions in a folder those of one model, predicted in one way.
-_SAME = ("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "decoding", "limit")
+_SAME = (
+    *("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "tokenizer"),
+    *("decoding", "limit"),
+)
 
 
 def predict(
@@ -91,6 +95,7 @@ def _predict_model(
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
         "fingerprint": fingerprint(source),
+        "tokenizer": tokenizer_fingerprint(source),
         "as_published": options.as_published,
         "decoding": decoding.identity() | {"precision": precision},
     }
