@@ -21,6 +21,7 @@ CHECKPOINT_FILES = {
     "README.md",
     "added_tokens.json",
     "config.json",
+    "digests.json",
     "generation_config.json",
     "model.safetensors",
     "rng_state.pth",

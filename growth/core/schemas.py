@@ -86,6 +86,7 @@ class TrainingRecord(TypedDict, total=False):
     started: Required[str]
     study: StudyRecord
     ended: str | None
+    resumed_otherwise: list[dict[str, Any]]
     git: GitRecord
     versions: dict[str, str]
 
@@ -97,6 +98,19 @@ class TrainerStateRecord(TypedDict, total=False):
     epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
     log_history: list[dict[str, Any]]
     stateful_callbacks: dict[str, dict[str, Any]]
+
+
+class SavedFile(TypedDict):
+    """A file of a checkpoint as it was saved."""
+
+    bytes: Count
+    xxh3: str
+
+
+class DigestsRecord(TypedDict):
+    """digests.json of a checkpoint."""
+
+    files: dict[str, SavedFile]
 
 
 class MetricsLine(TypedDict, total=False):

@@ -86,14 +86,12 @@ def write_run(run_dir: Path, run: Run) -> None:
     write_json(run_dir / RUN_RECORD, run)
 
 
-# What makes two runs the same, and hyper-parameters that only say how a step is computed.
+# What makes two runs the same, and hyper-parameters that only say how a step is computed: those
+# that change the order of its sums, and one that does not.
 _IDENTITY = ("model_size", "data_type")
-_FREE = (
-    "batch_size",
-    "tokens_per_micro_batch",
-    "gradient_checkpointing",
-    "attn_implementation",
-)
+SUMMATION = ("batch_size", "tokens_per_micro_batch", "attn_implementation")
+RESUMED_OTHERWISE = "resumed_otherwise"
+_FREE = (*SUMMATION, "gradient_checkpointing")
 
 
 def new_record(
@@ -212,6 +210,26 @@ def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> N
             f"--output_dir {run_dir}: holds this run already; --resume resumes it, or choose "
             "another folder"
         )
+
+
+def computed_otherwise(earlier: Run, run: Run) -> dict[str, list[Any]]:
+    """What of a run's computing differs from before, and rounds sums otherwise: old and new."""
+    before, after = (_computing(record) for record in (earlier, run))
+    return {name: [old, after[name]] for name, old in before.items() if old != after[name]}
+
+
+def _computing(run: Run) -> dict[str, Any]:
+    known = dataclasses.asdict(Hyperparameters()) | run["hyperparameters"]
+    return {name: known[name] for name in SUMMATION} | {
+        "device": run["device"].partition(": ")[0],  # without the reason for it
+        "torch": run.get("versions", {}).get("torch"),
+    }
+
+
+def missing_steps(run_dir: Path, step: int) -> int:
+    """How many of a run's first `step` optimizer steps metrics.jsonl has no loss of."""
+    found = {line["step"] for line in read_metrics(run_dir) if "loss" in line}
+    return sum(number not in found for number in range(1, step + 1))
 
 
 def _changed_content(earlier: Run, run: Run) -> list[str]:

@@ -29,11 +29,10 @@ from growth.inference.backends import check_backend
 from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
-from growth.model.source import Source, find_model, fingerprint
-from growth.model.tokenizer_files import tokenizer_fingerprint
+from growth.model.source import Source, find_model
 from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
-from growth.runs.resolve import resolve_models
+from growth.runs.resolve import model_identity, resolve_models
 from growth.tasks.doit import DoITFile
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
@@ -94,8 +93,7 @@ def _predict_model(
         "limit": options.limit,
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
-        "fingerprint": fingerprint(source),
-        "tokenizer": tokenizer_fingerprint(source),
+        **model_identity(source),
         "as_published": options.as_published,
         "decoding": decoding.identity() | {"precision": precision},
     }

@@ -57,13 +57,16 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     weight_problems,
 )
-from growth.runs.layout import read_run
+from growth.runs.layout import METRICS, read_run
 from growth.runs.record import (
+    RESUMED_OTHERWISE,
     Run,
     check_owned,
     check_same_setting,
+    computed_otherwise,
     data_record,
     forget_metrics_after,
+    missing_steps,
     new_record,
     now,
     setting_name,
@@ -334,6 +337,7 @@ def _resolved(
     chosen = {
         "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
+        "batch_size": before.get("batch_size"),
     }
     fixed = {
         "learning_rate": rate,
@@ -365,6 +369,8 @@ def _open_run(
     if earlier:
         check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
+        if RESUMED_OTHERWISE in earlier:
+            run[RESUMED_OTHERWISE] = earlier[RESUMED_OTHERWISE]
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
         *(run["hyperparameters"]["total_batch_size"], run["steps_per_epoch"]),
@@ -394,6 +400,7 @@ def _open_run(
             logger.info("resumes from %s", checkpoint)
         else:
             logger.info("no checkpoint is complete yet: the run begins anew")
+        _report_otherwise(job, earlier, run, step)
     # Nobody writes before all have read.
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
@@ -401,6 +408,27 @@ def _open_run(
         remove_leftovers(job.output_dir, step)
         forget_metrics_after(job.output_dir, step)
     return (str(checkpoint) if checkpoint else None), False
+
+
+def _report_otherwise(job: TrainingRun, earlier: Run, run: Run, step: int) -> None:
+    """Say, and record in `run`, what makes a run resumed at `step` another than an unbroken one."""
+    if not step:
+        return
+    if changes := computed_otherwise(earlier, run):
+        known, listed = run.get(RESUMED_OTHERWISE, []), changes.items()
+        run[RESUMED_OTHERWISE] = [*known, {"time": now(), "step": step, "changes": changes}]
+        logger.warning(
+            "--resume: computed otherwise than before step %s, so that sums are rounded otherwise "
+            "and the weights are not bit for bit those of an unbroken run (run.json records it): "
+            "%s",
+            *(step, "; ".join(f"{name} {old!r}, now {new!r}" for name, (old, new) in listed)),
+        )
+    if lost := missing_steps(job.output_dir, step):
+        logger.warning(
+            "--resume: %s lacks %s of the %s steps before the checkpoint, whose losses are not "
+            "computed again; put the file back to have them",
+            *(job.output_dir / METRICS, f"{lost:,}", f"{step:,}"),
+        )
 
 
 def _resume_needs(job: TrainingRun, compute: Compute) -> ResumeNeeds:

@@ -34,6 +34,7 @@ from growth.runs.checkpoints import (
     checkpoints,
     drop_resume_state,
     remove_checkpoint,
+    write_digests,
 )
 from growth.runs.layout import METRICS
 from growth.runs.record import now
@@ -343,8 +344,6 @@ class InstructionTrainer(Trainer):
         checkpoint = self.run_dir / f"{CHECKPOINT}{self.state.global_step}"
         with write_errors(checkpoint):
             super()._save_checkpoint(model, trial)
-            # The other processes' random numbers are part of it.
-            self.accelerator.wait_for_everyone()
             if not self.args.should_save:
                 return
             # Nothing older goes before the new state is on the disk.
@@ -361,6 +360,9 @@ class InstructionTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
         super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # their random numbers are part of it
+        if self.args.should_save:
+            write_digests(Path(output_dir))
         sync(Path(output_dir))
 
     def _load_from_checkpoint(
