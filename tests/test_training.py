@@ -35,6 +35,7 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     resume_problems,
 )
+from growth.runs.resolve import resolve_models
 from growth.training import memory, trainer
 from growth.training.run import _default_epochs
 from growth.training.sampler import StepSampler
@@ -935,6 +936,31 @@ def test_a_damaged_candidate_is_not_left_out_in_silence(alone, tmp_path):
     for ended in (True, False):
         with pytest.raises(InputError, match=f"{first.name}: trainer_state.json is missing"):
             candidates(copy, 2, ended)
+
+
+def test_a_copy_of_a_checkpoint_is_no_candidate(alone, tmp_path, caplog):
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    before = candidates(copy, 2, True)
+    for name in (
+        f"{before[-1].name} (1)",
+        f"{before[0].name}-old",
+        "checkpoint-copy",
+        "checkpoint-08",
+    ):
+        shutil.copytree(before[-1], copy / name)
+    assert candidates(copy, 2, True, 8) == before
+    assert resumable_checkpoint(copy, ResumeNeeds())[0] == before[-1]
+    assert f"{before[-1].name} (1)" in caplog.text
+    assert "no candidate" in caplog.text
+
+
+def test_a_checkpoint_beyond_the_runs_last_step_is_refused(alone, tmp_path):
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    shutil.copytree(checkpoints(copy)[-1], copy / "checkpoint-99")
+    state = json.loads((copy / "checkpoint-99/trainer_state.json").read_text())
+    (copy / "checkpoint-99/trainer_state.json").write_text(json.dumps(state | {"global_step": 99}))
+    with pytest.raises(InputError, match="checkpoint-99: of step 99, and the run has 8"):
+        resolve_models(str(copy), None, None)
 
 
 def test_a_model_is_the_same_wherever_it_lies(study, tiny_model, interrupted, alone):

@@ -1,7 +1,9 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
 import dataclasses
+import logging
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ from growth.core.files import content_digest, write_json
 from growth.core.schemas import DigestsRecord, TrainerStateRecord, read_record
 from growth.model.weight_files import CONFIG, SINGLE, tensor_shapes, weight_files
 
+logger = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
 DIGESTS = "digests.json"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -68,8 +71,13 @@ def is_complete(checkpoint: Path) -> bool:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, by step."""
-    found = [path for path in run_dir.glob(f"{CHECKPOINT}*") if is_complete(path)]
+    found = [path for path in _named_by_step(run_dir) if is_complete(path)]
     return sorted(found, key=checkpoint_step)
+
+
+def _named_by_step(run_dir: Path) -> list[Path]:
+    """What the Trainer may have written; a copy that is called `checkpoint-12 (1)` is none."""
+    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if _named_step(path) >= 0]
 
 
 @dataclass(frozen=True)
@@ -274,13 +282,13 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
 
 
 def _incomplete(run_dir: Path) -> list[Path]:
-    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if not is_complete(path)]
+    return [path for path in _named_by_step(run_dir) if not is_complete(path)]
 
 
 def _named_step(checkpoint: Path) -> int:
     """The step in a checkpoint's name, which says it where its record is lost; -1 for none."""
     number = checkpoint.name.removeprefix(CHECKPOINT)
-    return int(number) if number.isdecimal() else -1
+    return int(number) if re.fullmatch(r"0|[1-9][0-9]*", number, re.ASCII) else -1
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -332,16 +340,18 @@ def epoch_of(checkpoint: Path) -> int:
     return round(trainer_state(checkpoint)["epoch"])
 
 
-def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
+def candidates(run_dir: Path, epochs: int, ended: bool, steps: int | None = None) -> list[Path]:
     """The checkpoints of a run that selection considers, by step.
 
     Args:
         run_dir: of the run.
         epochs: of the run.
         ended: whether it was trained to its end; if not, the newest may be half there.
+        steps: of the run; None where they are not known.
 
     Raises:
-        InputError: there is none, or one is damaged: selection would be among others, in silence.
+        InputError: there is none, or one is damaged or of no step of the run: selection would be
+            among others, in silence.
     """
     first, complete = first_candidate_epoch(epochs), checkpoints(run_dir)
     newest = checkpoint_step(complete[-1]) if complete else 0
@@ -351,9 +361,20 @@ def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
             f"{run_dir}: {', '.join(damaged)}: {TRAINER_STATE} is missing or damaged; put it back, "
             "or remove the checkpoint to select among the others"
         )
-    found = [path for path in complete if epoch_of(path) >= first]
-    if not found:
+    if steps is not None and newest > steps:
+        raise InputError(
+            f"{complete[-1]}: of step {newest}, and the run has {steps}; it is another run's, "
+            "remove it to select among the others"
+        )
+    found = {path.name for path in run_dir.glob(f"{CHECKPOINT}*")}
+    if others := sorted(found - {path.name for path in _named_by_step(run_dir)}):
+        logger.warning(
+            "%s: %s: no checkpoint that training wrote by that name, and no candidate",
+            *(run_dir, ", ".join(others[:5])),
+        )
+    considered = [path for path in complete if epoch_of(path) >= first]
+    if not considered:
         raise InputError(
             f"{run_dir}: no complete checkpoint from epoch {first} on; resume it with --resume"
         )
-    return found
+    return considered

@@ -36,7 +36,8 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     path = Path(name)
     run = read_run(path)
     if run is not None:
-        paths = candidates(path, run["hyperparameters"]["epochs"], bool(run.get("ended")))
+        epochs, ended = run["hyperparameters"]["epochs"], bool(run.get("ended"))
+        paths = candidates(path, epochs, ended, run["steps"])
     else:
         find_model(name)
         run = read_run(path.resolve().parent) if path.is_dir() else None
