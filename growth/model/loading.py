@@ -204,6 +204,22 @@ def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
     return "sdpa" if model._supports_sdpa else "eager"
 
 
+def check_weights_are_numbers(model: torch.nn.Module, name: str) -> None:
+    """Refuse a model whose weights hold NaN or infinity, once its output has turned out to.
+
+    It takes a pass over all weights, so that it is no part of loading.
+
+    Raises:
+        InputError: it does; `name` says of which model.
+    """
+    for parameter, weights in model.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise InputError(
+                f"{name}: its weights hold NaN or infinity ({parameter}), as after a training "
+                "that diverged; fetch the model again, or take a checkpoint before that"
+            )
+
+
 def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
     """Grow the vocabulary to `rows` if it is smaller; new rows lie close to the old ones' mean.
 

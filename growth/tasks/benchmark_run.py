@@ -91,7 +91,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job)
     for tested in models:
-        with locked_for_launch(tested.folder, "--output_dir", job.options.wait):
+        with locked_for_launch(tested.folder, "--output_dir", job.options.wait, make=True):
             _run_model(job, tested)
 
 

@@ -95,11 +95,12 @@ def _predict_model(
         "model_name_or_path": name,
         **model_identity(source),
         "as_published": options.as_published,
-        "decoding": decoding.identity() | {"precision": precision},
+        "decoding": decoding.identity()
+        | {"precision": precision, "max_length": bounded_length(source, decoding.max_length)},
     }
     folder = prediction_folder(options.pred_data_path, run)
     _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
-    with locked_for_launch(folder, "--pred_data_path", options.wait):
+    with locked_for_launch(folder, "--pred_data_path", options.wait, make=True):
         _predict_missing(source, folder, run, tasks, options, decoding)
 
 
@@ -134,11 +135,12 @@ def _predict_missing(
     chat = load_tokenizer(source)
     prompting = Prompting(
         make_prompt_format(chat, PromptOptions(), source.name),
-        bounded_length(source, decoding.max_length),
+        run["decoding"]["max_length"],
         decoding.max_new_tokens,
         decoding.full_responses,
     )
-    predictor, compute = load_predictor(source, chat, decoding, run["decoding"]["precision"])
+    asked = published_precision(options.as_published, options.precision)
+    predictor, compute = load_predictor(source, chat, decoding, asked)
     work = TaskRun(missing, folder, prompting, state)
     cuts = dict(zip((task.stem for task in missing), work.cut_prompts(), strict=True))
     if state.is_main_process:

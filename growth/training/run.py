@@ -156,7 +156,7 @@ def train(job: TrainingRun) -> None:
     check_writable(job.output_dir, "--output_dir")
     with (
         out_of_memory_explained(_MEMORY_REMEDY),
-        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait),
+        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait, make=True),
     ):
         check_owned(job.output_dir)
         _train_locked(job)

@@ -26,6 +26,7 @@ from growth.core.files import json_line, sync, sync_names, write_errors
 from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.loading import check_weights_are_numbers
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
@@ -252,6 +253,8 @@ class InstructionTrainer(Trainer):
         # A process has only its own part of the loss; the Trainer averages over processes.
         loss, measures = self.step_loss.backward(model, inputs["examples"])
         if not torch.isfinite(loss):
+            if self.state.global_step == 0:  # of the model as it was given
+                check_weights_are_numbers(self.accelerator.unwrap_model(model), "the model")
             raise self._diverged("loss", loss.item(), self.state.global_step + 1)
         self._measures = dataclasses.replace(measures, seconds=time.perf_counter() - began)
         return loss
