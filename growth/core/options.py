@@ -182,6 +182,8 @@ class LoraOptions:
     def __post_init__(self) -> None:
         if not self.alpha:
             object.__setattr__(self, "alpha", 2 * self.rank)  # as dataclasses set frozen fields
+        if self.target_modules == (ALL_LINEAR,):  # the default, by its name
+            object.__setattr__(self, "target_modules", ALL_LINEAR)
 
 
 @dataclass(frozen=True)

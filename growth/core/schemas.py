@@ -26,12 +26,22 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
+class BuildRecord(TypedDict):
+    """build.record of a built setting: which study, setting and seed its files were made of."""
+
+    study: str
+    setting: Name
+    seed: int
+    files: dict[str, FileRecord]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
     files: Required[dict[str, FileRecord]]
     samples: Required[Count]
     tokens_sha256: str
+    build: BuildRecord | None
 
 
 class HyperparametersRecord(TypedDict, total=False):
@@ -65,6 +75,7 @@ class TrainingRecord(TypedDict, total=False):
     seed: Required[int]
     model_name_or_path: Required[str]
     model_fingerprint: str
+    tokenizer_fingerprint: str
     parameters: Required[Count]
     hyperparameters: Required[HyperparametersRecord]
     train: Required[DataRecord]
@@ -75,6 +86,7 @@ class TrainingRecord(TypedDict, total=False):
     started: Required[str]
     study: StudyRecord
     ended: str | None
+    resumed_otherwise: list[dict[str, Any]]
     git: GitRecord
     versions: dict[str, str]
 
@@ -86,6 +98,19 @@ class TrainerStateRecord(TypedDict, total=False):
     epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
     log_history: list[dict[str, Any]]
     stateful_callbacks: dict[str, dict[str, Any]]
+
+
+class SavedFile(TypedDict):
+    """A file of a checkpoint as it was saved."""
+
+    bytes: Count
+    xxh3: str
+
+
+class DigestsRecord(TypedDict):
+    """digests.json of a checkpoint."""
+
+    files: dict[str, SavedFile]
 
 
 class MetricsLine(TypedDict, total=False):
