@@ -12,7 +12,7 @@ fail() {
 
 # Flags whose values are paths; those of models may be hub ids.
 path_flags=" --train_dir --valid_dir --output_dir --run_dir --data_dir --build_dir --pred_data_path"
-path_flags+=" --results_path --plots_path --dump_examples --dump_prompts --fsdp_config --deepspeed --gguf "
+path_flags+=" --study --results_path --plots_path --dump_examples --dump_prompts --fsdp_config --deepspeed --gguf "
 model_flags=" --model_name_or_path --base_model "
 
 # from_caller FLAG VALUE: print the value of a flag; a relative path is the caller's. The scripts go
@@ -80,7 +80,7 @@ while_locked() {
     local file="$1" flag="$2" wait=""
     shift 2
     if [[ "$1" == --wait ]]; then
-        wait=wait
+        wait=yes
         shift
     fi
     python -c '

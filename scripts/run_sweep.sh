@@ -5,7 +5,8 @@
 #       --data_types "curated-10 curated-40 curated-160" --data_dir data
 #
 # --model_size S, --model_name_or_path M   as in scripts/run_train.sh
-# --data_types "T ..."   settings; default: all curated and synthetic ones
+# --study FILE           the study file; default: data/doit.toml, the published study
+# --data_types "T ..."   settings, or patterns such as "curated-*"; default: those of all series
 # --data_dir D           holds curated/ and synthetic/; default: data
 # --build_dir B          settings are built in B/seed-S-<sum of D's path>/T; default: data/builds
 # --run_name N           name of each run's folder; default: sweep, for other seeds than 0 sweep-seed-S
@@ -24,16 +25,14 @@ resolve_paths "$@"
 set -- ${resolved[@]+"${resolved[@]}"}
 
 model_size="" model="" data_dir="data" build_dir="data/builds" run_name="" seed=0 jobs=1 train_flags="" predict_flags="" wait_flag=""
-data_types="curated-10 curated-40 curated-160 curated-640 curated-2560 curated-10000"
-data_types+=" synthetic-10 synthetic-40 synthetic-160 synthetic-640 synthetic-2560"
-data_types+=" synthetic-10000 synthetic-40960"
+data_types="" study=""
 while [[ $# -gt 0 ]]; do
     case "$1" in
         -h | --help)
             usage
             exit 0
             ;;
-        --model_size | --model_name_or_path | --data_types | --data_dir | --build_dir | --run_name | --seed | --jobs | \
+        --model_size | --model_name_or_path | --study | --data_types | --data_dir | --build_dir | --run_name | --seed | --jobs | \
             --train_flags | --predict_flags)
             [[ $# -gt 1 ]] || fail "$1: its value is missing"
             name="${1#--}"
@@ -59,20 +58,34 @@ if [[ -z "$run_name" ]]; then
     ((seed == 0)) || run_name="sweep-seed-$seed"
 fi
 # Other seeds and other data have builds of their own: two sweeps never train on each other's lines.
-key="$(realpath -m "$data_dir" | cksum | cut -d " " -f 1)"
+key="$(realpath -m "$data_dir" ${study:+"$study"} | cksum | cut -d " " -f 1)"
 build_dir="${build_dir%/}/seed-$seed-$key"
 activate_environment
 # Words are separated here, and handed on as words: no value of a flag is ever read as code.
 read -r -d '' -a settings <<<"$data_types" || true
-[[ ${#settings[@]} -gt 0 ]] || fail "--data_types '$data_types': expected names of settings"
-python - "${settings[@]}" <<'PYTHON'
+# The study's name, its folder of valid lines, and the settings, a line each.
+plan="$(
+    python - "$study" ${settings[@]+"${settings[@]}"} <<'PYTHON'
 import sys
+from pathlib import Path
 
 from growth.core.cli import run_script
-from growth.data.study import published_study
+from growth.data.study import published_study, read_study
 
-run_script(lambda _: [published_study().recipe(name, "--data_types") for name in sys.argv[1:]])
+file, *patterns = sys.argv[1:]
+
+
+def main(_):
+    study = read_study(Path(file)) if file else published_study()
+    print(study.name, study.splits["valid"], *study.matching(patterns), sep="\n")
+
+
+run_script(main)
 PYTHON
+)"
+mapfile -t settings <<<"$plan"
+study_name="${settings[0]}" valid="${settings[1]}"
+settings=("${settings[@]:2}")
 
 began=$(date +%s)
 # shellcheck disable=SC2329 # while_locked calls it
@@ -82,13 +95,13 @@ steps() {
     read -r -d '' -a predict <<<"$predict_flags" || true
     # What two sweeps share, one waits for.
     python data/build.py --data_type "$data_type" --data_dir "$data_dir" \
-        --output_dir "$build_dir" --seed "$seed" --wait &&
+        --output_dir "$build_dir" --seed "$seed" --wait ${study:+--study "$study"} &&
         bash scripts/run_train.sh --data_type "$data_type" --model_size "$model_size" --resume --seed "$seed" \
             --model_name_or_path "$model" --output_dir "$run_dir" \
-            --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/curated/valid" \
-            ${train[@]+"${train[@]}"} &&
+            --train_dir "$build_dir/$data_type" --valid_dir "$data_dir/$valid" \
+            ${study:+--study "$study"} ${train[@]+"${train[@]}"} &&
         bash scripts/run_evaluate.sh --run_dir "$run_dir" --data_dir "$data_dir" \
-            ${predict[@]+"${predict[@]}"}
+            ${study:+--study "$study"} ${predict[@]+"${predict[@]}"}
 }
 # shellcheck disable=SC2329 # xargs calls it
 one_setting() {
@@ -107,7 +120,7 @@ one_setting() {
     fi
 }
 export -f one_setting steps while_locked
-export model_size model data_dir build_dir run_name seed train_flags predict_flags wait_flag began
+export model_size model study valid data_dir build_dir run_name seed train_flags predict_flags wait_flag began
 # When one setting fails, xargs continues with the others and reports it in its exit code.
 # shellcheck disable=SC2329 # run_and_wait calls it
 all_settings() {
@@ -118,5 +131,8 @@ status=0
 run_and_wait all_settings || status=$?
 ((status < 128)) || exit "$status" # a signal
 ((status == 0)) || status=1
-to_caller "$(python evaluate/plot.py --plot_type all --wait | tail -n 1)"
+# A study of one's own has figures of its own.
+plots=evaluate/plots
+[[ -z "$study" ]] || plots="evaluate/plots/$study_name"
+to_caller "$(python evaluate/plot.py --plot_type all --plots_path "$plots" --wait ${study:+--study "$study"} | tail -n 1)"
 exit "$status"

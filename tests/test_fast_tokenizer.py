@@ -10,6 +10,7 @@ from families import (
     with_tied_words,
     write_sentencepiece,
 )
+from safetensors.torch import save_file
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -109,7 +110,7 @@ def test_newer_ways_of_transformers_do_not_change_our_tokens(tmp_path):
     model = sentencepiece_model()
     write_sentencepiece(tmp_path, model, legacy=False)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    save_file({}, tmp_path / "model.safetensors")
     processor = SentencePieceProcessor(model_proto=model)
     chat = load_tokenizer(tmp_path)
     for text in random_strings(500, seed=7):

@@ -371,7 +371,6 @@ for path in sys.argv[1:]:
     "command",
     [
         ("evaluate/export.py", "--model_name_or_path", "m", "--gguf", "x.gguf"),
-        ("evaluate/run.py", "--run_dir", "x"),
         ("evaluate/plot.py", "--plot_type", "all"),
         ("data/build.py", "--data_type", "curated-40"),
     ],

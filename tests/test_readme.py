@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from conftest import ABILITY_NAMES, ROOT, read_lines, run, write_lines
 
 from growth.core.files import read_json
@@ -187,6 +188,50 @@ def test_the_stages_run_as_they_stand(tmp_path):
     assert {(point["model_size"], point["samples"]) for point in points} == {("my-pocket", "40")}
 
 
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+TUTORIAL_CPU = ("AuthenticAMD", "AVX512")  # of the tutorial's numbers
+
+
+def tutorial_scores():
+    """The table's scores: [score, low, high] by ability and samples."""
+    header, *rows = re.findall(r"^\| (.*) \|$", TUTORIAL, re.MULTILINE)
+    names = [title.split(" (")[0] for title in header.split(" | ")[1:]]
+    return {
+        (name, samples): [float(number) for number in re.findall(r"[\d.]+", cell)]
+        for samples, *cells in (row.split(" | ") for row in rows)
+        if samples.isdigit()
+        for name, cell in zip(names, cells, strict=True)
+    }
+
+
+def this_cpu():
+    found = re.search(r"vendor_id\s*: (\w+)", Path("/proc/cpuinfo").read_text())
+    return found and found[1], torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_and_its_numbers_are_the_runs(tmp_path):
+    """Texts exactly; scores exactly on its kind of CPU, on others within both intervals."""
+    shell = make_bare_shell(tmp_path)
+    blocks = re.findall(r"```(bash|text)\n(.*?)```", TUTORIAL, re.DOTALL)
+    printed = shell.run(INSTALL + "".join(text for kind, text in blocks if kind == "bash")).stdout
+    same_cpu = this_cpu() == TUTORIAL_CPU
+    for kind, text in blocks:
+        if kind == "text" and (same_cpu or len(text) > 2):  # what the model answers
+            assert text in printed
+    expected = tutorial_scores()
+    assert len(expected) == 20
+    for (name, samples), (score, low, high) in expected.items():
+        with (shell.clone / f"evaluate/plots/example/overall/{name}.csv").open() as file:
+            (point,) = [row for row in csv.DictReader(file) if row["samples"] == samples]
+        found = [float(point[key]) for key in ("score", "low", "high")]
+        if same_cpu:
+            assert found == [score, low, high], (name, samples)
+        else:
+            assert found[1] <= high, (name, samples)
+            assert found[2] >= low, (name, samples)
+
+
 def overview(plots):
     with (plots / "all/overview.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -245,6 +290,7 @@ def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
 BEHIND = {
     "scripts/run_train.sh": ("train/finetune.py",),
     "scripts/run_evaluate.sh": ("evaluate/run.py", "evaluate/predict.py"),
+    "scripts/run_sweep.sh": ("train/finetune.py", "evaluate/run.py"),
     "scripts/merge_lora.sh": ("evaluate/export.py",),
     "evaluate/cmmlu/run.sh": ("evaluate/cmmlu/run.py",),
     "evaluate/agieval/run.sh": ("evaluate/agieval/run.py",),

@@ -241,6 +241,18 @@ def test_answers_that_are_cut_are_counted(study, tiny_model):
     assert all(m["supervised_tokens"] for m in steps)
 
 
+def test_answers_that_are_cut_are_counted_in_dumped_examples(study, tiny_model):
+    shutil.copytree(CUT_LABELS, study / "cut_labels", dirs_exist_ok=True)
+    flags = ("--model_name_or_path", tiny_model, "--dump_examples", "dumped.jsonl")
+    done = run("train/finetune.py", *flags, "--train_dir", "cut_labels", cwd=study)
+    said = "of 8 lines, 0 lose the end of their answer and 7 all of it beyond 256 tokens"
+    assert f"cut_labels/x.json: {said}" in done.stderr
+    dumped = read_lines(study / "dumped.jsonl")
+    assert sum(set(line["labels"]) == {-100} for line in dumped) == 7
+    done = run("train/finetune.py", *flags, "--train_dir", "train_lines", cwd=study)
+    assert "of their answer" not in done.stderr
+
+
 def test_part_of_an_answer_that_is_cut_is_counted(study, tiny_model):
     shorter = finetune(study, tiny_model, "part", "--max_length", "20", "--epochs", "1")
     chat = load_tokenizer(str(tiny_model))
@@ -779,7 +791,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "says"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("spoil", "says"), WRONG, ids=[says[:40] for _, says in WRONG])
 def test_a_checkpoint_of_wrong_content_is_named(study, tiny_model, interrupted, spoil, says):
     done = resume_of(study, tiny_model, interrupted, spoil)
     assert "Traceback" not in done.stderr

@@ -137,13 +137,16 @@ def _same_folders(one: Path, other: Path) -> bool:
     """Whether two folders, if they are that, hold the same files."""
     if not one.is_dir() or not other.is_dir():
         return False
-    found = [
-        sorted(p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
-        for folder in (one, other)
-    ]
-    return found[0] == found[1] and all(
-        filecmp.cmp(one / name, other / name, shallow=False) for name in found[0]
-    )
+    try:
+        found = [
+            sorted(p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+            for folder in (one, other)
+        ]
+        return found[0] == found[1] and all(
+            filecmp.cmp(one / name, other / name, shallow=False) for name in found[0]
+        )
+    except FileNotFoundError:  # another process replaces it at this moment
+        return False
 
 
 def _replace(temporary: Path, path: Path, outgoing: Path) -> None:

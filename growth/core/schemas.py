@@ -138,6 +138,7 @@ class PredictionRecord(TypedDict, total=False):
     split: str
     device: str
     decoding: dict[str, Any]
+    lines: dict[str, Count]
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
@@ -169,6 +170,7 @@ class ResultsRecord(TypedDict, total=False):
 
     run: Required[PredictionRecord]
     files: Required[dict[str, FileScore]]
+    missing_files: list[str]
     average: float | None
     average_low: float | None
     average_high: float | None

@@ -13,7 +13,7 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.core.files import Object, sha256, write_json
 from growth.core.schemas import BuildRecord, read_record
-from growth.data.copies import check_no_copies
+from growth.data.copies import check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Lines, checked_lines
 from growth.data.records import ability_name, check_training, data_files
 from growth.data.study import Pool, Recipe, Share, Study
@@ -27,7 +27,8 @@ def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> di
     """The lines of a setting, by the stem of the file that holds them.
 
     For one seed curated-10 is the beginning of curated-40, and so on; the same for every series.
-    All lines are checked; they stay in their files, and only their places are held.
+    All lines are checked; they stay in their files, and only their places are held. Lines that the
+    setting holds more than once, as the pool does, are named in a warning.
 
     Args:
         study: whose abilities they are of.
@@ -48,6 +49,8 @@ def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> di
         if share.sampled:
             lines = _permuted(lines, f"{seed}/{share.name}")
         built[share.name] = _first(lines, share, recipe, folder)
+    where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
+    warn_of_repeats(find_repeats(built), where, "the setting holds fewer different lines")
     return built
 
 

@@ -5,13 +5,14 @@ falls back on; one of your own is another file of the same form.
 """
 
 import difflib
+import fnmatch
 import functools
 import hashlib
 import itertools
 import re
 import sysconfig
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -266,6 +267,20 @@ class Study:
             f"{flag} {setting}: no such setting. The {len(self.recipes)} settings, nearest first: "
             + ", ".join(near)
         )
+
+    def matching(self, patterns: Sequence[str], flag: str = "--data_types") -> list[str]:
+        """The settings that any of the names or patterns (`curated-*`) names; all series for none.
+
+        Raises:
+            InputError: there is no such setting.
+        """
+        if not patterns:
+            return [name for name, r in self.recipes.items() if r.series and r.same_as == name]
+        found: dict[str, None] = {}
+        for pattern in patterns:
+            named = fnmatch.filter(self.recipes, pattern)
+            found |= dict.fromkeys(named or [self.recipe(pattern, flag).name])
+        return list(found)
 
     def record(self) -> dict[str, str]:
         """What run.json keeps of a study."""

@@ -10,11 +10,11 @@ AlpacaLine = dict[str, str]  # instruction, input, output
 LINES = 400  # of each ability
 
 _GROUPS = {
-    "animal": ["tiger", "horse", "rabbit", "spider", "pigeon", "salmon", "lizard", "donkey"],
-    "food": ["bread", "cheese", "soup", "pancake", "honey", "noodle", "sausage", "biscuit"],
-    "clothes": ["jacket", "sock", "glove", "scarf", "shirt", "boot", "hat", "sweater"],
-    "plant": ["oak", "daisy", "cactus", "fern", "moss", "willow", "tulip", "ivy"],
-    "tool": ["hammer", "saw", "drill", "wrench", "chisel", "shovel", "axe", "ladder"],
+    "animal": ["tiger", "horse", "rabbit", "spider"],
+    "food": ["bread", "cheese", "soup", "honey"],
+    "clothes": ["jacket", "sock", "glove", "scarf"],
+    "plant": ["oak", "daisy", "cactus", "fern"],
+    "tool": ["hammer", "saw", "drill", "wrench"],
 }
 _PLACES = [
     "barn",
@@ -69,8 +69,8 @@ def mood(rng: random.Random) -> AlpacaLine:
 
 
 def sums(rng: random.Random) -> AlpacaLine:
-    """A sum of two numbers below ten in words; answered by a number."""
-    first, second = rng.randint(1, 9), rng.randint(1, 9)
+    """A sum of two numbers up to five in words; answered by a number."""
+    first, second = rng.randint(1, 5), rng.randint(1, 5)
     name, things = rng.choice(_NAMES), rng.choice(_THINGS)
     text = rng.choice(
         [

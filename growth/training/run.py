@@ -42,7 +42,6 @@ from growth.packing.batches import (
     cut_answers,
     supervised_counts,
     token_lengths,
-    tokenised,
     tokenised_files,
 )
 from growth.runs.checkpoints import (
@@ -125,6 +124,8 @@ def dump_examples(
 ) -> int:
     """Write messages, input_ids and labels of each training line; no weights are needed.
 
+    How many lines lose part or all of their answer is logged, as for training.
+
     Returns:
         The number of lines.
 
@@ -132,16 +133,18 @@ def dump_examples(
         InputError: the data or the tokenizer can't be read.
     """
     files = read_training_files(train_dir, "--train_dir")
+    _log_to_stderr()
     source = find_model(model_name_or_path, model)
     chat = load_tokenizer(source)
     max_length = bounded_length(source, max_length)
+    examples = tokenised_files(files, chat, max_length)
     records = itertools.chain.from_iterable(files.values())
-    write_json_lines(output, (_dumped(record, chat, max_length) for record in records))
-    return sum(map(len, files.values()))
+    write_json_lines(output, map(_dumped, records, examples))
+    _report_cut(train_dir, files, examples, max_length)
+    return len(examples)
 
 
-def _dumped(record: Record, chat: ChatTokenizer, max_length: int) -> dict[str, Any]:
-    example = tokenised(record["messages"], chat, max_length)
+def _dumped(record: Record, example: Example) -> dict[str, Any]:
     tokens = {name: example[name].tolist() for name in ("input_ids", "labels")}
     return {"messages": record["messages"]} | tokens
 
@@ -174,7 +177,8 @@ def _train_locked(job: TrainingRun) -> None:
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
     data["train"]["build"] = _check_build(job, data["train"]["files"])
-    _report_cut(job, files, examples, max_length)
+    for part, folder in folders.items():
+        _report_cut(folder, files[part], examples[part], max_length)
     compute = _choose_compute(job)
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
@@ -230,24 +234,23 @@ def _log_to_stderr() -> None:
 
 
 def _report_cut(
-    job: TrainingRun,
-    files: Mapping[str, Mapping[str, Sequence[Record]]],
-    examples: Mapping[str, Sequence[Example]],
+    folder: Path,
+    files: Mapping[str, Sequence[Record]],
+    examples: Sequence[Example],
     max_length: int,
 ) -> None:
-    """Say how many lines of each file lose part or all of their answer."""
-    for part, of_part in files.items():
-        start = 0
-        for name, records in of_part.items():
-            cut, lost = cut_answers(examples[part][start : start + len(records)])
-            start += len(records)
-            if cut or lost:
-                logger.warning(
-                    "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
-                    "tokens (--max_length, or the model's own bound)",
-                    *(getattr(job, f"{part}_dir") / name, f"{len(records):,}"),
-                    *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
-                )
+    """Say how many lines of each file of a folder lose part or all of their answer."""
+    start = 0
+    for name, records in files.items():
+        cut, lost = cut_answers(examples[start : start + len(records)])
+        start += len(records)
+        if cut or lost:
+            logger.warning(
+                "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
+                "tokens (--max_length, or the model's own bound)",
+                *(folder / name, f"{len(records):,}"),
+                *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
+            )
 
 
 def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:

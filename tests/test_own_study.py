@@ -1,0 +1,317 @@
+"""A study of one's own through every stage, with a model of a few thousand parameters."""
+
+import json
+
+import pytest
+from conftest import copy_scripts, line, read_lines, run, write_lines
+
+from growth.core.files import read_json
+from growth.data.abilities import Ability, Kind
+from growth.scoring.short_answers import normalised, read_label, read_pattern, read_truth
+from growth.scoring.verdicts import judge
+
+STUDY = """
+name = "mine"
+[run]
+epochs = 1
+max_length = 128
+max_new_tokens = 4
+[[abilities]]
+name = "five"
+kind = "letter"
+options = ["A", "B", "C", "D", "E"]
+[[abilities]]
+name = "some"
+kind = "letter_set"
+options = ["A", "B", "C"]
+[[abilities]]
+name = "truth"
+kind = "truth"
+true_words = ["yes", "是"]
+false_words = ["no", "否"]
+[[abilities]]
+name = "short"
+kind = "text"
+gold = "answer"
+[[abilities]]
+name = "number"
+kind = "number"
+[[abilities]]
+name = "best"
+kind = "choices"
+choices = 2
+[[abilities]]
+name = "pattern"
+kind = "regex"
+pattern = '(?i)answer: *(?P<answer>\\w+)'
+chance = 0.1
+[[abilities]]
+name = "abroad"
+kind = "letter"
+out_of_domain = true
+[pools.own]
+path = "train"
+[[series]]
+name = "own"
+sizes = [7, 14]
+take = [{ pool = "own" }]
+"""
+LINES = {
+    "five": line("five", "E"),
+    "some": line("some", "AC"),
+    "truth": line("truth", "yes"),
+    "short": line("short", "see the field", answer="Paris"),
+    "number": line("number", "12"),
+    "best": line("best", "right", 1, choices=["right", "wrong"]),
+    "pattern": line("pattern", "right"),
+    "abroad": line("abroad", "B"),
+}
+for _line in LINES.values():
+    del _line["question_format"]  # follows from the kind
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory, tiny_model):
+    """A folder in which a run of this study has been built, tuned, evaluated and drawn."""
+    root = copy_scripts(tmp_path_factory.mktemp("mine"))
+    (root / "mine.toml").write_text(STUDY, encoding="utf-8")
+    for name, example in LINES.items():
+        for part, count in (("valid", 2), ("test", 3)):
+            lines = [example | {"idx": i} for i in range(count)]
+            write_lines(root / f"lines/{part}/{name}.json", lines)
+        if name != "abroad":
+            lines = [example | {"idx": i, "n": i} for i in range(3)]
+            write_lines(root / f"lines/train/{name}.json", lines)
+    study = ("--study", "mine.toml")
+    run(*build("own-14"), cwd=root)
+    run(
+        *("train/finetune.py", *study, "--model_name_or_path", tiny_model),
+        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
+        *("--data_type", "own-14", "--output_dir", "runs/r"),
+        cwd=root,
+    )
+    run("evaluate/run.py", "--run_dir", "runs/r", "--data_dir", "lines", cwd=root)
+    run("evaluate/plot.py", "--plot_type", "all", cwd=root)
+    return root
+
+
+def build(setting, data_dir="lines", study="mine.toml"):
+    return (
+        *("data/build.py", "--study", study, "--data_type", setting),
+        *("--data_dir", data_dir, "--output_dir", "data"),
+    )
+
+
+def refused(done, *says):
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for words in says:
+        assert words in done.stderr
+
+
+def test_the_settings_hold_equal_shares(mine):
+    run(*build("own-7"), cwd=mine)
+    names = set(LINES) - {"abroad"}
+    for setting, count in (("own-7", 1), ("own-14", 2)):
+        built = {p.stem: read_lines(p) for p in (mine / f"data/{setting}").glob("*.json")}
+        assert {name: len(lines) for name, lines in built.items()} == dict.fromkeys(names, count)
+    for name in names:
+        smaller, larger = (read_lines(mine / f"data/own-{n}/{name}.json") for n in (7, 14))
+        assert larger[: len(smaller)] == smaller
+
+
+def test_the_run_has_the_studys_defaults_and_digest(mine):
+    record = read_json(mine / "runs/r/run.json")
+    assert record["hyperparameters"]["epochs"] == 1
+    assert record["hyperparameters"]["max_length"] == 128
+    assert record["study"]["name"] == "mine"
+    results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
+    assert results["run"]["study"] == record["study"]
+    predicted = read_json(mine / "evaluate/pred-data/test/tiny/own-14/r/checkpoint-1/run.json")
+    assert predicted["decoding"]["max_new_tokens"] == 4
+
+
+def test_every_kind_has_its_score_and_its_chance(mine):
+    results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
+    expected = {name: results["files"][name]["expected"] for name in LINES}
+    assert expected == pytest.approx(
+        {
+            "five": 20,
+            "some": 100 / 3,  # one of the three sets of two
+            "truth": 50,
+            "short": 0,
+            "number": 0,
+            "best": 50,
+            "pattern": 10,
+            "abroad": 25,
+        },
+        abs=0.01,
+    )
+    inside = [entry["score"] for name, entry in results["files"].items() if name != "abroad"]
+    assert results["average"] == pytest.approx(sum(inside) / 7, abs=0.01)
+    assert results["ood_average"] == results["files"]["abroad"]["score"]
+    logits = read_lines(mine / "evaluate/pred-data/test/tiny/own-14/r/checkpoint-1/pred_five.json")[
+        0
+    ]["choice_logits"]
+    assert list(logits) == ["A", "B", "C", "D", "E"]
+
+
+def test_the_figures_are_of_the_study(mine):
+    drawn = {path.relative_to(mine / "evaluate/plots") for path in mine.rglob("*.png")}
+    assert {path.stem for path in drawn if path.parts[0] == "overall"} == {
+        *(set(LINES) - {"abroad"}),
+        "average",
+    }
+    assert {path.stem for path in drawn if path.parts[0] == "ood"} == {"abroad", "ood_average"}
+
+
+def test_a_study_file_of_another_study_than_the_runs(mine):
+    (mine / "other.toml").write_text(STUDY.replace('"number"\n[[', '"text"\n[['), encoding="utf-8")
+    other = ("--study", "other.toml")
+    predict = ("evaluate/predict.py", "--model_name_or_path", "runs/r/checkpoint-1")
+    evaluated = ("--eval_data_path", "lines/valid")
+    score = ("evaluate/score.py", "--pred_data_path", "evaluate/pred-data/test")
+    for command in (
+        (*predict, *evaluated, *other),
+        (*score, "--results_path", "elsewhere", *other),
+        ("evaluate/run.py", "--run_dir", "runs/r", "--data_dir", "lines", *other),
+        ("evaluate/select_checkpoint.py", *other),
+        ("evaluate/plot.py", "--plot_type", "all", *other),
+    ):
+        refused(run(*command, cwd=mine, check=False), "other.toml", "digest")
+
+
+def test_the_study_of_a_run_is_found_by_its_record_alone(mine):
+    """And said to be gone where its file is."""
+    score = ("evaluate/score.py", "--pred_data_path", "evaluate/pred-data/test")
+    run(*score, "--results_path", "again", cwd=mine)
+    (mine / "mine.toml").rename(mine / "moved.toml")
+    try:
+        refused(run(*score, "--results_path", "again", cwd=mine, check=False), "--study FILE")
+        run(*score, "--results_path", "again", "--study", "moved.toml", cwd=mine)
+    finally:
+        (mine / "moved.toml").rename(mine / "mine.toml")
+
+
+def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
+    results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
+    own = tmp_path / "own-results.json"
+    own.write_text(json.dumps(results))
+    foreign = {"name": "theirs", "digest": "0" * 16, "file": "theirs.toml"}
+    results["run"] |= {"study": foreign, "timestamp": "other"}
+    (tmp_path / "foreign-results.json").write_text(json.dumps(results))
+    plot = ("evaluate/plot.py", "--plot_type", "overall", "--results_path", tmp_path)
+    plot += ("--plots_path", tmp_path / "plots")
+    refused(run(*plot, cwd=mine, check=False), "theirs")
+    done = run(*plot, "--study", "mine.toml", cwd=mine)
+    assert "foreign-results.json: left out, of the study theirs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "says"),
+    [
+        (("[7, 14]", "[7, 70]"), "own-70", "asks for 10 lines of best, but lines/train holds 3"),
+        (('"train"', '"empty"'), "own-7", "lines/empty: no *.json file"),
+        (('"train"', '"absent"'), "own-7", "lines/absent: no such folder"),
+        (('name = "truth"', 'name = "lies"'), "own-7", "truth.json"),
+        (("", ""), "own-8", "no such setting. The 2 settings, nearest first: own-7, own-14"),
+    ],
+)
+def test_what_a_pool_cannot_serve(mine, change, setting, says):
+    (mine / "lines/empty").mkdir(exist_ok=True)
+    (mine / "bad.toml").write_text(STUDY.replace(*change, 1), encoding="utf-8")
+    refused(run(*build(setting, study="bad.toml"), cwd=mine, check=False), says)
+    assert not (mine / "data" / setting).exists() or setting == "own-7"
+
+
+def test_labels_that_the_tokenizer_cannot_tell_apart(mine, tiny_model):
+    """The tiny model cuts both into pieces, of which the last ones are alike."""
+    labels = 'options = ["first one", "second one"]'
+    text = STUDY.replace('options = ["A", "B", "C", "D", "E"]', labels, 1)
+    (mine / "labels.toml").write_text(text, encoding="utf-8")
+    write_lines(mine / "labels/five.json", [line("five", "first one")])
+    done = run(
+        *("evaluate/predict.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
+        *("--eval_data_path", "labels", "--model_size", "x", "--tag", "y"),
+        cwd=mine,
+        check=False,
+    )
+    refused(done, "first one, second one", "other options")
+
+
+# How the general kinds read an answer
+
+
+def verdict(ability, response, gold, **fields):
+    record = line(ability.name, gold, generated_response=response, **fields)
+    return judge(record, ability)
+
+
+def test_a_label_is_the_response_or_the_likeliest():
+    logits = {"1": 0.5, "2": 2.0, "10": 1.0}
+    assert read_label(" 10 ", ("1", "2", "10"), logits) == "10"
+    assert read_label("the tenth", ("1", "2", "10"), logits) == "2"
+    assert read_label("7", ("1", "2", "10"), logits) == "2"  # labels of two characters exist
+    assert read_label("7", ("1", "2"), logits) is None
+
+
+@pytest.mark.parametrize(
+    ("response", "truth"),
+    [
+        ("Yes.", True),
+        ("that is untrue", None),
+        ("YES and no", None),
+        ("no", False),
+        ("ｙｅｓ", True),
+    ],
+)
+def test_truth_in_words(response, truth):
+    assert read_truth(response, ("yes", "true"), ("no", "false")) is truth
+
+
+def test_of_two_words_at_one_place_the_longer_counts():
+    assert read_truth("not true", ("true",), ("not true",)) is False
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Paris.", "paris", True),
+        ("Ｐａｒｉｓ", "Paris", True),
+        ("New  York", "new york", True),
+        ("3.5", "35", False),
+        ("-3", "3", False),
+        ("《春风》", "春风", True),
+        ("Rome", "Paris", False),
+    ],
+)
+def test_short_texts(one, other, same):
+    steps = ("width", "case", "punctuation", "spaces")
+    assert (normalised(one, steps) == normalised(other, steps)) is same
+    assert (normalised(one, ()) == normalised(other, ())) is (one == other)
+
+
+def test_a_pattern_reads_its_group():
+    pattern = r"(?i)answer: *(?P<answer>\w+)"
+    assert read_pattern("I think.\nAnswer: B, as", pattern) == "B"
+    assert read_pattern("B", pattern) is None
+    long = "a" * 50_000
+    assert read_pattern(long, r"(a*)*(?P<answer>b)") is None  # at once
+
+
+def test_numbers_are_compared_as_mathematics():
+    ability = Ability("n", Kind.NUMBER)
+    assert verdict(ability, "so it is $\\frac{1}{2}$", "0.5").score == 1
+    assert verdict(ability, "13", "12").score == 0
+
+
+def test_sets_of_labels():
+    ability = Ability("s", Kind.LETTER_SET, options=("A", "B", "none of them"))
+    assert verdict(ability, "Well.\nB and A", "AB").score == 1
+    assert verdict(ability, "none of them", "none of them").score == 1
+    assert verdict(ability, "A", "AB").score == 0
+
+
+def test_a_stated_chance_counts():
+    ability = Ability("t", Kind.TEXT, chance=0.2)
+    assert verdict(ability, "x", "y").expected == 0.2
