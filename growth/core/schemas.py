@@ -63,6 +63,7 @@ class StudyRecord(TypedDict):
 
     name: str
     digest: str
+    asked: str
     file: str
 
 
