@@ -229,7 +229,7 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
     results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
     own = tmp_path / "own-results.json"
     own.write_text(json.dumps(results))
-    foreign = {"name": "theirs", "digest": "0" * 16, "file": "theirs.toml"}
+    foreign = {"name": "theirs", "digest": "0" * 16, "asked": "0" * 16, "file": "theirs.toml"}
     results["run"] |= {"study": foreign, "timestamp": "other"}
     (tmp_path / "foreign-results.json").write_text(json.dumps(results))
     plot = ("evaluate/plot.py", "--plot_type", "overall", "--results_path", tmp_path)
