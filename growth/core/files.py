@@ -306,7 +306,7 @@ def is_file(path: Path, *, or_folder: bool = False) -> bool:
     """
     try:
         mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name that none can have
         return False
     if stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode)):
         return True
