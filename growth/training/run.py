@@ -173,6 +173,9 @@ def _train_locked(job: TrainingRun) -> None:
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
+    for ability in job.study.abilities:
+        if not ability.is_choice:
+            chat.labels(ability.options)  # now, not after training: can they be told apart?
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
