@@ -28,6 +28,9 @@ PUBLISHED = "doit"
 EQUAL, ALL = "equal", "all"
 LINES = ("solid", "dashed", "dotted", "dashdot")
 OTHER = "other"  # in place of a series' name: settings that are on no curve
+AVERAGE, OOD_AVERAGE = "average", "ood_average"  # scores over several files, beside abilities
+# Of results files and figures, where no ability may go by them.
+_RESERVED_NAMES = {AVERAGE, OOD_AVERAGE, "overall", "mixed"}
 _NAME_LENGTH = 80  # of abilities, settings: they become names of files
 
 
@@ -430,6 +433,8 @@ def _check_names(written: _Study, fail: Any) -> None:
     for i, ability in enumerate(written.abilities):
         for name in (ability.name, *ability.aliases):
             key = f"abilities[{i}].name"
+            if name in _RESERVED_NAMES:
+                fail(key, f"{name!r} is what results call a score over several files; rename it")
             if name in in_use:
                 fail(key, f"{name!r} is the name of {in_use[name]} already")
             in_use[name] = f"abilities[{i}]"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from growth.core.errors import InputError
 from growth.core.files import replacing, write_text
-from growth.data.study import OTHER, Study
+from growth.data.study import AVERAGE, OOD_AVERAGE, OTHER, Study
 from growth.report.axes import (
     GREY,
     LEGEND,
@@ -28,7 +28,6 @@ from growth.report.axes import (
     top_of,
 )
 from growth.report.curves import SIGMA, sizes_of, smooth
-from growth.report.results_table import AVERAGE, OOD_AVERAGE
 
 OVERALL, OOD, ALL = "overall", "ood", "all"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
