@@ -411,6 +411,8 @@ def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):
     path.write_text(json.dumps(value))
     points = points_of(tmp_path / "test").set_index("ability")
     assert points.loc["biology", ["score", "n"]].tolist() == [50.0, 400]
+    # Wilson's interval of 200 of 400, as of one file
+    assert points.loc["biology", ["low", "high"]].tolist() == [45.12, 54.88]
 
 
 def test_the_selected_checkpoint_is_drawn(results, tmp_path):

@@ -15,6 +15,7 @@ from growth.data.study import (
     read_study,
     study_of,
 )
+from growth.scoring.results import summarise
 
 OWN = """
 name = "law"
@@ -217,3 +218,17 @@ def test_chance_of_sets_of_letters():
     published = published_study().ability_of("ethics")
     assert published.chance_of_set(2) == pytest.approx(1 / 6)
     assert published.chance_of_set(5) == pytest.approx(1 / 6)
+
+
+def test_an_ability_in_two_files_counts_once_in_the_average(tmp_path):
+    """By its questions; in the published study each file counts, as published."""
+
+    def entry(type_, score, n):
+        return {"type": type_, "n": n, "score": score, "low": score, "high": score, "expected": 0.0}
+
+    def average(found, one, two):
+        files = {"a_x": entry(one, 100.0, 30), "a_y": entry(one, 0.0, 10), "b": entry(two, 0.0, 40)}
+        return summarise(files, found)["average"]
+
+    assert average(study(tmp_path, OWN), "contracts", "torts") == 37.5
+    assert average(published_study(), "biology", "history") == 33.33
