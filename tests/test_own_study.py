@@ -344,6 +344,38 @@ def test_numbers_are_compared_as_mathematics():
     assert verdict(ability, "13", "12").score == 0
 
 
+NUMBERS = [r"\sqrt{2}", "2^{10}", "x^2+1", r"\pi", "(1,2)", "1e3", "½", "１２", "12元", "12.", "−3"]
+
+
+@pytest.mark.parametrize("gold", [*NUMBERS, "1 234", "10²", "3/4", "50%", "5°", "∞"])
+def test_a_gold_number_repeated_is_right(gold):
+    ability = Ability("n", Kind.NUMBER)
+    assert verdict(ability, gold, gold).score == 1
+    assert verdict(ability, f"The answer is {gold}.", gold).score == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("12", "12元", 1),
+        ("1,234", "1 234", 1),
+        ("1000", "1e3", 1),
+        ("1e3", "1000", 1),
+        ("0.5", "½", 1),
+        ("½", "0.5", 1),
+        ("-3", "−3", 1),
+        ("3", "−3", 0),
+        ("12", "1 2", 0),
+        ("12 3", "123", 0),
+        ("102", "10²", 0),
+        ("(2,1)", "(1,2)", 0),
+        ("5", "50%", 0),
+    ],
+)
+def test_both_sides_of_a_number_are_read_alike(response, gold, right):
+    assert verdict(Ability("n", Kind.NUMBER), response, gold).score == right
+
+
 def test_sets_of_labels():
     ability = Ability("s", Kind.LETTER_SET, options=("A", "B", "none of them"))
     assert verdict(ability, "Well.\nB and A", "AB").score == 1
