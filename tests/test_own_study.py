@@ -323,6 +323,26 @@ def test_short_texts(one, other, same):
     assert (normalised(one, ()) == normalised(other, ())) is (one == other)
 
 
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("*", "*", 1),
+        (" * ", "*", 1),
+        ("", "*", 0),
+        ("/", "*", 0),
+        ("...", "Paris", 0),
+        ("", "Paris", 0),
+        ("C", "C#", 0),
+        ("c#.", "C#", 1),
+        ("50", "50%", 0),
+        ("50％", "50%", 1),
+        ("**Paris**", "Paris", 1),
+    ],
+)
+def test_signs_that_are_the_answer_or_belong_to_it(response, gold, right):
+    assert verdict(Ability("t", Kind.TEXT), response, gold).score == right
+
+
 def test_a_pattern_reads_its_group():
     pattern = r"(?i)answer: *(?P<answer>\w+)"
     assert read_pattern("I think.\nAnswer: B, as", pattern) == "B"

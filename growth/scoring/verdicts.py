@@ -24,7 +24,7 @@ from growth.scoring.number_answers import (
 )
 from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
-    normalised,
+    is_same_text,
     read_label,
     read_pattern,
 )
@@ -145,9 +145,7 @@ def _general_verdict(kind: Kind, gold: str, response: str, ability: Ability) -> 
     if kind is Kind.REGEX:
         parsed = read_pattern(response, ability.pattern)
         gold = read_pattern(gold, ability.pattern) or gold
-    same = parsed is not None and normalised(parsed, ability.normalise) == normalised(
-        gold, ability.normalise
-    )
+    same = parsed is not None and is_same_text(parsed, gold, ability.normalise)
     return Verdict(int(same), 0, parsed, gold)
 
 
