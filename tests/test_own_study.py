@@ -301,6 +301,35 @@ def test_truth_in_words(response, truth):
     assert read_truth(response, ("yes", "true"), ("no", "false")) is truth
 
 
+@pytest.mark.parametrize(
+    ("words", "response", "truth"),
+    [
+        (("T", "F"), "Not known", None),
+        (("T", "F"), "T.", True),
+        (("T", "F"), "答案是F吧", False),
+        (("Y", "N"), "Why?", None),
+        (("sí", "no"), "así", None),
+        (("sí", "no"), "noël", None),
+        (("sí", "no"), "¡Sí!", True),
+        (("да", "нет"), "всегда", None),
+        (("да", "нет"), "Нет, никогда", False),
+        (("न", "हाँ"), "ना", None),
+        (("对", "错"), "这是对的", True),
+        (("√", "×"), "a√b", True),
+    ],
+)
+def test_words_of_scripts_with_spaces_are_whole(words, response, truth):
+    true, false = words
+    assert read_truth(response, (true,), (false,)) is truth
+
+
+def test_letters_of_sets_may_touch():
+    """As published: `ABD` is three labels, and longer labels are whole words."""
+    assert Ability("s", Kind.DOIT_LETTER_SET).labels_in("ABD") == set("ABD")
+    own = Ability("s", Kind.LETTER_SET, options=("A", "да"))
+    assert own.labels_in("всегда A") == {"A"}
+
+
 def test_of_two_words_at_one_place_the_longer_counts():
     assert read_truth("not true", ("true",), ("not true",)) is False
 

@@ -109,6 +109,11 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
         ('kind = "text"', 'kind = "truth"', r"true_words and false_words"),
         (
             'kind = "text"',
+            'kind = "truth"\ntrue_words = ["Yes"]\nfalse_words = ["ｙes"]',
+            r"true_words has 'Yes' and false_words 'ｙes', which are read as one",
+        ),
+        (
+            'kind = "text"',
             'kind = "regex"\npattern = "(a"',
             r"'\(a': no regular expression",
         ),

@@ -34,8 +34,8 @@ def read_label(response: str, options: Sequence[str], logits: Mapping[str, float
 def read_truth(text: str, true_words: Collection[str], false_words: Collection[str]) -> bool | None:
     """True or false, where the text holds words of only one kind; case and width don't matter.
 
-    Latin words count as whole words: there is no "true" in "untrue". Of two words at one place the
-    longer one counts, so that "not true" may be a false word though "true" is a true one.
+    Where a script has spaces whole words count: there is no "true" in "untrue". Of two words at one
+    place the longer one counts, so that "not true" may be a false word though "true" is a true one.
     """
     words = {fold(word): True for word in true_words} | {fold(word): False for word in false_words}
     found = words_pattern(tuple(words)).findall(fold(text))
