@@ -1,12 +1,14 @@
 """A study file: read, checked, and what follows from it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from growth.core.errors import InputError
 from growth.data.abilities import Ability, Kind
+from growth.data.records import ability_name
 from growth.data.study import (
     OF_PREDICTIONS,
     OF_RUNS,
@@ -118,6 +120,12 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
             r"'\(a': no regular expression",
         ),
         ('kind = "text"', 'kind = "regex"\npattern = "(a)"', r"a group named answer"),
+        (
+            '"text"',
+            '"text"\ngold = "generated_response"',
+            r"abilities\[1\] \(torts\): gold is 'gen",
+        ),
+        ('"text"', '"text"\ngold = "type"', r"abilities\[1\] \(torts\): gold is 'type'"),
         ('kind = "choices"', 'kind = "choices"\nchoices = 1', r"choices is 1, expected 2 to 10"),
         ("out_of_domain = true", "out_of_domain = 1", r"abilities\[3\].out_of_domain: .*bool"),
         ('pool = "own"', 'pool = "mine"', r"series\[0\].take\[0\].pool: 'mine'.*pools: own"),
@@ -237,3 +245,11 @@ def test_an_ability_in_two_files_counts_once_in_the_average(tmp_path):
 
     assert average(study(tmp_path, OWN), "contracts", "torts") == 37.5
     assert average(published_study(), "biology", "history") == 33.33
+
+
+def test_an_alias_is_the_ability_in_training_lines_too(tmp_path):
+    own = study(tmp_path, OWN.replace('name = "torts"', 'name = "torts"\naliases = ["wrongs"]'))
+    assert ability_name({"type": "wrongs"}, Path("part-0.json"), own) == "torts"
+    assert ability_name({}, Path("wrongs_train.json"), own, by_file=True) == "torts"
+    with pytest.raises(InputError, match="no"):
+        ability_name({"type": "ethics"}, Path("part-0.json"), own)

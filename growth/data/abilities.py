@@ -42,7 +42,7 @@ _READS_LABELS = {
 _A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
 
 
-# Scripts whose words may touch: Thai, Lao, Burmese, Khmer, kana, ideographs; Hangul, for its endings.
+# Scripts whose words may touch: Thai, Lao, Burmese, Khmer, kana, ideographs; Hangul, for endings.
 _TOUCHING = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
     r"\U00020000-\U0003ffff"

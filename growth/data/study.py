@@ -23,12 +23,14 @@ from growth.core.errors import InputError
 from growth.core.files import json_line
 from growth.core.options import MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
 from growth.data.abilities import Ability, Kind
+from growth.data.copies import UNCOMPARED
 
 PUBLISHED = "doit"
 EQUAL, ALL = "equal", "all"
 LINES = ("solid", "dashed", "dotted", "dashdot")
 OTHER = "other"  # in place of a series' name: settings that are on no curve
 AVERAGE, OOD_AVERAGE = "average", "ood_average"  # scores over several files, beside abilities
+_NO_GOLD = (*UNCOMPARED, "messages", "type", "question_format", "choices")
 # Of results files and figures, where no ability may go by them.
 _RESERVED_NAMES = {AVERAGE, OOD_AVERAGE, "overall", "mixed"}
 _NAME_LENGTH = 80  # of abilities, settings: they become names of files
@@ -406,6 +408,9 @@ def _check(written: _Study, path: Path) -> None:
     _check_names(written, fail)
     for i, ability in enumerate(written.abilities):
         problem = ability.problem()
+        if ability.gold in _NO_GOLD:
+            problem = f"gold is {ability.gold!r}, a field of every line or prediction that is no "
+            problem += "gold answer; name another one, or leave gold out for the last message"
         if problem:
             fail(f"abilities[{i}] ({ability.name})", problem)
     if all(ability.out_of_domain for ability in written.abilities):
