@@ -143,6 +143,21 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
             '{ pool = "own", lines = { ethics = 3 } }',
             r"take\[0\].lines: ethics: expected abilities",
         ),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = { torts = 3 } }',
+            r"series\[0\].sizes: 8: takes 3 lines but stands at 8 on the axis",
+        ),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = { torts = 4, contracts = "all" } }',
+            r"series\[0\].sizes: 3: takes 4 lines or more but stands at 3",
+        ),
+        (
+            '[{ pool = "own" }]',
+            '[{ pool = "own" }, { pool = "all" }]\n[pools.all]\npath = "a"\ngathered_as = "all"',
+            r"series\[0\].sizes: 3: takes 6 lines but stands at 3",
+        ),
         ("[pools.own]", "[pools.own", r"not TOML: .*line"),
         ("[pools.own]", "\x00", r"not TOML: .*line"),
         ("[pools.own]", "[run]\nepochs = 0\n[pools.own]", r"run.epochs: expected whole numbers"),
@@ -179,6 +194,11 @@ def test_a_fault_is_named_with_its_key(tmp_path, old, new, complaint):
             '[[settings]]\nname = "a"\nsamples = 1\n'
             'take = [{ pool = "own", lines = { torts = 0 } }]',
             r"expected numbers above 0 or 'all'",
+        ),
+        (
+            '[[settings]]\nname = "a"\nsamples = 999\n'
+            'take = [{ pool = "own", lines = { torts = 1 } }]',
+            r"settings \(a\): takes 1 lines but stands at 999 on the axis",
         ),
     ],
 )

@@ -505,6 +505,7 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
             name = f"{series.name}-{size}"
             where = f"--study {path}: series[{i}].sizes: {size}"
             shares = _shares(written.pools, series.take, names, size, where)
+            _check_total(shares, size, where)
             recipes[name] = Recipe(name, series.name, size, shares, name)
     lone = {setting.name: setting for setting in written.settings}
     twice = [name for name in lone if name in recipes]
@@ -537,10 +538,26 @@ def _lone_recipe(
     other = _lone_recipe(base, lone, recipes, written, path, (*within, name)) if base else None
     if other is not None and own.same_as:
         return Recipe(name, other.series, other.samples, other.shares, other.same_as, other.marker)
-    shares = _shares(written.pools, own.take, [], 0, f"--study {path}: settings ({name})")
-    return Recipe(
-        name, "", own.samples, (*(other.shares if other else ()), *shares), name, own.marker
-    )
+    where = f"--study {path}: settings ({name})"
+    shares = _shares(written.pools, own.take, [], 0, where)
+    shares = (*(other.shares if other else ()), *shares)
+    _check_total(shares, own.samples, where)
+    return Recipe(name, "", own.samples, shares, name, own.marker)
+
+
+def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
+    """A setting holds as many lines as its place on the axis says, where that is known.
+
+    Raises:
+        InputError: it does not.
+    """
+    quotas = [share.quota for share in shares if share.quota is not None]
+    total, known = sum(quotas), len(quotas) == len(shares)
+    if total > samples or (known and total < samples):
+        raise InputError(
+            f"{where}: takes {total:,} lines{'' if known else ' or more'} but stands at "
+            f"{samples:,} on the axis; expected the same number"
+        )
 
 
 def _shares(
