@@ -173,9 +173,7 @@ def _train_locked(job: TrainingRun) -> None:
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
-    for ability in job.study.abilities:
-        if not ability.is_choice:
-            chat.labels(ability.options)  # now, not after training: can they be told apart?
+    _check_labels(job.study, chat)
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
@@ -254,6 +252,17 @@ def _report_cut(
                 *(folder / name, f"{len(records):,}"),
                 *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
             )
+
+
+def _check_labels(study: Study, chat: ChatTokenizer) -> None:
+    """Refuse a study of one's own whose answers prediction could not read, before it is paid for.
+
+    Raises:
+        InputError: the tokenizer can't tell the options of an ability apart.
+    """
+    for ability in () if study.is_published else study.abilities:
+        if not ability.is_choice:
+            chat.labels(ability.options)
 
 
 def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:
