@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = import_files(options, reading_of(options_from(args, ReadingOptions)))
     print_tables(made)
     print(f"written to {options.output_dir}")
+    for message in made.short:
+        print(f"warning: {message}", file=sys.stderr)
     warn_of_overlaps(made.overlaps, sum(sum(sizes[1:]) for sizes in made.counts.values()))
 
 
@@ -53,7 +55,8 @@ def print_tables(made: Imported) -> None:
         print(f"{name:<{width}}" + "".join(f"{size:>12,}" for size in sizes))
     totals = [sum(sizes) for sizes in zip(*made.counts.values(), strict=True)]
     print(f"{'total':<{width}}" + "".join(f"{size:>12,}" for size in totals))
-    print(f"{made.alike:,} lines have a near-duplicate; each stays on its side")
+    largest = f" (the largest group: {made.largest:,} lines)" if made.alike else ""
+    print(f"{made.alike:,} lines have a near-duplicate; each stays on its side{largest}")
 
 
 if __name__ == "__main__":

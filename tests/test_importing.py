@@ -429,7 +429,7 @@ def near(texts, similarity=0.8):
     fingerprints = Fingerprints(True, similarity)
     for text in texts:
         fingerprints.add([text])
-    return pairs_of(fingerprints.groups(texts.__getitem__))
+    return pairs_of(fingerprints.groups(lambda place: normalised(texts[place])))
 
 
 def test_near_duplicates_are_together_and_others_apart():
@@ -543,6 +543,65 @@ def test_near_duplicates_stay_on_one_side_unless_told_otherwise(tmp_path, split_
     assert bool(made.overlaps) == (split_by != "near")
 
 
+@pytest.mark.parametrize("kind", ["alpaca", "system", "messages", "greeting", "variants"])
+def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
+    prompt = "You sort letters of customers by what they want, and answer with one word alone. " * 4
+
+    def line(number):
+        asked = " ".join(random.Random(number).sample(WORDS, 3))
+        if kind == "alpaca":
+            return alpaca(number, instruction=prompt, input=asked)
+        if kind == "variants":
+            return alpaca(number, instruction=f"{number % 3} {prompt}", input=asked)
+        if kind == "messages":
+            return {"messages": messages(f"{prompt}\n\n{asked}")}
+        if kind == "system":
+            return {"messages": [{"role": "system", "content": prompt}, *messages(asked)]}
+        turns = [("human", "你好"), ("gpt", "您好"), ("human", asked), ("gpt", "A")]
+        return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+    path = write_lines(tmp_path / "x.jsonl", [line(number) for number in range(100)])
+    made = imported(tmp_path, path, reading=Reading(system="fold"), valid=0.1, test=0.2)[1]
+    assert made.counts == {"x": (70, 10, 20)}
+    assert (made.alike, made.largest, made.short, made.overlaps) == (0, 1, [], [])
+
+
+def test_questions_behind_an_opening_are_still_compared(tmp_path):
+    prompt = "You sort letters of customers by what they want, and answer with one word alone."
+    rows = [alpaca(n, instruction=prompt, input=question(n // 2) + "!" * n) for n in range(100)]
+    made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.2)[1]
+    assert (made.alike, made.largest) == (100, 2)
+
+
+def test_a_few_near_duplicates_in_a_small_file_are_no_opening(tmp_path):
+    rows = [alpaca(n) for n in range(30)]
+    rows += [alpaca(n, instruction=f"{question(99)} {WORDS[n]}") for n in range(10)]
+    made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.1)[1]
+    assert (made.alike, made.largest) == (10, 10)
+
+
+def test_a_share_that_is_served_in_part_is_a_warning(tmp_path):
+    rows = [alpaca(n, instruction=question(n // 30)) for n in range(90)]
+    path = write_lines(tmp_path / "x.jsonl", [*rows, alpaca(200), alpaca(201)])
+    done = run(
+        "data/import.py", "--input", path, "--output_dir", tmp_path / "out",
+        "--valid", "0", "--test", "0.1", cwd=ROOT,
+    )  # fmt: skip
+    assert "(the largest group: 30 lines)" in done.stdout
+    assert "warning: --test 0.1: x has 92 lines" in done.stderr
+    assert "only 2 of 9 can be told apart" in done.stderr
+
+
+@pytest.mark.parametrize("split_by", ["near", "exact"])
+def test_the_remedy_is_another_mode(tmp_path, split_by):
+    path = write_lines(tmp_path / "x.jsonl", [alpaca(n, instruction="same") for n in range(40)])
+    with pytest.raises(InputError, match=r"x has 40 lines.* only 0 of 2") as caught:
+        imported(tmp_path, path, split_by=split_by)
+    assert f"--split_by {split_by}" not in str(caught.value)
+    assert "--split_by none, which lets lines with the same question" in str(caught.value)
+    assert imported(tmp_path, path, split_by="none")[1].counts == {"x": (36, 2, 2)}
+
+
 @settings(deadline=None)  # other tests may run beside it
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60),
@@ -590,6 +649,15 @@ def test_questions_in_training_lines_are_found_and_others_not():
     ]
     train += [question(3)[: len(question(3)) // 2], question(9)]
     assert overlaps(train, test) == {"0": "0", "1": "1", "2": "2"}
+
+
+def test_a_greeting_is_no_question():
+    test = [[*messages("你好", "您好"), *messages(text)] for text in (question(1), "几点了")]
+    index = QuestionIndex((str(n), turns) for n, turns in enumerate(test))
+    hello = [*messages("你好", "您好"), *messages(question(2))]
+    assert not list(index.found_in("0", hello))
+    assert [own.test for own in index.found_in("0", test[1])] == ["1"]  # the whole conversation
+    assert [own.test for own in index.found_in("0", messages(question(1)))] == ["0"]
 
 
 def test_a_template_is_no_overlap():
@@ -672,8 +740,8 @@ REFUSED = {
     "half a line": (many, ["--test", "1.5"], "--test 1.5: expected a share below 1"),
     "near-duplicates": (
         lambda t: many(t, instruction="always the same"),
-        ["--test", "3"],
-        "only 0 can be told apart",
+        ["--test", "3", "--valid", "0"],
+        "only 0 of 3 can be told apart",
     ),
     "two types": (many, ["--type", "a", "--type_field", "b"], "leave one of them out"),
     "type": (many, ["--type", "a/b"], "--type 'a/b': a name has"),

@@ -25,11 +25,18 @@ from growth.core.options import MESSAGES, NEAR, NONE, ImportOptions, ReadingOpti
 from growth.data.conversations import Messages, Reading, converted, parse_columns, recognised_format
 from growth.data.overlap import Overlap, QuestionIndex
 from growth.data.raw_files import Fields, Refusal, Row, find_files, read_rows
-from growth.data.similarity import Fingerprints, digest
-from growth.data.splitting import SPLITS, Sizes, split
+from growth.data.similarity import (
+    Fingerprints,
+    digest,
+    question_of,
+    shared_openings,
+    without_opening,
+)
+from growth.data.splitting import SPLITS, Sizes, split, unserved
 
 SUMMARY = "import.json"
 SHOWN = 5  # refused lines of a kind that are named
+_LOOKED_AT = 1000  # lines of an ability, in which shared openings are looked for
 _RECOGNISED_WITHIN = 1000  # lines; in which a line of a known format must come
 _LONGEST_NAME = 200  # bytes of a type, which names a file
 _MOST_TYPES = 1000  # a field with more values names no ability
@@ -153,11 +160,10 @@ class Pool:
 
     Args:
         file: where they are; it is this pool's alone.
-        fingerprints: what tells near-duplicates apart; None where nobody asks.
     """
 
-    def __init__(self, file: IO[bytes], fingerprints: Fingerprints | None) -> None:
-        self._file, self._fingerprints = file, fingerprints
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._offsets, self._types, self._keys = array("q", [0]), array("q"), array("Q")
         self.names: list[str] = []
         self._places: dict[str, int] = {}
@@ -178,8 +184,6 @@ class Pool:
         self._offsets.append(self._offsets[-1] + len(line))
         self._types.append(place)
         self._counts[place] += 1
-        if self._fingerprints is not None:
-            self._fingerprints.add([message["content"] for message in messages])
 
     def _place(self, type_: str) -> int:
         place = self._places.get(type_.casefold())
@@ -204,23 +208,40 @@ class Pool:
         self._file.seek(self._offsets[place])
         return self._file.read(self._offsets[place + 1] - self._offsets[place])
 
-    def question(self, place: int) -> str:
-        """The first user turn of a line."""
-        return str(parse_json(self.line(place).decode())["messages"][0]["content"])
+    def turns(self, place: int) -> list[str]:
+        """The texts of a line's turns."""
+        return [turn["content"] for turn in parse_json(self.line(place).decode())["messages"]]
 
     def types(self) -> npt.NDArray[np.int64]:
         """Of each line the place of its ability in `names`."""
         return np.array(self._types, np.int64)
 
-    def split(self, sizes: Sizes, seed: int) -> tuple[npt.NDArray[np.int8], int]:
-        """Which split each line goes to, and how many lines have another one like them."""
-        lines = len(self)
-        groups = np.arange(lines)
-        if self._fingerprints is not None:
-            groups = self._fingerprints.groups(self.question)
-        alike = int((np.bincount(groups)[groups] > 1).sum())
-        keys = np.array(self._keys, np.uint64)
-        return split(groups, self.types(), self.names, keys, sizes, seed), alike
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """Of each line a digest of what it says."""
+        return np.array(self._keys, np.uint64)
+
+    def groups(self, split_by: str, similarity: float) -> npt.NDArray[np.int64]:
+        """A number for each line, the same for lines that must stay on one side."""
+        if split_by == NONE:
+            return np.arange(len(self))
+        near = split_by == NEAR
+        types = self.types()
+        openings = [
+            self._openings(types == place) if near else [] for place in range(len(self.names))
+        ]
+        fingerprints = Fingerprints(near, similarity)
+        for place in tqdm(range(len(self)), desc="look", unit="line", delay=1):
+            fingerprints.add(self.turns(place), openings[types[place]])
+        return fingerprints.groups(
+            lambda place: without_opening(question_of(self.turns(place)), openings[types[place]])
+        )
+
+    def _openings(self, is_of: npt.NDArray[np.bool_]) -> list[str]:
+        """What many questions of one ability begin with, by those of its lines with the smallest
+        digests, so that neither the order of the lines nor their number costs anything."""
+        places = np.flatnonzero(is_of)
+        places = places[np.argsort(self.keys()[places], kind="stable")][:_LOOKED_AT]
+        return shared_openings(question_of(self.turns(place)) for place in places.tolist())
 
 
 def type_of(conversation: Conversation, options: ImportOptions) -> str:
@@ -268,6 +289,8 @@ class Imported:
         refusals: what could not be used.
         counts: the lines of each ability in train, valid and test.
         alike: how many lines have a near-duplicate, which is on the same side.
+        largest: how many lines the largest group of near-duplicates has.
+        short: which shares of valid and test are smaller than was asked for, a sentence each.
         overlaps: questions of valid and test that stand in a training line.
     """
 
@@ -275,6 +298,8 @@ class Imported:
     refusals: Refusals
     counts: dict[str, tuple[int, ...]]
     alike: int
+    largest: int
+    short: list[str]
     overlaps: list[Overlap]
 
 
@@ -294,10 +319,8 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     sources: list[Source] = []
     refusals = Refusals(options.strict)
-    near = options.split_by == NEAR
-    fingerprints = None if options.split_by == NONE else Fingerprints(near, options.similarity)
     with tempfile.TemporaryFile(dir=options.output_dir) as file:
-        pool = Pool(file, fingerprints)
+        pool = Pool(file)
         for conversation in read_conversations(paths, reading, refusals, sources):
             try:
                 pool.add(conversation, type_of(conversation, options))
@@ -309,7 +332,11 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
                 (messages[0] for messages in refusals.first.values()), "no file has a line"
             )
             raise InputError(f"--input: nothing can be used; the first of the reasons: {first}")
-        sides, alike = pool.split(sizes, options.seed)
+        groups = pool.groups(options.split_by, options.similarity)
+        sides = split(groups, pool.types(), pool.names, pool.keys(), sizes, options.seed)
+        short = unserved(sides, groups, pool.types(), pool.names, sizes, options.split_by)
+        members = np.bincount(groups)
+        alike, largest = int((members[groups] > 1).sum()), int(members.max())
         with (
             contextlib.ExitStack() as stack
         ):  # nothing is replaced before all is written; last first
@@ -319,7 +346,7 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
                 temporary[name].mkdir()
             counts = _write(pool, sides, temporary)
             overlaps = _overlaps(options.output_dir, temporary, counts)
-            made = Imported(sources, refusals, counts, alike, overlaps)
+            made = Imported(sources, refusals, counts, alike, largest, short, overlaps)
             summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
             write_json(summary, _summary(made, options, reading, temporary))
     return made
@@ -445,6 +472,7 @@ def _summary(
             name: dict(zip(SPLITS, sizes, strict=True)) for name, sizes in made.counts.items()
         },
         "near_duplicates": made.alike,
+        "largest_group": made.largest,
         "overlaps": [dataclasses.asdict(own) for own in made.overlaps],
         "files": {f"{names[file.parent]}/{file.name}": sha256(file) for file in files},
     }
