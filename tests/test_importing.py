@@ -495,7 +495,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order(tmp_path):
     write_lines(tmp_path / "b/y/law.jsonl", rows[50:])
 
     def sides(source, **options):
-        written, _ = imported(tmp_path, source, valid=0.1, test=0.2, **options)
+        written, _ = imported(tmp_path, source, valid=0.1, test=0.2, replace=True, **options)
         return {
             side: {json.dumps(line["messages"]) for line in files["law"]}
             for side, files in written.items()
@@ -786,6 +786,27 @@ def test_nothing_is_replaced_by_an_import_that_fails(tmp_path):
     with pytest.raises(InputError):
         imported(tmp_path, many(tmp_path, 5), test=9)
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
+
+
+def test_an_import_of_other_files_is_replaced_only_if_told_to(tmp_path):
+    law = write_lines(tmp_path / "law.jsonl", [alpaca(n) for n in range(40)])
+    math = write_lines(tmp_path / "math.jsonl", [alpaca(n) for n in range(50, 90)])
+    written, _ = imported(tmp_path, law)
+    files = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json")}
+    with pytest.raises(InputError, match=r"holds an import of .*law\.jsonl too.* --replace"):
+        imported(tmp_path, math)
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json")} == files
+    both, _ = imported(tmp_path, law, math)
+    assert [both[side]["law"] for side in SPLITS] == [written[side]["law"] for side in SPLITS]
+    with pytest.raises(InputError, match=r"law\.jsonl too"):
+        imported(tmp_path, math)
+    law.rename(moved := tmp_path / "moved.jsonl")
+    assert imported(tmp_path, moved, math, type="law")[1].counts.keys() == {"law"}
+    assert imported(tmp_path, math, replace=True)[1].counts.keys() == {"math"}
+    for content in ("{", "[]", '{"inputs": 3}'):
+        (tmp_path / "out/import.json").write_text(content)
+        with pytest.raises(InputError, match=r"import\.json.*--replace"):
+            imported(tmp_path, math)
 
 
 def test_too_many_abilities_are_no_abilities(tmp_path):

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, parse_json, replacing, sha256, write_json
 from growth.core.options import MESSAGES, NEAR, NONE, ImportOptions, ReadingOptions
+from growth.core.schemas import ImportRecord, read_record
 from growth.data.conversations import Messages, Reading, converted, parse_columns, recognised_format
 from growth.data.overlap import Overlap, QuestionIndex
 from growth.data.raw_files import Fields, Refusal, Row, find_files, read_rows
@@ -316,6 +317,8 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
         raise InputError(f"--type {options.type!r}: {fault}")
     paths = find_files([Path(name) for name in options.input], "--input")
     _check_folder(options.output_dir, paths)
+    if not options.replace:
+        _check_inputs(options.output_dir, paths)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     sources: list[Source] = []
     refusals = Refusals(options.strict)
@@ -367,6 +370,28 @@ def _check_folder(folder: Path, paths: Iterable[Path]) -> None:
                 f"--output_dir {folder}: {folder / name} is not of an import and would be "
                 "replaced; choose another folder"
             )
+
+
+def _check_inputs(folder: Path, paths: Sequence[Path]) -> None:
+    """An import of fewer files would remove what the others gave, and deal the rest out anew."""
+    if not (folder / SUMMARY).is_file():
+        return
+    remedy = "choose another folder, or --replace"
+    given = {path.resolve() for path in paths}
+    missing = [
+        file
+        for file in read_record(folder / SUMMARY, ImportRecord, remedy)["inputs"]
+        if Path(file["path"]).resolve() not in given
+    ]
+    if missing:  # a file that was moved is the same one
+        digests = set(map(sha256, paths))
+        missing = [file for file in missing if file["sha256"] not in digests]
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"--output_dir {folder}: holds an import of {missing[0]['path']}{more} too, which "
+            "--input leaves out; give all files together, or --replace to drop what it gave"
+        )
 
 
 def _write(
