@@ -809,6 +809,24 @@ def test_an_import_of_other_files_is_replaced_only_if_told_to(tmp_path):
             imported(tmp_path, math)
 
 
+def test_an_ability_refused_whole_is_listed_and_warned_of(tmp_path):
+    many(tmp_path, 20)
+    system = [{"role": "system", "content": "S"}, *messages()]
+    write_lines(tmp_path / "tickets.jsonl", [{"messages": system}] * 3)
+    rows = [{"messages": system, "type": "own"}, {"messages": messages(question(70)), "type": "a"}]
+    write_lines(tmp_path / "own.jsonl", rows)
+    write_lines(tmp_path / "broken.jsonl", ["{", "{"])
+    inputs = [tmp_path / f"{name}.jsonl" for name in ("law", "tickets", "own", "broken")]
+    done = run(
+        "data/import.py", "--input", *inputs, "--output_dir", tmp_path / "out", cwd=ROOT
+    )  # fmt: skip
+    for name, count in {"tickets": 3, "own": 1, "broken": 2}.items():
+        assert [name, "0", "0", "0"] in map(str.split, done.stdout.splitlines())
+        assert f"warning: no line of {name} can be used: all {count} were" in done.stderr
+    assert done.stderr.count("no line of") == 3
+    assert not (tmp_path / "out/train/tickets.json").exists()
+
+
 def test_too_many_abilities_are_no_abilities(tmp_path):
     path = write_lines(tmp_path / "x.jsonl", [alpaca(n, key=f"k{n}") for n in range(1001)])
     with pytest.raises(InputError, match="more than 1,000 abilities"):

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -50,6 +50,7 @@ class Refusals:
     strict: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
+    abilities: dict[str, int] = field(default_factory=dict)
 
     def add(self, path: Path, number: int, refusal: Refusal) -> None:
         """Note one line.
@@ -64,6 +65,20 @@ class Refusals:
         named = self.first.setdefault(refusal.reason, [])
         if len(named) < SHOWN:
             named.append(message)
+
+    def add_ability(self, name: str) -> None:
+        """Note that a line of this ability was refused."""
+        if name in self.abilities or len(self.abilities) < _MOST_TYPES:
+            self.abilities[name] = self.abilities.get(name, 0) + 1
+
+    def abilities_but(self, used: Iterable[str]) -> dict[str, int]:
+        """The abilities with refused lines that are not among `used`, and how many lines."""
+        known = {name.casefold() for name in used}
+        return {
+            name: count
+            for name, count in sorted(self.abilities.items())
+            if name.casefold() not in known
+        }
 
 
 @dataclass
@@ -98,6 +113,7 @@ def read_conversations(
     refusals: Refusals,
     sources: list[Source],
     description: str = "read",
+    refused_of: Callable[[Source, Fields], None] | None = None,
 ) -> Iterator[Conversation]:
     """The lines of `paths` that can be used, with a progress bar.
 
@@ -107,6 +123,7 @@ def read_conversations(
         refusals: where lines that can't be used are noted.
         sources: where each file is noted once it is opened.
         description: of the bar.
+        refused_of: told of each line that can't be used, with its fields as far as there are any.
 
     Raises:
         InputError: a file can't be read or its format not be recognised.
@@ -126,6 +143,8 @@ def read_conversations(
                 except Refusal as refusal:
                     source.refused += 1
                     refusals.add(path, row.number, refusal)
+                    if refused_of is not None:
+                        refused_of(source, row.content if isinstance(row.content, dict) else {})
             if not source.format and source.unknown:
                 raise source.unknown
             before += path.stat().st_size
@@ -245,13 +264,17 @@ class Pool:
         return shared_openings(question_of(self.turns(place)) for place in places.tolist())
 
 
-def type_of(conversation: Conversation, options: ImportOptions) -> str:
+def type_of(fields: Fields, source: Source, options: ImportOptions) -> str:
     """The ability of a line, fit to name a file.
+
+    Args:
+        fields: of the line; those of its turns play no part.
+        source: the file that it stands in.
+        options: what names the ability.
 
     Raises:
         Refusal: the line names none, or one that names no file.
     """
-    fields, source = conversation.others, conversation.source
     if options.type is not None:
         name: object = options.type
     elif options.type_field is not None:
@@ -289,6 +312,7 @@ class Imported:
         sources: the files that were read.
         refusals: what could not be used.
         counts: the lines of each ability in train, valid and test.
+        empty: the abilities of which every line was refused, and how many lines that were.
         alike: how many lines have a near-duplicate, which is on the same side.
         largest: how many lines the largest group of near-duplicates has.
         short: which shares of valid and test are smaller than was asked for, a sentence each.
@@ -298,6 +322,7 @@ class Imported:
     sources: list[Source]
     refusals: Refusals
     counts: dict[str, tuple[int, ...]]
+    empty: dict[str, int]
     alike: int
     largest: int
     short: list[str]
@@ -324,9 +349,16 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
     refusals = Refusals(options.strict)
     with tempfile.TemporaryFile(dir=options.output_dir) as file:
         pool = Pool(file)
-        for conversation in read_conversations(paths, reading, refusals, sources):
+
+        def refused_of(source: Source, fields: Fields) -> None:
+            with contextlib.suppress(Refusal):  # it has an ability's name or none
+                refusals.add_ability(type_of(fields, source, options))
+
+        for conversation in read_conversations(
+            paths, reading, refusals, sources, refused_of=refused_of
+        ):
             try:
-                pool.add(conversation, type_of(conversation, options))
+                pool.add(conversation, type_of(conversation.others, conversation.source, options))
             except Refusal as refusal:
                 conversation.source.refused += 1
                 refusals.add(conversation.source.path, conversation.number, refusal)
@@ -348,8 +380,9 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
                 temporary[name] = stack.enter_context(replacing(options.output_dir / name))
                 temporary[name].mkdir()
             counts = _write(pool, sides, temporary)
+            empty = refusals.abilities_but(counts)
             overlaps = _overlaps(options.output_dir, temporary, counts)
-            made = Imported(sources, refusals, counts, alike, largest, short, overlaps)
+            made = Imported(sources, refusals, counts, empty, alike, largest, short, overlaps)
             summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
             write_json(summary, _summary(made, options, reading, temporary))
     return made
@@ -496,6 +529,7 @@ def _summary(
         "abilities": {
             name: dict(zip(SPLITS, sizes, strict=True)) for name, sizes in made.counts.items()
         },
+        "refused_whole": made.empty,
         "near_duplicates": made.alike,
         "largest_group": made.largest,
         "overlaps": [dataclasses.asdict(own) for own in made.overlaps],
