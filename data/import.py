@@ -54,6 +54,8 @@ def print_tables(made: Imported) -> None:
     for reason, first in made.refusals.first.items():
         print(f"\nrefused, {reason}: {made.refusals.counts[reason]:,}")
         print("\n".join(f"  {message}" for message in first))
+        if (more := made.refusals.counts[reason] - len(first)) > 0:
+            print(f"  ... and {more:,} more")
     counts = dict(sorted((made.counts | dict.fromkeys(made.empty, (0,) * len(SPLITS))).items()))
     width = max(len("ability"), *map(len, counts)) + 2
     print(f"\n{'ability':<{width}}" + "".join(f"{name:>12}" for name in SPLITS))

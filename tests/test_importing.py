@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from growth.core.errors import InputError
+from growth.core.files import parse_json
 from growth.core.options import ImportOptions
 from growth.data.conversations import Reading, converted, recognised_format
 from growth.data.importing import find_overlaps, import_files
@@ -160,13 +161,13 @@ def test_a_system_message_is_refused_or_folded(fields):
         ({"messages": [{"role": ["user"], "content": "x"}, messages()[1]]}, "unknown role"),
         ({"messages": [{"content": "x"}, messages()[1]]}, "unknown role"),
         ({"messages": ["x", "y"]}, "malformed turn"),
-        ({"messages": messages(3, "a")}, "not only text"),
+        ({"messages": messages(3, "a")}, "number, not text"),
         ({"messages": messages([{"type": "image_url", "image_url": "u"}], "a")}, "not only text"),
         ({"messages": messages(), "images": ["x.png"]}, "not only text"),
         ({"instruction": "", "input": " ", "output": "a"}, "empty turn"),
         ({"instruction": "q", "output": ""}, "empty turn"),
         ({"instruction": None, "output": "a"}, "empty turn"),
-        ({"instruction": "q", "output": 3}, "not only text"),
+        ({"instruction": "q", "output": True}, "not only text"),
         ({"instruction": "q", "output": "a", "history": "x"}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x"]]}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x", ""]]}, "empty turn"),
@@ -461,6 +462,41 @@ def test_groups_are_those_of_all_pairs():
     found = near(texts, 0.85)
     assert found <= expected
     assert len(found) >= 0.9 * len(expected)  # MinHash finds 98 % of those just similar enough
+
+
+def test_null_is_a_missing_field_and_a_number_no_text():
+    fields = {"instruction": "q", "input": None, "output": "a"}
+    assert converted(fields, "alpaca", Reading())[0] == messages("q", "a")
+    fields = {"instruction": None, "input": "q", "output": "a"}
+    assert converted(fields, "alpaca", Reading())[0] == messages("q", "a")
+    for number in (7, 0, 1.5):
+        with pytest.raises(Refusal, match=f'`output` is a number, not text; quote it: "{number}"'):
+            converted({"instruction": "q", "output": number}, "alpaca", Reading())
+    assert refusal({"messages": messages("q", 3)}) == "number, not text"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"instruction": "What is it", "output": "', "ends early, at column 41"),
+        ('{"instruction": "What is it", "output"', "ends early, at column 38"),
+        ('{"instruction": "What is it", ', "ends early, at column 29"),
+        ('{"instruction": ["x", tru', "Expecting value"),
+        ('{"a": 1,}', "double quotes"),
+        ('{"a": 1} x', "Extra data"),
+        ('{\n"a": [1,', "ends early, at line 2, column 8"),
+    ],
+)
+def test_a_text_that_was_cut_says_where(text, fault):
+    with pytest.raises(ValueError, match=fault):
+        parse_json(text)
+
+
+def test_refused_lines_that_are_not_named_are_counted(tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", [*(alpaca(n) for n in range(20)), *["{"] * 8])
+    done = run("data/import.py", "--input", path, "--output_dir", tmp_path / "out", cwd=ROOT)
+    assert "x.jsonl:25: malformed JSON (ends early, at column 1)\n  ... and 3 more\n" in done.stdout
+    assert done.stdout.count("more") == 1
 
 
 # Splitting
