@@ -76,6 +76,7 @@ class StudyRecord(TypedDict):
 
     name: str
     digest: str
+    asked: str
     file: str
 
 
