@@ -13,6 +13,7 @@ from growth.data.similarity import normalised, question_of
 RUN = 20  # characters, once normalised; a shorter question is compared as a whole
 SHARE = 0.8  # of a question's runs that one training line holds
 _COMMON = 10  # questions; what more of them share is a template and says nothing
+_FEW = 2  # the same where there are few questions: a fifth of them, but at least these
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class QuestionIndex:
         for text in self._same:
             for run in _pieces(text):
                 runs[run].append(text)
-        self._runs = {run: texts for run, texts in runs.items() if len(texts) <= _COMMON}
+        common = min(_COMMON, max(_FEW, len(self._same) // 5))
+        self._runs = {run: texts for run, texts in runs.items() if len(texts) <= common}
         self._sizes = Counter(text for texts in self._runs.values() for text in texts)
 
     def __len__(self) -> int:
