@@ -36,6 +36,19 @@ class BuildRecord(TypedDict):
     files: dict[str, FileRecord]
 
 
+class ImportedFile(TypedDict):
+    """A file that an import read."""
+
+    path: str
+    sha256: str
+
+
+class ImportRecord(TypedDict):
+    """import.json beside imported data."""
+
+    inputs: list[ImportedFile]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
