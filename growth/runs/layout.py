@@ -20,6 +20,7 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
+REPORT = Path("evaluate/report")
 PREDICTION_PREFIX = "pred_"
 RESULTS_SUFFIX = "-results.json"
 
