@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
@@ -291,6 +293,15 @@ def test_bad_input_is_one_line(tmp_path, break_it, said):
 
 
 # The page
+
+
+def test_what_the_page_is_made_of_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["growth.report"]
+    parts = {path.name for path in (ROOT / "growth/report").iterdir() if path.is_file()}
+    parts = {name for name in parts if not name.endswith(".py")}
+    assert parts == {"report.css", "report.html.jinja", "report.js"}
+    assert {name for name in parts if any(map(Path(name).match, patterns))} == parts
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path):
