@@ -21,7 +21,7 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.options import OutputOptions
+from growth.core.options import OutputOptions, StudyOptions
 from growth.runs.layout import RESULTS
 
 
@@ -34,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "valid",
         help="folder of valid results, at any depth",
     )
+    add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
     from growth.scoring.checkpoint_selection import choose_checkpoints, description
 
-    choices = choose_checkpoints(args.results_path, args.wait)
+    choices = choose_checkpoints(args.results_path, args.wait, args.study)
     for choice in choices.chosen:
         print(description(choice))
     choices.check()

@@ -552,6 +552,11 @@ def test_another_model_behind_a_tag_is_refused(flags, tmp_path, tiny_model):
     (model / "model.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match=r"another model.*fingerprint.*choose another --tag"):
         ask("cmmlu", *flags)
+    shutil.copy(tiny_model / "model.safetensors", model)
+    with open(model / "tokenizer_config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match=r"another model.*\(different: tokenizer\)"):
+        ask("cmmlu", *flags)
 
 
 def test_other_questions_behind_a_tag_are_refused_and_more_of_them_are_not(flags, tmp_path):
@@ -582,6 +587,9 @@ def test_as_published_asks_in_fp32_and_reads_bare_pieces(flags, tmp_path, monkey
     monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: True)
     with pytest.raises(InputError, match="--precision bf16: --as_published computes in fp32"):
         ask("cmmlu", *flags, "--as_published", "--precision", "bf16")
+    with pytest.raises(InputError, match="--letter_tokens answer: --as_published reads bare"):
+        ask("cmmlu", *flags, "--as_published", "--letter_tokens", "answer")
+    assert not (tmp_path / "out").exists()
     ask("cmmlu", *flags, "--as_published", "--num_fewshot", "0")
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["run"]["as_published"] is True
@@ -730,6 +738,8 @@ def test_an_unreadable_subject_does_not_stop_the_others(flags, tmp_path, capsys)
         ("3,题,甲,乙,丙,丁,见解析", "names no option"),
         ("3,题,甲,乙,丙,丁,A,A", "it has 8 fields, the header 7"),
         ("3,题,甲,乙,丙,,A", "it has the options A, B, C; expected"),
+        ("3,,甲,乙,丙,丁,A", "the question is empty"),
+        ("3, \u3000,甲,乙,丙,丁,A", "the question is empty"),
         (",,,,,,", "a blank row"),
         (" ", "a blank row"),
     ],
@@ -836,6 +846,11 @@ BAD_ITEMS = [
     (agieval_item(0, options={"A": "甲", "C": "丙"}), "logiqa-zh.jsonl:1"),
     (agieval_item(0, options={"A": 1, "B": 2}), "logiqa-zh.jsonl:1"),
     (agieval_item(0, question=None), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, question=" "), "the question is empty"),
+    (agieval_item(0, options=["(A)甲", "(B)乙", "(C)丙", ""]), "the option D is empty"),
+    (agieval_item(0, options={"A": "甲", "B": "乙", "C": "丙", "D": None}), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, passage=5), "logiqa-zh.jsonl:1"),
+    (agieval_item(0, passage=["x"]), "logiqa-zh.jsonl:1"),
 ]
 
 
@@ -850,6 +865,76 @@ def test_bad_items_are_left_out_by_name(tmp_path, line, message):
     exam = read_exam(AGIEval(), data)
     assert len(exam.subjects) == 9
     assert re.search(message, exam.unreadable["logiqa-zh"])
+
+
+def test_a_passage_may_hold_the_whole_question(tmp_path):
+    data = write_agieval(tmp_path)
+    write_lines(data / "v1/logiqa-zh.jsonl", [agieval_item(0, question="", passage="问")])
+    assert len(read_exam(AGIEval(), data).subjects["logiqa-zh"].items) == 1
+
+
+ODD_OPTIONS = {
+    "have options without the letters A to D in their order": [
+        ["(B)甲", "(A)乙", "(C)丙", "(D)丁"],
+        ["(A)甲", "(A)乙", "(A)丙", "(A)丁"],
+        ["甲", "乙", "丙", "丁"],
+    ],
+    "have an option of its letter alone": [["(A)", "(B)乙", "(C)丙", "(D)丁"], list("ABCD")],
+}
+
+
+@pytest.mark.parametrize("doubt", ODD_OPTIONS)
+def test_questions_with_odd_options_are_asked_and_counted(tmp_path, doubt):
+    data = write_agieval(tmp_path)
+    plain = [
+        ["(A)甲", "(B)乙", "(C)丙", "(D)丁"],
+        ["A．甲", "B．乙", "C．丙", "D．丁"],
+        ["（A） 甲", "(B) 乙", "C.丙", "D、丁"],
+    ]
+    lines = [agieval_item(i, options=o) for i, o in enumerate(plain + ODD_OPTIONS[doubt])]
+    write_lines(data / "v1/logiqa-zh.jsonl", lines)
+    benchmark = AGIEval()
+    subject = read_exam(benchmark, data).subjects["logiqa-zh"]
+    assert len(subject.items) == len(lines)
+    assert benchmark.doubts(subject) == {doubt: len(ODD_OPTIONS[doubt])}
+
+
+def test_repeated_questions_are_counted_and_said(flags, tmp_path, capsys):
+    data = write_cmmlu(tmp_path / "data", {"arts": 3, "virology": 2})
+    rows = (data / "test/arts.csv").read_text().splitlines()
+    shown = (data / "dev/arts.csv").read_text().splitlines()[1]
+    (data / "test/arts.csv").write_text("\n".join([*rows, rows[1], rows[2], shown]) + "\n")
+    ask("cmmlu", *flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    result = json.loads((tmp_path / "out/results.json").read_text())["settings"]["0-shot"]
+    assert result["doubts"] == {"arts": {"repeat another one": 2, "are among the shots": 1}}
+    notes = capsys.readouterr().err
+    assert "arts: 2 questions repeat another one; asked as they stand" in notes
+    assert "arts: 1 questions are among the shots; asked as they stand" in notes
+    assert "virology: " not in notes
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_answers_to_a_subject_that_is_gone_are_said_to_be_in_the_mean(
+    flags, tmp_path, capsys, remove
+):
+    data = write_cmmlu(tmp_path / "data", {"arts": 3, "virology": 2})
+    (data / "test/agronomy.csv").write_text("broken")
+    (data / "dev/agronomy.csv").write_text("broken")
+    flags = (*flags[:2], "--data_dir", data, *flags[4:], "--num_fewshot", "0")
+    ask("cmmlu", *flags)
+    before = json.loads((tmp_path / "out/results.json").read_text())["settings"]
+    capsys.readouterr()
+    if remove:
+        (data / "test/arts.csv").unlink()
+    else:
+        (data / "test/arts.csv").write_text("broken")
+    ask("cmmlu", *flags)
+    notes = capsys.readouterr().err
+    out = tmp_path / "out"
+    assert f"arts, not asked, but its earlier answers in {out} are in the means there: " in notes
+    assert "agronomy, the subject is in no mean: " in notes
+    assert f"64 of 67 subjects are not in {data} and in no mean" in notes
+    assert json.loads((out / "results.json").read_text())["settings"] == before
 
 
 def test_what_is_not_asked_is_counted(tmp_path, tiny_model):

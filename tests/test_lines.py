@@ -103,7 +103,9 @@ def test_a_failure_amid_scoring_leaves_no_details(tmp_path, monkeypatch):
 
     answer = {"generated_response": "A", "choice_logits": dict.fromkeys("ABCD", 0)}
     for name in "ab":
-        write_lines(tmp_path / f"in/pred_{name}.json", [line(text=name) | answer])
+        record = line(text=name) | answer
+        record["messages"][0]["content"] += name
+        write_lines(tmp_path / f"in/pred_{name}.json", [record])
     judge = results.judge
     monkeypatch.setattr(results, "judge", lambda r, a: 1 / 0 if r["text"] == "b" else judge(r, a))
     with pytest.raises(ZeroDivisionError):

@@ -175,6 +175,7 @@ def test_a_study_file_of_another_study_than_the_runs(mine):
         (*predict, *evaluated, *other),
         (*score, "--results_path", "elsewhere", *other),
         ("evaluate/run.py", "--run_dir", "runs/r", "--data_dir", "lines", *other),
+        ("evaluate/select_checkpoint.py", *other),
         ("evaluate/plot.py", "--plot_type", "all", *other),
     ):
         refused(run(*command, cwd=mine, check=False), "other.toml", "digest")

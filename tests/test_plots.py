@@ -300,6 +300,85 @@ def test_a_run_scored_on_other_files_is_not_on_the_curve_of_the_average(
     assert words in notes
 
 
+FP32 = {"precision": "fp32", "max_new_tokens": 1024, "full_responses": False}
+BF16 = {"precision": "bf16", "max_new_tokens": 4, "full_responses": True}
+
+
+def test_runs_predicted_differently_are_not_on_one_curve(results, tmp_path, capsys):
+    for data_type, score, decoding in (
+        ("curated-10", 20.0, FP32),
+        ("curated-40", 31.0, BF16),
+        ("synthetic-40", 24.0, FP32 | {"full_responses": True}),  # no score depends on it
+        ("synthetic-40960", 29.0, FP32 | {"precision": "auto"}),  # of older versions: not known
+    ):
+        write(results, data_type, score, decoding=decoding)
+    write(results, "curated-10", 90.0, timestamp="t1", seed=1, decoding=BF16)
+    write(results, "curated-10", 26.0, size="13b", decoding=BF16)
+    plots = run(results, tmp_path, "all")
+    table = pd.read_csv(plots / "overall/biology.csv")
+    assert table["samples"].tolist() == [10, 10000, 10]  # `baseline` does not say; 13b is its own
+    assert (table["runs"][0], table["score"][0]) == (1, 20.0)  # no repeat
+    assert pd.read_csv(plots / "curated_vs_synthetic-7b/biology.csv")["samples"].tolist() == [
+        *(10, 10000, 40, 40960)
+    ]
+    notes = capsys.readouterr().err
+    for place in ("curated-40/t0", "curated-10/t1"):
+        said = "-results.json: left out, as it was predicted in another way than most runs: "
+        assert f"7b/{place}/checkpoint-3{said}max_new_tokens 4 and 1024, precision bf16" in notes
+    assert "13b and 7b were predicted in different ways: max_new_tokens 4 and 1024" in notes
+
+
+def test_one_run_against_one_is_not_most_runs(tmp_path, capsys):
+    folder = tmp_path / "results/test"
+    kept = write(folder, "curated-10", 20.0, decoding=FP32)
+    write(folder, "curated-40", 31.0, decoding=BF16)
+    run(folder, tmp_path, "overall")
+    assert f"predicted in another way than {kept}: max" in capsys.readouterr().err
+    write(folder, "curated-40", 31.0, decoding=FP32, types=("biology",))
+    run(folder, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert f"on other files than {kept}: without code_test" in notes
+    assert "most runs" not in notes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "selected-checkpoint (1).json",
+        "selected-checkpoint_old.json",
+        "selected-checkpoint.old.json",
+        "selected-checkpoints.json",
+        "selected-checkpoint-limit.json",
+    ],
+)
+def test_a_stray_copy_of_a_choice_decides_nothing(results, tmp_path, capsys, name):
+    write(results, "curated-10", 77.0, checkpoint="checkpoint-9")
+    choices = results.parent / "valid"
+    select(choices, "checkpoint-3")
+    stray = next(choices.rglob("selected-checkpoint.json")).with_name(name)
+    select(choices, "checkpoint-9")
+    path = next(choices.rglob("selected-checkpoint.json"))
+    path.rename(stray)
+    select(choices, "checkpoint-3")
+    run(results, tmp_path, "overall")
+    assert f"{name}: not read" in capsys.readouterr().err
+    assert points_of(results)["score"].iloc[0] == 20.0
+
+
+def test_two_choices_for_one_run_are_refused(results, tmp_path):
+    choices = results.parent / "valid"
+    select(choices, "checkpoint-3")
+    select(choices / "copied", "checkpoint-9")
+    with pytest.raises(InputError, match=r"has chosen checkpoint-3 and .* checkpoint-9; remove"):
+        run(results, tmp_path, "overall")
+    select(choices / "copied", "checkpoint-3")
+    run(results, tmp_path, "overall")
+    path = next(choices.rglob("selected-checkpoint.json"))
+    path.rename(path.with_name("selected-checkpoint-limit5.json"))
+    with pytest.raises(InputError, match="is a choice with the limit None by its content"):
+        run(results, tmp_path, "overall")
+
+
 def test_an_ability_scored_on_other_lines_is_noted(results, tmp_path, capsys):
     path = next(results.rglob("13b/**/*-results.json"))
     value = json.loads(path.read_text())
@@ -311,6 +390,18 @@ def test_an_ability_scored_on_other_lines_is_noted(results, tmp_path, capsys):
         "biology: one curve holds runs scored on different lines (biology_test, biology_v" in notes
     )
     assert "code: one curve" not in notes
+
+
+def test_what_results_lack_is_noted(results, tmp_path, capsys):
+    path = next(results.rglob("13b/**/*-results.json"))
+    value = json.loads(path.read_text())
+    value["files"]["biology_test"]["type"] = "mixed"
+    path.write_text(json.dumps(value | {"missing_files": ["math_test"]}))
+    run(results, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert f"{path}: biology_test has lines of several types, so it is on no curve" in notes
+    assert f"{path}: predictions of math_test are not in it" in notes
+    assert notes.count("several types") == notes.count("predictions of") == 1
 
 
 def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):

@@ -290,6 +290,7 @@ def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
 BEHIND = {
     "scripts/run_train.sh": ("train/finetune.py",),
     "scripts/run_evaluate.sh": ("evaluate/run.py", "evaluate/predict.py"),
+    "scripts/run_sweep.sh": ("train/finetune.py", "evaluate/run.py"),
     "scripts/merge_lora.sh": ("evaluate/export.py",),
     "evaluate/cmmlu/run.sh": ("evaluate/cmmlu/run.py",),
     "evaluate/agieval/run.sh": ("evaluate/agieval/run.py",),

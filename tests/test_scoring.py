@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from conftest import ROOT, STUDY, judged, line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, STUDY, judged, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
 from growth.data.abilities import LETTERS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.intervals import wilson
-from growth.scoring.results import score_file, score_predictions, summarise
+from growth.scoring.results import _lacking, score_file, score_predictions, summarise
 
 # Lines in the repository and in ../shared: the longer texts there are not ours to copy.
 RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
@@ -205,9 +205,9 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
         score_predictions(tmp_path / "evaluate/results")
 
 
-def valid_results(folder, epoch, average, limit=None, n=4):
+def valid_results(folder, epoch, average, limit=None, n=4, **more):
     run = {"model_size": "7b", "data_type": "curated-10", "timestamp": "t0", "limit": limit}
-    run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8}
+    run |= {"checkpoint": f"checkpoint-{epoch}", "step": epoch, "epoch": epoch, "epochs": 8} | more
     scores = {"average": average, "average_low": average - 5, "average_high": average + 5}
     name = f"checkpoint-{epoch}" + (f"-limit{limit}" if limit else "")
     entry = {"type": "biology", "n": n, "score": average, "expected": 25.0}
@@ -300,3 +300,157 @@ def test_predictions_that_lost_their_last_line_are_refused(tmp_path):
     said = r"pred_biology.json: holds 2 lines, 3 were predicted; remove it"
     with pytest.raises(InputError, match=said):
         score_predictions(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("seed", (0, 3)),
+        ("epochs", (8, 12)),
+        ("samples", (10, 999)),
+        ("split", ("valid", "test")),
+        ("timestamp", ("t0", "t1")),
+        ("study", [{"name": "x", "digest": digest, "file": "a"} for digest in "12"]),
+    ],
+)
+def test_results_of_two_runs_in_one_folder_are_not_chosen_among(tmp_path, field, values):
+    for epoch, value in zip((5, 6), values, strict=True):
+        valid_results(tmp_path, epoch, 40.0, **{field: value})
+    with pytest.raises(InputError, match=rf"are of different runs \({field} .* and .*\); give"):
+        choose_checkpoints(tmp_path).check()
+
+
+def test_what_older_results_do_not_say_makes_no_other_run(tmp_path):
+    valid_results(tmp_path, 5, 40.0)
+    valid_results(tmp_path, 6, 41.0, seed=0, split="valid", decoding={"precision": "fp32"})
+    assert choose_checkpoints(tmp_path).chosen[0]["checkpoint"] == "checkpoint-6"
+
+
+WAYS = [{"precision": "fp32", "max_new_tokens": 1024}, {"precision": "bf16", "max_new_tokens": 4}]
+
+
+def test_checkpoints_predicted_in_different_ways_are_not_compared(tmp_path):
+    for epoch, decoding in zip((5, 6), WAYS, strict=True):
+        valid_results(tmp_path, epoch, 40.0, decoding=decoding)
+    said = r"checkpoint-5-.*max_new_tokens 1024 and 4, precision fp32 and bf16\); predict"
+    with pytest.raises(InputError, match=said):
+        choose_checkpoints(tmp_path).check()
+    valid_results(tmp_path, 6, 40.0, decoding=WAYS[0] | {"full_responses": True})
+    assert choose_checkpoints(tmp_path).chosen  # no score depends on it
+
+
+def test_two_results_of_one_checkpoint_are_not_chosen_among(tmp_path):
+    valid_results(tmp_path, 6, 40.0)
+    copy = tmp_path / "checkpoint-6 copy-results.json"
+    copy.write_text((tmp_path / "checkpoint-6-results.json").read_text().replace("40.0", "90.0"))
+    with pytest.raises(InputError, match="are both results of step 6; remove one of them"):
+        choose_checkpoints(tmp_path).check()
+
+
+def test_a_choice_says_the_split_and_the_epochs_without_a_result(tmp_path):
+    for epoch in (5, 7):
+        valid_results(tmp_path / "a", epoch, 40.0, split="test", epochs=15)
+    (choice,) = choose_checkpoints(tmp_path).chosen
+    assert choice["reason"].startswith("best mean test score")
+    assert choice["not_scored"] == [[6, 6], [8, 15]]
+    said = description(choice)
+    assert "without a result: epoch 6, 8 to 15" in said
+    assert "selected on test, whose score is no fair estimate" in said
+    for epoch in range(5, 9):
+        valid_results(tmp_path / "b", epoch, 40.0)
+    whole = choose_checkpoints(tmp_path / "b").chosen[0]
+    assert "not_scored" not in whole
+    assert whole["reason"].startswith("best mean valid score")
+    assert "epoch 5 on, ties to the earlier; optimistic" in description(whole)
+
+
+def change_run(field, value):
+    def change(text):
+        results = json.loads(text)
+        results["run"][field] = value
+        return json.dumps(results)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change_run("epoch", None),
+        change_run("step", None),
+        change_run("epoch", "6"),
+        change_run("epochs", 2.5),
+        lambda _: "[]",
+        lambda _: "{}",
+        lambda text: text[:200],
+        lambda text: text.replace('"files"', '"filez"'),
+    ],
+)
+def test_a_damaged_results_file_stops_no_other_choice(tmp_path, damage):
+    for name in "ab":
+        for epoch in (5, 6):
+            valid_results(tmp_path / name, epoch, 40.0)
+    path = tmp_path / "a/checkpoint-6-results.json"
+    path.write_text(damage(path.read_text()))
+    choices = choose_checkpoints(tmp_path)
+    assert len(choices.chosen) == 1
+    with pytest.raises(
+        InputError, match=r"no checkpoint chosen in 1 of 2 runs: .*checkpoint-6-res"
+    ):
+        choices.check()
+    assert [p.parent.name for p in tmp_path.rglob("selected-checkpoint.json")] == ["b"]
+
+
+def write_predictions(folder, stray=0):
+    """Predictions of two abilities, `stray` of biology's 4 lines typed as reasoning."""
+    types = ["reasoning"] * stray + ["biology"] * (4 - stray)
+    for stem, of_lines in (("biology_test", types), ("reasoning_test", ["reasoning"] * 4)):
+        lines = [line(type_, idx=i, generated_response="A") for i, type_ in enumerate(of_lines)]
+        for place, record in enumerate(lines):
+            record["messages"][0]["content"] += f"\n{stem}{place}"
+            record["choice_logits"] = LOGITS
+        write_lines(folder / f"pred_{stem}.json", lines)
+
+
+def test_a_file_of_several_types_is_said_to_be_in_no_average(tmp_path):
+    write_predictions(tmp_path / "in", stray=1)
+    said = []
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    entry = scored.results["files"]["biology_test"]
+    assert (entry["type"], entry["types"]) == ("mixed", {"biology": 3, "reasoning": 1})
+    assert (
+        "biology_test: in `overall` only, as its lines are of several types: biology 3" in said[0]
+    )
+    assert "the average is over 1 of the 10 abilities, without biology, " in said[0]
+    write_predictions(tmp_path / "in")
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert "types" not in scored.results["files"]["biology_test"]
+    assert "several types" not in said[1]
+
+
+def test_an_average_over_all_abilities_says_nothing_of_them():
+    results = {"average": 1.0, "files": {name: {"type": name} for name in ABILITY_NAMES}}
+    assert list(_lacking(results, STUDY)) == []
+    del results["files"]["math"]
+    (said,) = _lacking(results, STUDY)
+    assert said.strip() == "the average is over 9 of the 10 abilities, without math"
+
+
+@pytest.mark.parametrize("record", [{"lines": {"biology_test": 4, "math_test": 5}}, {}])
+def test_a_folder_that_is_not_predicted_to_its_end_is_said_to_be(tmp_path, record):
+    folder = tmp_path / "in/c"
+    write_predictions(folder)
+    if record:
+        write_json(folder / "run.json", record)
+    else:
+        (folder / "pred_math_test.json.1.partial").write_text("")
+    (folder / "pred_biology_test.json.0.partial").write_text("")  # a leftover: it is complete
+    said = []
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert scored.results["missing_files"] == ["math_test"]
+    assert "predictions that are not there: math_test" in said[0]
+    write_lines(folder / "pred_math_test.json", [
+        line("math", "答案\n$3$", answer="3", generated_response="3") for _ in range(5)
+    ])  # fmt: skip
+    (scored,) = score_predictions(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert "missing_files" not in scored.results

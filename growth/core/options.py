@@ -182,6 +182,8 @@ class LoraOptions:
     def __post_init__(self) -> None:
         if not self.alpha:
             object.__setattr__(self, "alpha", 2 * self.rank)  # as dataclasses set frozen fields
+        if self.target_modules == (ALL_LINEAR,):  # the default, by its name
+            object.__setattr__(self, "target_modules", ALL_LINEAR)
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,21 @@ def published_precision(as_published: bool, precision: str) -> str:
     return "fp32"
 
 
+def published_letters(as_published: bool, letter_tokens: str | None) -> str:
+    """What letters of the benchmarks are read as: bare pieces, as the published runner has it.
+
+    Raises:
+        InputError: another reading is asked for besides.
+    """
+    answer, bare = LETTER_TOKENS
+    if as_published and letter_tokens not in (None, bare):
+        raise InputError(
+            f"--letter_tokens {letter_tokens}: --as_published reads bare pieces, as the published "
+            "run did; leave one of the two out"
+        )
+    return letter_tokens or (bare if as_published else answer)
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How a run is carried out; none of it changes what is learnt."""
@@ -368,11 +385,12 @@ class DecodingOptions:
 class PromptOptions:
     """How a public benchmark is prompted and its letters are read."""
 
-    letter_tokens: str = option(
-        "answer",
+    letter_tokens: str | None = option(
+        None,
         "read a letter as the token that an answer begins with, which is what training teaches, or "
         "as the bare piece, which is what the published runner reads",
         choices=LETTER_TOKENS,
+        unset="answer, or bare with --as_published",
     )
     chat_template: str = option(
         "control",

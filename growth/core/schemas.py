@@ -26,6 +26,15 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
+class BuildRecord(TypedDict):
+    """build.record of a built setting: which study, setting and seed its files were made of."""
+
+    study: str
+    setting: Name
+    seed: int
+    files: dict[str, FileRecord]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
@@ -36,6 +45,7 @@ class DataRecord(TypedDict, total=False):
     supervised_tokens: Count
     tokens_sha256: str
     answers_lost: Count
+    build: BuildRecord | None
 
 
 class HyperparametersRecord(TypedDict, total=False):
@@ -69,6 +79,7 @@ class TrainingRecord(TypedDict, total=False):
     seed: Required[int]
     model_name_or_path: Required[str]
     model_fingerprint: str
+    tokenizer_fingerprint: str
     parameters: Required[Count]
     hyperparameters: Required[HyperparametersRecord]
     train: Required[DataRecord]
@@ -80,6 +91,7 @@ class TrainingRecord(TypedDict, total=False):
     study: StudyRecord
     ended: str | None
     peak_memory_bytes: Count
+    resumed_otherwise: list[dict[str, Any]]
     git: GitRecord
     versions: dict[str, str]
 
@@ -91,6 +103,19 @@ class TrainerStateRecord(TypedDict, total=False):
     epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
     log_history: list[dict[str, Any]]
     stateful_callbacks: dict[str, dict[str, Any]]
+
+
+class SavedFile(TypedDict):
+    """A file of a checkpoint as it was saved."""
+
+    bytes: Count
+    xxh3: str
+
+
+class DigestsRecord(TypedDict):
+    """digests.json of a checkpoint."""
+
+    files: dict[str, SavedFile]
 
 
 class MetricsLine(TypedDict, total=False):
@@ -125,6 +150,7 @@ class PredictionRecord(TypedDict, total=False):
     git: GitRecord
     versions: dict[str, str]
     decoding: dict[str, Any]
+    lines: dict[str, Count]
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
@@ -156,6 +182,7 @@ class ResultsRecord(TypedDict, total=False):
 
     run: Required[PredictionRecord]
     files: Required[dict[str, FileScore]]
+    missing_files: list[str]
     average: float | None
     average_low: float | None
     average_high: float | None

@@ -1,4 +1,4 @@
-"""Files of one folder that hold the same lines, which would count twice."""
+"""Lines that a folder holds more than once, which count twice: copied files, repeated lines."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
@@ -18,43 +18,77 @@ COPY_MARK = re.compile(
 )
 # What evaluate/predict.py adds to a line, which may differ in the last digits, and its number.
 UNCOMPARED = ("generated_response", "choice_logits", "generated_ppl", "idx")
+# What makes a question, besides its messages; whatever else is noted of it makes no other one.
+_QUESTION = ("type", "choices", "answer")
+# What repeated lines do to a score.
+COUNTED_AGAIN = "each counts as often as it is there, and intervals are too narrow"
+_NAMED = 5  # repeats that a warning names
 
 
-def repeated_files(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """Which files of a folder are copies of each other, a sentence a pair.
+class Repeats(NamedTuple):
+    """Lines that are there more than once.
 
-    A file is a copy if half of the lines of the smaller one are in both (but for what a model
-    said), or if it is named as a copy of the other, which then may have been changed since.
+    Attributes:
+        copies: which files are copies of each other, a sentence a pair.
+        shared: which files share fewer lines than copies do, a sentence a pair.
+        within: by file that has any, how many of its lines repeat one before them in it.
+        lines: by file, how many it holds.
+    """
+
+    copies: list[str]
+    shared: list[str]
+    within: dict[str, int]
+    lines: dict[str, int]
+
+    def described(self) -> str:
+        """What is repeated without being a copy; empty where nothing is."""
+        parts = [
+            f"{count:,} of the {self.lines[name]:,} lines of {name} repeat another one of it"
+            for name, count in self.within.items()
+        ] + self.shared
+        more = f"; and {len(parts) - _NAMED:,} more files alike" if len(parts) > _NAMED else ""
+        return "; ".join(parts[:_NAMED]) + more
+
+
+def find_repeats(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> Repeats:
+    """Which lines of a folder are there more than once.
+
+    Lines are the same if their type, messages, choices and answer are, white space aside. A file is
+    a copy if half of the lines of the smaller one are in both, or if it is named as a copy of the
+    other, which then may have been changed since.
 
     Args:
         files: the lines of each file, by its name; 8 bytes of each are held.
     """
-    if len(files) < 2:
-        return []
     import numpy as np  # only here: scripts begin at once
 
-    keys = {
-        name: np.unique(np.fromiter(map(_line_key, records), np.int64))
-        for name, records in files.items()
-    }
+    keys, lines = {}, {}
+    for name, records in files.items():
+        every = np.fromiter(map(_line_key, records), np.int64)
+        keys[name], lines[name] = np.unique(every), len(every)
+    within = {name: lines[name] - len(own) for name, own in keys.items() if lines[name] > len(own)}
     # Most folders hold no line twice; only lines that several files have are compared in pairs.
-    every, owners = np.unique(np.concatenate(list(keys.values())), return_counts=True)
+    of_all = np.concatenate([np.empty(0, np.int64), *keys.values()])
+    every, owners = np.unique(of_all, return_counts=True)
     repeated = every[owners > 1]
-    shared = {
-        name: common
+    common = {
+        name: of_others
         for name, own in keys.items()
-        if len(common := np.intersect1d(own, repeated, assume_unique=True))
+        if len(of_others := np.intersect1d(own, repeated, assume_unique=True))
     }
-    found = {}
-    for first, second in combinations(sorted(shared), 2):
-        both = len(np.intersect1d(shared[first], shared[second], assume_unique=True))
+    copies, shared = {}, []
+    for first, second in combinations(sorted(common), 2):
+        both = len(np.intersect1d(common[first], common[second], assume_unique=True))
+        sentence = f"{first} and {second} share {both:,} lines"
         if both and 2 * both >= min(len(keys[first]), len(keys[second])):
-            found[first, second] = f"{first} and {second} share {both:,} lines"
+            copies[first, second] = sentence
+        elif both:
+            shared.append(sentence)
     for name in sorted(files):
         original = _original(name)
-        if original in files and (min(name, original), max(name, original)) not in found:
-            found[original, name] = f"{name} is named as a copy of {original}"
-    return list(found.values())
+        if original in files and (min(name, original), max(name, original)) not in copies:
+            copies[original, name] = f"{name} is named as a copy of {original}"
+    return Repeats(list(copies.values()), shared, within, lines)
 
 
 class LinesDigest:
@@ -75,7 +109,20 @@ class LinesDigest:
 
 
 def _line_key(record: Mapping[str, Any]) -> int:
-    return hash(_compared(record))
+    messages = [[message["role"], message["content"]] for message in record["messages"]]
+    question = [messages, *(record.get(name) for name in _QUESTION)]
+    return hash(json.dumps(_without_spaces(question), sort_keys=True))
+
+
+def _without_spaces(value: Any) -> Any:
+    """`value` with each run of white space in its texts as one blank, and none at their ends."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, list):
+        return [_without_spaces(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _without_spaces(part) for name, part in value.items()}
+    return value
 
 
 def _compared(record: Mapping[str, Any]) -> str:
@@ -90,28 +137,36 @@ def _original(name: str) -> str:
     return stem[: mark.start()] + dot + suffix if mark else ""
 
 
-def check_no_copies(files: Mapping[str, Iterable[Mapping[str, Any]]], where: str) -> None:
+def check_no_copies(files: Mapping[str, Iterable[Mapping[str, Any]]], where: str) -> Repeats:
     """No line counts twice because its file was copied.
 
     Args:
         files: the lines of each file of a folder, by its name.
         where: the folder, and the flag that named it.
 
+    Returns:
+        What is repeated though no file is a copy.
+
     Raises:
         InputError: two files are copies of each other; both are named.
     """
-    repeated = repeated_files(files)
-    if repeated:
+    repeats = find_repeats(files)
+    if repeats.copies:
         raise InputError(
-            f"{where}: {'; '.join(repeated)}: their lines would count twice; remove one of the two"
+            f"{where}: {'; '.join(repeats.copies)}: their lines would count twice; remove one of "
+            "the two"
         )
+    return repeats
 
 
-def warn_of_copies(files: Mapping[str, Iterable[Mapping[str, Any]]], where: str) -> None:
-    """One warning on stderr where files are copies of each other, as one may mean them to be."""
-    repeated = repeated_files(files)
-    if repeated and distributed_state().is_main_process:
-        print(
-            f"warning: {where}: {'; '.join(repeated)}: these lines are learnt twice per epoch",
-            file=sys.stderr,
-        )
+def warn_of_repeats(repeats: Repeats, where: str, effect: str) -> None:
+    """One warning on stderr where lines are there more than once, as one may mean them to be.
+
+    Args:
+        repeats: what is there more than once.
+        where: the folder or setting, and the flag that named it.
+        effect: of it.
+    """
+    parts = [*repeats.copies, *filter(None, [repeats.described()])]
+    if parts and distributed_state().is_main_process:
+        print(f"warning: {where}: {'; '.join(parts)}: {effect}", file=sys.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
-from growth.data.copies import check_no_copies, warn_of_copies
+from growth.data.copies import COUNTED_AGAIN, check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Check, Fault, Lines, Record, checked_lines, index_lines, shown
 from growth.data.study import Study
 
@@ -52,11 +52,12 @@ def read_records(path: Path, check: Check | None = None) -> list[Record]:
 def read_training_files(folder: Path, flag: str) -> dict[str, Lines]:
     """The lines of every `*.json` of `folder` by file name; `flag` says where it came from.
 
-    Each is checked now and stays in its file. Files that are copies of each other are named in a
-    warning.
+    Each is checked now and stays in its file. Files that are copies of each other, and lines that
+    are repeated, are named in a warning.
     """
     files = {path.name: index_lines(path, check_training) for path in data_files(folder, flag)}
-    warn_of_copies(files, f"{flag} {folder}")
+    effect = "these lines are learnt more than once per epoch"
+    warn_of_repeats(find_repeats(files), f"{flag} {folder}", effect)
     return files
 
 
@@ -65,7 +66,7 @@ def read_evaluation_files(
 ) -> dict[str, list[Record]]:
     """The lines of every `*.json` of `folder` by the file's stem, the first `limit` of each.
 
-    They are of abilities of `study`.
+    They are of abilities of `study`. Lines that are repeated are named in a warning.
 
     Raises:
         InputError: as `data_files` and `read_records`, or two files are copies of each other;
@@ -74,7 +75,8 @@ def read_evaluation_files(
     files = {
         path.name: read_records(path, evaluation_check(study)) for path in data_files(folder, flag)
     }
-    check_no_copies(files, f"{flag} {folder}")
+    where = f"{flag} {folder}"
+    warn_of_repeats(check_no_copies(files, where), where, COUNTED_AGAIN)
     return {Path(name).stem: records[:limit] for name, records in files.items()}
 
 

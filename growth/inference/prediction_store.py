@@ -24,9 +24,8 @@ from growth.core.files import (
 from growth.core.options import AUTO, WEIGHT_PRECISIONS
 from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.requests import Response
-from growth.runs.layout import RUN_RECORD, Run
+from growth.runs.layout import PARTIAL_SUFFIX, RUN_RECORD, Run
 
-PARTIAL_SUFFIX = ".partial"
 # Too deep, and a number that is no index, besides what `json` refuses.
 MALFORMED_JSON = (ValueError, RecursionError, OverflowError)
 _PRECISION_OF_DEVICE = re.compile(rf" in ({'|'.join(WEIGHT_PRECISIONS)}): ")

@@ -6,7 +6,7 @@ The letters are read as training taught them or as the published runners read th
 from abc import ABC, abstractmethod
 
 from growth.core.errors import InputError
-from growth.core.options import PromptOptions
+from growth.core.options import PromptOptions, published_letters
 from growth.data.abilities import LETTERS
 from growth.inference.native_template import NativeTemplate
 from growth.model.chat_tokenizer import ChatTokenizer, Messages
@@ -149,6 +149,7 @@ def make_prompt_format(chat: ChatTokenizer, options: PromptOptions, source: str)
     Raises:
         InputError: the tokenizer can't be prompted so.
     """
+    letter_tokens = published_letters(False, options.letter_tokens)
     if options.chat_template == "native":
-        return NativeFormat(chat, options.letter_tokens, source)
-    return ControlFormat(chat, options.letter_tokens)
+        return NativeFormat(chat, letter_tokens, source)
+    return ControlFormat(chat, letter_tokens)

@@ -1,7 +1,9 @@
 """Results files -> a table: one row for each scored file of each run, one checkpoint a run."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -11,17 +13,25 @@ import pandas as pd
 from growth.core.errors import InputError
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.study import OTHER, Study, read_study, recorded, study_of
-from growth.runs.layout import RESULTS_SUFFIX, Run, selection_name
+from growth.runs.layout import (
+    MIXED,
+    RESULTS_SUFFIX,
+    Run,
+    decoding_differences,
+    decoding_of,
+    selection_name,
+)
 
 # Scores over several files, kept as abilities of their own.
 AVERAGE, OOD_AVERAGE = "average", "ood_average"
+_SELECTION = r"selected-checkpoint(-limit\d+)?\.json"  # as `selection_name` makes it
 IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
 RUN = ["model_size", "data_type", "timestamp"]
 SETTING = ["model_size", "setting"]
 ROW = (
     *("model_size", "source", "setting", "data_type", "samples", "timestamp", "checkpoint"),
     *("seed", "limit", "ability", "file", "parts", "n", "score", "expected", "low", "high", "path"),
-    "scored_on",
+    *("scored_on", "decoding"),
 )
 SCORES = ("score", "expected", "low", "high")
 Row = dict[str, Any]
@@ -35,7 +45,7 @@ class Results(NamedTuple):
     Attributes:
         rows: a row a scored file and run, in the columns of `ROW`; per cent. `parts` counts the
             files behind a row: 1, or those of an average; `scored_on` has the name, number of
-            questions and digest of each of them.
+            questions and digest of each of them; `decoding` is how they were predicted.
         notes: what was left out and why, a sentence each.
         study: that all of them are of.
     """
@@ -80,7 +90,9 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
             unplaced.append(path)
             notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
         else:
-            rows += _rows(results, path, study)
+            if absent := results.get("missing_files"):
+                notes.append(f"{path}: predictions of {', '.join(absent)} are not in it")
+            rows += _rows(results, path, study, notes)
     if not rows:
         remedy = ""
         if unplaced:
@@ -95,6 +107,7 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
     table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
     _check_unique(table, results_path)
     table = _selected(_longest(table, notes), results_path, selection_path, notes)
+    table = _predicted_alike(table, notes)
     table = _averages_over_same_files(table, notes)
     _note_shared_seeds(table, notes)
     return Results(table.reset_index(drop=True), notes, study)
@@ -175,8 +188,11 @@ def _read_results_file(path: Path) -> dict[str, Any]:
     return results
 
 
-def _rows(results: dict[str, Any], path: Path, study: Study) -> list[Row]:
-    """A row for each scored file and for each average of one results file."""
+def _rows(results: dict[str, Any], path: Path, study: Study, notes: list[str]) -> list[Row]:
+    """A row for each scored file and for each average of one results file.
+
+    A file on no curve, as its lines are of several types, gets a note.
+    """
     run: Run = results["run"]
     recipe = study.recipes[run["data_type"]]
     shared = {
@@ -186,12 +202,15 @@ def _rows(results: dict[str, Any], path: Path, study: Study) -> list[Row]:
         "source": recipe.series or OTHER,
         "samples": recipe.samples,
         "path": path,
+        "decoding": decoding_of(run),
     }
     rows = []
     files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}
     scored_on: dict[str, list[ScoredFile]] = {AVERAGE: [], OOD_AVERAGE: []}
     for name, scored in results["files"].items():
         ability = study.ability_of(scored["type"])
+        if scored["type"] == MIXED:
+            notes.append(f"{path}: {name} has lines of several types, so it is on no curve")
         if ability is None or scored["score"] is None or not scored["n"]:
             continue
         file = (name, scored["n"], scored.get("digest"))
@@ -235,7 +254,7 @@ def _selected(
     Raises:
         InputError: a run has several checkpoints, and no selection names one of them.
     """
-    selections = read_selections(selection_path)
+    selections = read_selections(selection_path, notes)
     kept, undecided = [], []
     for run, group in rows.groupby(RUN, sort=False):
         found = list(dict.fromkeys(group["checkpoint"]))
@@ -266,19 +285,32 @@ def _selected(
     return pd.concat(kept)
 
 
-def read_selections(selection_path: Path) -> dict[RunKey, str]:
+def read_selections(selection_path: Path, notes: list[str]) -> dict[RunKey, str]:
     """The selected checkpoint of each (model_size, data_type, timestamp, limit).
 
+    Only files that are named as `select_checkpoint.py` names them count; others get a note.
+
     Raises:
-        InputError: a selection file is damaged.
+        InputError: a selection file is damaged, or two are of one run and name two checkpoints.
     """
-    selections: dict[RunKey, str] = {}
+    selections: dict[RunKey, tuple[str, Path]] = {}
     for path in sorted(selection_path.rglob(f"{Path(selection_name(None)).stem}*.json")):
+        if not re.fullmatch(_SELECTION, path.name):
+            notes.append(f"{path}: not read, as no choice has such a name")
+            continue
         remedy = "make it anew with evaluate/select_checkpoint.py"
         selection = read_record(path, SelectionRecord, remedy)
-        run = (*(selection[name] for name in RUN), selection.get("limit"))
-        selections[run] = selection["checkpoint"]
-    return selections
+        limit, checkpoint = selection.get("limit"), selection["checkpoint"]
+        if path.name != selection_name(limit):
+            raise InputError(f"{path}: is a choice with the limit {limit} by its content; {remedy}")
+        run = (*(selection[name] for name in RUN), limit)
+        other, of_other = selections.setdefault(run, (checkpoint, path))
+        if other != checkpoint:
+            raise InputError(
+                f"--selection_path {selection_path}: of {_joined(run[:3])}, {of_other} has chosen "
+                f"{other} and {path} {checkpoint}; remove one of the two"
+            )
+    return {run: checkpoint for run, (checkpoint, _) in selections.items()}
 
 
 def _longest(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -294,6 +326,44 @@ def _longest(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             )
         kept.append(longest)
     return pd.concat(kept)
+
+
+def _predicted_alike(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Without the runs that were predicted in another way than most of their size; each is noted.
+
+    Runs of different sizes are on different curves; that they differ is noted.
+    """
+    left_out: list[Hashable] = []
+    usual: dict[Hashable, Run] = {}
+    for size, group in rows.groupby("model_size", sort=False):
+        ways = dict(zip(group["path"], group["decoding"], strict=True))
+        kept = max(ways, key=lambda path: sum(_agreement(ways[path], way) for way in ways.values()))
+        usual[size] = ways[kept]
+        found = {path: decoding_differences(way, ways[kept]) for path, way in ways.items()}
+        others = _others(kept, list(found.values()).count([]), len(found))
+        for path, different in found.items():
+            if different:
+                left_out += list(group.index[group["path"] == path])
+                notes.append(
+                    f"{path}: left out, as it was predicted in another way than {others}: "
+                    f"{', '.join(different)}"
+                )
+    for (one, way), (other, of_other) in combinations(usual.items(), 2):
+        if different := decoding_differences(way, of_other):
+            notes.append(
+                f"{one} and {other} were predicted in different ways: {', '.join(different)}"
+            )
+    return rows.drop(index=left_out)
+
+
+def _agreement(first: Run, second: Run) -> int:
+    """In how many fields two ways of predicting agree, less those in which they differ."""
+    return len(first.keys() & second.keys()) - 2 * len(decoding_differences(first, second))
+
+
+def _others(kept: object, alike: int, runs: int) -> str:
+    """What those that are left out are compared with."""
+    return "most runs" if 2 * alike > runs else str(kept)
 
 
 def _averages_over_same_files(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -313,12 +383,15 @@ def _averages_over_same_files(rows: pd.DataFrame, notes: list[str]) -> pd.DataFr
             different.setdefault(", ".join(found), []).append(ability)
             continue
         most = max(counts, key=lambda files: (counts[files], len(files)))
+        kept = next(own["path"].iloc[0] for run, own in group.groupby(list(IDENTITY), sort=False)
+                    if of_run[run] == most)  # fmt: skip
+        others = _others(kept, counts[most], len(of_run))
         for run, own in group.groupby(list(IDENTITY), sort=False):
             if of_run[run] != most:
                 left_out += list(own.index)
                 notes.append(
                     f"{own['path'].iloc[0]}: left out of {ability}, as it was scored on other "
-                    f"files than most runs: {_difference(of_run[run], most)}"
+                    f"files than {others}: {_difference(of_run[run], most)}"
                 )
     for differing, abilities in different.items():
         notes.append(

@@ -7,10 +7,12 @@
 No stage parses a path: run.json says what a folder is about.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.options import AUTO
 from growth.core.schemas import TrainingRecord, read_record
 
 Run = dict[str, Any]
@@ -22,7 +24,11 @@ RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 REPORT = Path("evaluate/report")
 PREDICTION_PREFIX = "pred_"
+PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
+MIXED = "mixed"  # in a results file the `type` of a file whose lines are of several types
+# No score depends on it: an answer is ended early where what follows could not count.
+_NOT_IN_SCORES = "full_responses"
 
 
 def run_folder(run: Run) -> Path:
@@ -59,3 +65,21 @@ def read_run(run_dir: Path) -> Run | None:
         return None
     remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
     return read_record(path, TrainingRecord, remedy)
+
+
+def decoding_of(run: Run) -> dict[str, Any]:
+    """How predictions were made, of what a score depends on and the record says.
+
+    Records of older versions have no `decoding`, or a precision that is still "auto".
+    """
+    decoding = run.get("decoding") or {}
+    return {k: v for k, v in decoding.items() if k != _NOT_IN_SCORES and v != AUTO}
+
+
+def decoding_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what two values of `decoding_of` differ, as far as both say it."""
+    return [
+        f"{name} {first[name]} and {second[name]}"
+        for name in sorted(first.keys() & second.keys())
+        if first[name] != second[name]
+    ]

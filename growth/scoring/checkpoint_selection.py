@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,14 +10,24 @@ from growth.core.errors import InputError
 from growth.core.files import write_json
 from growth.core.locks import locked
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
+from growth.data.study import recorded, study_of
 from growth.runs.checkpoints import first_candidate_epoch
-from growth.runs.layout import RESULTS_SUFFIX, run_folder, selection_name
+from growth.runs.layout import (
+    RESULTS_SUFFIX,
+    decoding_differences,
+    decoding_of,
+    run_folder,
+    selection_name,
+)
 from growth.scoring.results import Results
 
 Choice = dict[str, Any]  # the content of a selected-checkpoint.json
 
 NEEDED = ("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs")
-
+# What all checkpoints of one run have in common.
+_OF_RUN = ("model_size", "data_type", "timestamp", "seed", "epochs", "samples", "split")
+_Group = tuple[Path, int | None]  # the folder of a run's results, and their limit of lines
+_Found = dict[Path, Results]
 
 OPTIMISTIC = "optimistic, as the highest of several on the same lines: report the test score"
 
@@ -40,16 +51,17 @@ class Choices(NamedTuple):
             )
 
 
-def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
+def choose_checkpoints(results_path: Path, wait: bool = False, flag: Path | None = None) -> Choices:
     """Choose a checkpoint of each run, and of each limit of lines, and write the choice.
 
     A choice is written as `selected-checkpoint.json` to the folder of its run's results. Results
     that are not of a run's checkpoint are left out, with a line on stderr. A run without a
-    candidate does not keep the others from theirs.
+    candidate, or with a damaged results file, does not keep the others from theirs.
 
     Args:
         results_path: folder of results on valid, at any depth.
         wait: where another process chooses for the same run, for it to end.
+        flag: the value of --study, which all results have to be of; None for any study.
 
     Returns:
         The choices, and the runs without one.
@@ -57,23 +69,19 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     Raises:
         InputError: there is nothing to choose among.
     """
-    runs: dict[tuple[Path, int | None], list[Results]] = {}
-    for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
-        results = read_record(path, ResultsRecord, SCORE_AGAIN)
-        run = results["run"]
-        if all(name in run for name in NEEDED) and run["epochs"] > 0:
-            runs.setdefault((path.parent, run.get("limit")), []).append(results)
-        else:
-            print(f"{path}: not a checkpoint of one of our runs, left out", file=sys.stderr)
-    if not runs:
+    runs, damaged = _read_runs(results_path, flag)
+    if not runs and not damaged:
         raise InputError(
             f"--results_path {results_path}: no results of checkpoints below it; "
             "evaluate/score.py writes them"
         )
-    choices = Choices([], [])
+    choices = Choices([], list(damaged.values()))
     for (folder, limit), of_run in runs.items():
+        if folder in damaged:
+            continue
         try:
-            choice = select(of_run, folder)
+            _check_one_run(of_run, folder)
+            choice = select(list(of_run.values()), folder)
         except InputError as error:
             choices.failed.append(error)
             continue
@@ -84,12 +92,72 @@ def choose_checkpoints(results_path: Path, wait: bool = False) -> Choices:
     return choices
 
 
+def _read_runs(
+    results_path: Path, flag: Path | None
+) -> tuple[dict[_Group, _Found], dict[Path, InputError]]:
+    """The results of each run by their files, and the folders with one that can't be taken."""
+    runs: dict[_Group, _Found] = {}
+    damaged: dict[Path, InputError] = {}
+    for path in sorted(results_path.rglob(f"*{RESULTS_SUFFIX}")):
+        try:
+            results = read_record(path, ResultsRecord, SCORE_AGAIN)
+            if flag is not None:
+                study_of(results["run"], flag, path)
+        except InputError as error:
+            damaged.setdefault(path.parent, error)
+            continue
+        run = results["run"]
+        if all(name in run for name in NEEDED) and run["epochs"] > 0:
+            runs.setdefault((path.parent, run.get("limit")), {})[path] = results
+        else:
+            print(f"{path}: not a checkpoint of one of our runs, left out", file=sys.stderr)
+    return runs, damaged
+
+
+def _check_one_run(found: _Found, where: Path) -> None:
+    """Checkpoints are compared within one run, each once, all predicted in one way.
+
+    Raises:
+        InputError: they are not.
+    """
+    for (path, first), (other, second) in combinations(found.items(), 2):
+        names, runs = f"{path.name} and {other.name}", (first["run"], second["run"])
+        values = {name: [_shown(run.get(name)) for run in runs] for name in _OF_RUN}
+        values["study"] = [recorded(run)["digest"] for run in runs]
+        different = [
+            f"{name} {' and '.join(of_both)}"
+            for name, of_both in values.items()
+            if "" not in of_both and len({*of_both}) > 1
+        ]
+        if different:
+            raise InputError(
+                f"{where}: {names} are of different runs ({', '.join(different)}); give the "
+                "results of each a folder of their own"
+            )
+        different = decoding_differences(*map(decoding_of, runs))
+        if different:
+            raise InputError(
+                f"{where}: {names} were predicted in different ways ({', '.join(different)}); "
+                "predict and score both in one way"
+            )
+        if runs[0]["step"] == runs[1]["step"]:
+            raise InputError(
+                f"{where}: {names} are both results of step {runs[0]['step']}; remove one of them"
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value of a record, empty for none; a study by the digest of its rules."""
+    return str(value["digest"] if isinstance(value, dict) else "" if value is None else value)
+
+
 def select(results: Sequence[Results], where: Path) -> Choice:
     """Choose among the valid results of one run: the best `average`, ties to the earlier.
 
     The `average` of a choice among several is also the luckiest of them: among 11 of equal worth,
     1.6 standard errors too high if their answers are independent (2.5 points for ten abilities of
-    100 lines), less if not. So it has a note, and no interval.
+    100 lines), less if not. So it has a note, and no interval. Candidates without a result, of a
+    run that has not ended say, are in `not_scored`: the first and last epoch of each gap.
 
     Args:
         results: of one run, one a checkpoint.
@@ -118,6 +186,9 @@ def select(results: Sequence[Results], where: Path) -> Choice:
             )
     best = max(found, key=lambda r: (r["average"], -r["run"]["step"]))
     run, alone = best["run"], len(found) == 1
+    split = run.get("split", "valid")
+    there = [first - 1, *sorted(r["run"]["epoch"] for r in found), epochs + 1]
+    lacking = [[before + 1, after - 1] for before, after in pairwise(there) if after - before > 1]
     return {
         **{name: run.get(name) for name in ("model_size", "data_type", "timestamp", "limit")},
         **{name: run[name] for name in ("checkpoint", "step", "epoch")},
@@ -125,8 +196,10 @@ def select(results: Sequence[Results], where: Path) -> Choice:
         # The interval of one checkpoint's score does not hold for the highest of several.
         **{name: best.get(name) if alone else None for name in ("average_low", "average_high")},
         **({} if alone else {"average_note": OPTIMISTIC}),
-        "reason": f"best mean valid score ({best['average']:.2f}) of {len(found)} checkpoints from "
-        f"epoch {first} on, ties to the earlier",
+        "split": split,
+        **({"not_scored": lacking} if lacking else {}),
+        "reason": f"best mean {split} score ({best['average']:.2f}) of {len(found)} checkpoints "
+        f"from epoch {first} on, ties to the earlier",
         "candidates": [
             {name: r["run"][name] for name in ("checkpoint", "step", "epoch")}
             | {"average": r["average"]}
@@ -146,5 +219,10 @@ def _same_files(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 def description(choice: Choice) -> str:
     """A choice on one line: `<model_size>/<data_type>/<timestamp>/<checkpoint>`, a tab, why."""
-    note = f"; {choice['average_note']}" if "average_note" in choice else ""
-    return f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}{note}"
+    notes = [choice["average_note"]] if "average_note" in choice else []
+    if "not_scored" in choice:
+        epochs = ", ".join(" to ".join(map(str, sorted({*gap}))) for gap in choice["not_scored"])
+        notes.append(f"without a result: epoch {epochs}")
+    if choice["split"] == "test":
+        notes.append("selected on test, whose score is no fair estimate any more: select on valid")
+    return "; ".join([f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}", *notes])

@@ -16,26 +16,26 @@ another.
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 
-from growth.scoring.normal_form import nfkc
+from growth.scoring.answer_text import (
+    EDGE,
+    EXPLANATION,
+    WRAPPED,
+    after_answer_mark,
+    after_refusal,
+    clauses,
+    plain,
+    without_refusals,
+)
+from growth.scoring.number_answers import (
+    expression_key,
+    extract_number,
+    number_value,
+    plain_number,
+)
+from growth.scoring.truth_answers import extract_truth, truth_of_clause
 
 Reading = str | bool | None
-
-REFUSAL = re.compile(
-    "不知道|不太?清楚|不太?确定|不记得|不会做|我不会|我不能|不一定|无法|抱歉|对不起|不能确定|不能判断"
-    "|不能回答|人工智能|语言模型|信息不足"
-)
-# What announces an answer; the last one in a text counts.
-ANSWER_MARK = re.compile(
-    r"(?:答案|判断|选项(?=[\s:为是])|(?<![a-z])answer(?![a-z])|(?<![a-z])ans(?![a-z])|####)"
-    r"[\]】]?[\s:]{0,9}(?:应该是|应为|应是|是|为|选|is|:)?[\s:]{0,9}",
-    re.IGNORECASE,
-)
-EXPLANATION = re.compile(r"[\[【]?(?:解析|理由|因为|出自|意思)")
-WRAPPED = re.compile(r"\\(?:boxed|fbox|text|mathrm)\s{0,9}\{([^{}]*)\}")
-MARKUP = re.compile(r"\*\*|\\[()\[\]]|\$|`")
-EDGE = " \t\r\n.,;:!?。，；：！？、~…()（）[]{}【】「」『』《》〈〉“”‘’\"'_-—*✓<>"
 
 
 def extract(kind: str, response: str) -> Reading:
@@ -52,38 +52,25 @@ def extract(kind: str, response: str) -> Reading:
     return EXTRACTORS[kind](response)
 
 
-def _plain(response: str) -> str:
-    """Full width to ASCII, without Markdown, dollars and boxes."""
-    text = nfkc(response).replace("−", "-")
-    return MARKUP.sub("", WRAPPED.sub(r" \1 ", text)).strip()
-
-
-def _after_answer_mark(text: str) -> str | None:
-    """What follows the last 答案, answer or ####; None where nothing does."""
-    marks = list(ANSWER_MARK.finditer(text))
-    rest = text[marks[-1].end() :] if marks else ""
-    return rest if rest.strip(EDGE) else None
-
-
 # ---------------------------------------------------------------- letters
 
 LETTER = r"(?<![A-Za-z0-9])([A-D])(?![A-Za-z0-9])"
 MENTION = re.compile(LETTER)
-# A letter that the text decides for: "选B", "而是C", "is D", "D is correct", "D项正确".
+# A letter that the text decides for: "选B", "而是C", "is D"; lower case only behind 选 and option.
 DECIDED = re.compile(
-    r"(?:选择?|而是|应为|应该是|应是|是|为|以|即|is|option|answer)[\s:了(\[【“\"']{0,5}"
-    r"(?:选项|option)?[\s(\[【“\"']{0,5}" + LETTER,
+    r"(?:(?P<surely>选择?|option|猜是?|觉得是|认为是|choose|pick|select)|倾向于|剩下?|but|而是|应为|应该是|应是|是|为|以|即|得|is|answer)[\s:了个(\[【“\"']{0,5}"
+    r"(?:选项|option)?[\s(\[【“\"']{0,5}(?<![A-Za-z0-9])(?P<letter>[A-D])(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-NEGATED_END = re.compile(r"(?:不|非|没|not)\s{0,3}$|(?:不|没|非|排除)(?:是|选|应选)?$")
-JUDGED = re.compile(
-    LETTER + r"\s{0,3}(?:选项|项)?[中的说法是\s更最(]{0,6}"
-    "(不正确|不对|不合适|不符合|错|有误|正确|对|合适|符合)"
+NEGATED_END = re.compile(
+    r"(?:不|非|没|没有|勿|not)(?:是|应该?|能|会|要|可|该|应当)?(?:选)?\s{0,3}$|排除$"
 )
-GOOD = ("正确", "对", "合适", "符合")
-OPTION_LINE = re.compile(r"^[\s(\[【“\"']{0,5}([A-Da-d])(?:[.、:,)\]】。]|项|选项|\s+[^\sA-Da-d])")
+OPTION_LINE = re.compile(
+    r"^[\s(\[【“\"']{0,5}([A-Da-d])(?:([.、:,)\]】。]|\s+[^\sA-Da-d])|项|选项)"
+)
 ALTERNATIVE = re.compile(
-    r"^[\s项]{0,3}(?:(?:或者?|和|与|及|or\b|and\b)\s{0,3}[A-D](?![A-Za-z0-9])|[、/,]\s{0,3}[A-D](?:$|[\s.,;。都均两]))"
+    r"^[\s项]{0,3}(?:(?:或者?|还是|和|与|及|or\b|and\b)\s{0,3}[A-D](?![A-Za-z0-9])"
+    r"|[、/,]\s{0,3}[A-D](?:$|[\s.,;。、都均两]))"
 )
 UNLISTED = re.compile(r"(?:^|[\s,.;:!?、(\[“\"'✓])([A-D])(?:$|[\s,.;:!?、)\]”\"'✓])")
 
@@ -91,33 +78,40 @@ UNLISTED = re.compile(r"(?:^|[\s,.;:!?、(\[“\"'✓])([A-D])(?:$|[\s,.;:!?、)
 def extract_letter(response: str) -> str | None:
     """One letter A to D: alone, behind 答案 or 选, or the one option called right.
 
-    Lower case counts where the letter is the answer alone. A text that names several, or none, as
-    its answer gives none.
+    Lower case counts where the letter is alone or behind 选 or option. A text that names several,
+    or none, as its answer gives none; words of refusal do not take back an answer that is given.
     """
-    text = _plain(response)
+    text = plain(response)
     alone = text.strip(EDGE)
     if len(alone) == 1:
         return alone.upper() if alone.upper() in "ABCD" else None
-    if REFUSAL.search(text):
-        return None
     lines = {line.strip(EDGE) for line in text.split("\n")} & set("ABCD")
     if lines:  # letters alone on a line
         return lines.pop() if len(lines) == 1 else None
-    marked = _after_answer_mark(text)
+    marked = after_answer_mark(text)
     if marked is not None:
         letter = _leading_letter(marked)
-        if letter or not MENTION.search(marked):
+        if letter:
             return letter
-        text = marked
+        if MENTION.search(marked):
+            text = marked
+    text = without_refusals(text)
     chosen = _decided_letter(text)
     if chosen is not None:
         return chosen or None
+    return _judged_letter(text)
+
+
+def _judged_letter(text: str) -> str | None:
+    """The one letter called right, or the option that the text begins with, or the only one."""
     option = OPTION_LINE.match(text)
-    judged = dict(JUDGED.findall(text))
-    right = [letter for letter, word in judged.items() if word in GOOD]
+    judged = _judged(LETTERS_JOINED.sub("", text))
+    if option and option[2] and len(set(MENTION.findall(text))) <= 1:
+        return option[1].upper()  # what follows is the option's own text
+    right = [letter for letter, good in judged.items() if good]
     if len(right) == 1:
         return right[0]
-    if option and ALTERNATIVE.match(text[option.end(1) :]):
+    if option and ALTERNATIVE.match(text[option.end(1) : option.end(1) + 12]):
         return None
     if option and option[1].upper() not in judged:
         return option[1].upper()
@@ -125,9 +119,25 @@ def extract_letter(response: str) -> str | None:
     return mentioned.pop() if len(mentioned) == 1 and not right else None
 
 
+def _judged(text: str) -> dict[str, bool]:
+    """What is said of each letter, up to the next one or the end of its sentence."""
+    judged: dict[str, bool] = {}
+    for letters, words in _parts(text):
+        sentence = re.split("[。;!\n]", words[:60])[0]
+        if SUITS.search(sentence):  # "wrong, as the question wants it"
+            judged.update(dict.fromkeys(letters & set("ABCD"), True))
+            continue
+        for clause in clauses(sentence):
+            good = _goodness(clause)
+            if good is not None:
+                judged.update(dict.fromkeys(letters & set("ABCD"), good))
+                break
+    return judged
+
+
 def _leading_letter(marked: str) -> str | None:
     """The letter that stands first behind an answer mark, unless another is offered with it."""
-    text = marked.lstrip(EDGE)
+    text = re.sub("^选项", "", marked.lstrip(EDGE)).lstrip(EDGE)
     if not text or text[0].upper() not in "ABCD" or re.match(r"[A-Za-z0-9]", text[1:2]):
         return None
     if ALTERNATIVE.match(text[1:].upper()) or re.match(r"\s{0,3}[吗?]", text[1:]):
@@ -138,19 +148,22 @@ def _leading_letter(marked: str) -> str | None:
 def _decided_letter(text: str) -> str | None:
     """The last letter that a text decides for; empty where it offers another; None for none."""
     chosen = None
+    conditional = "如果" in text
     for found in DECIDED.finditer(text):
         start = text[max(0, found.start() - 9) : found.start()]
-        if NEGATED_END.search(start[-6:]) or found[1] not in "ABCD":
+        letter = found["letter"]
+        if NEGATED_END.search(start[-6:]) or not (letter.isupper() or found["surely"]):
             continue
+        letter = letter.upper()
         after = text[found.end() : found.end() + 9]
         if ALTERNATIVE.match(after):
             chosen = ""
         elif re.match(r"(?:选项|项)?(?:错|有误|不|吗|\?)", after):
             continue
-        elif chosen and "可能" in start and chosen != found[1]:
+        elif chosen and chosen != letter and (conditional or "可能" in start or "也可" in start):
             chosen = ""
         else:
-            chosen = found[1]
+            chosen = letter
     return chosen
 
 
@@ -161,12 +174,21 @@ LETTERS_JOINED = re.compile(
     r"(?<=[A-F])(?![,;.]\s{0,3}[A-F])(?:项|选项)?(?:[,、;/&+.\s()和与及以]|and)*(?:选项)?(?=[A-F](?![a-zG-Z]))"
     r"|(?<=[A-F])(?<![A-F和与及、][A-F])[,;.\s]*(?=[A-F](?![a-zG-Z和与、]))"
 )
-LOWER_CASE_LIST = re.compile(r"[a-f][a-f,、;\s和与]*(?![A-Za-z])")
+# A line that begins with a judged option ends the list above it.
+OPTION_BELOW = re.compile(r"(?<=[A-F.。])\n+(?=[A-F](?:项|选项|:|\s?[错对正]))")
+OPTION_IN_BRACKETS = re.compile(r"(?<=[A-F])\((?=[A-F][^)])")
+REASON = re.compile("因为[^;。\n]*")
+LOWER_CASE_LIST = re.compile(r"[a-f][a-f,、;/\s和与]*(?![A-Za-z])")
 GROUP = re.compile(r"(?<![A-Za-z0-9])[A-F]+(?![A-Za-z0-9])")
-WRONG, RIGHT = (
-    re.compile("错|不正确|不对|有误|不符|不选|排除|除了|不道德|违"),
-    re.compile("正确|对|选|符合|体现"),
+UNSETTLED = re.compile(r"也可能|或者|(?<=[A-F项])\s?还是\s?(?=[A-F选])")
+CHOSEN = re.compile(
+    r"(?:选(?!项)择?了?|正确的?(?:选项|答案)?(?:分别)?(?:有|是|为|包括|:))[ :(\[“\"]{0,5}(?:选项)?"
+    r"([A-F]+|[a-f](?:[a-f,、; 和与]*[a-f])?)(?![A-Za-z0-9])"
 )
+# Said of options only; what else is good or bad stands in `growth.scoring.truth_answers`.
+BAD = re.compile("不[应该当能可会]{0,2}选|排除|除了|除[^,]{0,6}外|不道德|不合适|不恰当|违|不合题意")
+GOOD = re.compile("符合|体现|合适|恰当|都选|全选")
+SUITS = re.compile("(?<!不)符合题[意目]")
 REST = re.compile("其余|其他|都")
 
 
@@ -176,228 +198,185 @@ def extract_letter_set(response: str) -> str | None:
     Lists may be joined by marks or words. Letters called wrong do not count. "全选" is no reading,
     as the options are not known here.
     """
-    text = _plain(response)
-    alone = text.strip(EDGE)
-    if alone and not alone.strip("abcdef"):
-        return _sorted(alone.upper())
-    if REFUSAL.search(text) or re.search(r"也可能|或者", text):
+    text = plain(response)
+    if LOWER_CASE_LIST.fullmatch(text.strip(EDGE)):
+        return _sorted(text.upper())
+    if UNSETTLED.search(text):
         return None
-    marked = _after_answer_mark(text)
+    text = OPTION_IN_BRACKETS.sub("。(", OPTION_BELOW.sub("。", text))
+    marked = after_answer_mark(text)
     if marked is not None:
-        text = marked
-        lower = LOWER_CASE_LIST.match(text.strip(EDGE))
+        lower = LOWER_CASE_LIST.match(marked.strip(EDGE))
         if lower:
-            return _sorted("".join(re.findall("[A-F]", lower[0].upper())))
+            return _sorted(lower[0].upper())
+        first = GROUP.search(LETTERS_JOINED.sub("", marked))
+        if first:
+            return _sorted(first[0])
+    text = without_refusals(text)
+    text = REASON.sub("", text)
     explanation = EXPLANATION.search(text)
     if explanation and GROUP.search(text[: explanation.start()]):
         text = text[: explanation.start()]
-    text = LETTERS_JOINED.sub("", text)
-    if marked is not None:
-        first = GROUP.search(text)
-        if first:
-            return _sorted(first[0])
-        return None
-    return _judged_set(text)
-
-
-def _judged_set(text: str) -> str | None:
-    """The letters of the clauses of a text, by what each clause says of them."""
-    judged = dict(JUDGED.findall(text))
-    if len(judged) > 1 and len(judged) == len(set(GROUP.findall(text))):
-        return _sorted("".join(letter for letter, word in judged.items() if word in GOOD))
     lines = [part for part in (line.strip(EDGE) for line in text.split("\n")) if part]
     lines = [part for part in lines if GROUP.fullmatch(part)]
     if len(lines) > 1 and max(map(len, lines)) > 1:
         return None  # several sets, a line each
     if lines:  # the answer, whatever is explained around it
         return _sorted("".join(lines))
-    right, wrong, named, chosen = "", "", "", ""
-    for line in text.split("\n"):
-        for clause in re.split(r"[,;。!?]|\.(?=\s|$)", line):
-            letters = "".join(GROUP.findall(clause))
-            if not letters:
-                if wrong and not right and REST.search(clause) and RIGHT.search(clause):
+    text = LETTERS_JOINED.sub("", text)
+    chosen = [
+        found[1]
+        for found in CHOSEN.finditer(text)
+        if not NEGATED_END.search(text[max(0, found.start() - 6) : found.start()])
+    ]
+    return _sorted(chosen[-1].upper()) if chosen else _judged_set(text)
+
+
+def _judged_set(text: str) -> str | None:
+    """The letters of the clauses of a text, by what each clause says of them."""
+    said: dict[bool | None, set[str]] = {True: set(), False: set(), None: set()}
+    heading = None
+    for sentence in filter(None, re.split(r"[。;!?\n]|\.(?=\s|$)", text)):
+        waiting: set[str] = set()  # "A is collectivism, right"
+        for clause in sentence.split(","):
+            if not clause.strip(EDGE):
+                continue
+            parts = _parts(clause)
+            good = _goodness(clause)
+            if not parts:
+                if said[False] and not said[True] and REST.search(clause) and good:
                     return None
-            elif WRONG.search(clause):
-                wrong += letters
-            elif re.search("选(?!项)", clause):
-                chosen = letters
-            elif RIGHT.search(clause):
-                right += letters
-            else:
-                named += letters
-    return _sorted(chosen or right or named)
+                said[good] |= waiting
+                waiting = waiting if good is None else set()
+                heading = good if clause.rstrip().endswith(":") else heading
+            for letters, words in parts:
+                own = good if len(parts) == 1 else _goodness(words)
+                own = heading if own is None else own
+                if own is None:
+                    waiting |= letters
+                else:
+                    said[own] |= letters
+        said[None] |= waiting
+    return _sorted("".join(said[True] - said[False] or said[None] - said[False]))
+
+
+def _parts(text: str) -> list[tuple[set[str], str]]:
+    """The groups of letters of a text, each with the words up to the next one."""
+    groups = list(GROUP.finditer(text))
+    ends = [*(group.start() for group in groups[1:]), len(text)]
+    return [(set(group[0]), text[group.end() : end]) for group, end in zip(groups, ends)]  # noqa: B905
+
+
+def _goodness(clause: str) -> bool | None:
+    """Whether a clause calls an option right; None where it says neither."""
+    if BAD.search(clause):
+        return False
+    good = truth_of_clause(clause.lower().replace("部分", ""))
+    return True if good is None and GOOD.search(clause) else good
 
 
 def _sorted(letters: str) -> str | None:
-    return "".join(sorted(set(letters))) or None
-
-
-# ---------------------------------------------------------------- true or false
-
-HEDGE = re.compile("还是|是否|是不是|可能|正误|对/错|对\\s?或\\s?错|是/否|正确/错误|真/假")
-# The first that is found at a place counts, so the longer ones stand first.
-TRUTH_WORD = re.compile(
-    r"(?P<T1>没有(?:任何)?(?:错误?|问题)|没错|不错|无误|无错|(?:并非|不是|不能说是)错误?的?"
-    r"|not (?:wrong|false|incorrect))"
-    r"|(?P<F1>不完全正确|不完全对|不全对|(?:不|并不|不是|并非|非)(?:正确|对|成立|属实|准确|真实|如此|符合|相符)|不符|非也|有误|有错误?"
-    r"|不是|incorrect|untrue|not (?:true|correct|right))"
-    r"|(?P<T2>正确|成立|属实|相符|符合|[是为]真|真的|(?<![相反面针])对(?!于|比|方|象|应|待)|true|correct|(?<![a-z])right(?![a-z])"
-    r"|(?<![a-z])yes(?![a-z])|√|✓|✔)"
-    r"|(?P<F2>错误?|[是为]假|假的|false|wrong|(?<![a-z])no(?![a-z])|×|✗|✘)"
-)
-TRUTH_ALONE = {"t": True, "v": True, "是": True, "是的": True, "真": True} | {
-    "f": False,
-    "x": False,
-    "否": False,
-    "假": False,
-}
-
-
-def extract_truth(response: str) -> bool | None:
-    """True or false: the first clause that says so, with its negation (不对, 没错, not true).
-
-    What hedges (还是, 可能) or says both gives none.
-    """
-    text = _plain(response).lower()
-    if REFUSAL.search(text) or HEDGE.search(text):
-        return None
-    marked = _after_answer_mark(text)
-    for part in (marked, text):
-        truth = _first_truth(part) if part else None
-        if truth is not None:
-            return truth
-    return None
-
-
-def _first_truth(text: str) -> bool | None:
-    """What the first clause says that says true or false; None if bare words contradict it."""
-    clauses = [clause.strip(EDGE.replace("✓", "")) for clause in re.split(r"[,;。.!?\n]", text)]
-    said = [(clause, _truth_of(clause)) for clause in clauses if clause]
-    decided = [(clause, truth) for clause, truth in said if truth is not None]
-    if not decided:
-        return None
-    bare = {truth for clause, truth in decided if TRUTH_WORD.fullmatch(clause)}
-    return None if len(bare) > 1 else decided[0][1]
-
-
-def _truth_of(clause: str) -> bool | None:
-    if clause in TRUTH_ALONE:
-        return TRUTH_ALONE[clause]
-    word = TRUTH_WORD.search(clause)
-    return None if word is None or word.lastgroup is None else word.lastgroup.startswith("T")
+    return "".join(sorted(set(letters) & set("ABCDEF"))) or None
 
 
 # ---------------------------------------------------------------- blanks
 
 BLANK_HEADING = re.compile(
-    r"^[^。,，\n“\"「《:]{0,9}(?:空|填|句|诗|应|括号|横线)[^。,，\n“\"「《:]{0,5}(?::|是|为)(?=.)"
+    r"(?:^|[,，。\n])[^。,，\n“\"「《:]{0,9}(?:空|填|句|诗|应|括号|横线|补充|手法|原文)[^。,，\n“\"「《:]{0,7}(?::|是|为)(?=.|\n)"
 )
 BLANK_MARK = re.compile(
-    "(?:正确答案|答案|答|应该?填写?入?|填写?入?|[上下前后原][一]?句|作者|可能|应该)"
-    r"[\]】]?[\s:]{0,5}(?:应该是|应为|是|为|:)?[\s:]{0,5}"
+    "(?:正确答案|答案|答|应该?填写?入?|填写?入?|[上下前后原][一]?句|作者|可能|应该|[觉认猜想推][得为想测]?(?=是|应)|解(?=:))"
+    r"[\]】]?[\s:]{0,5}(?:应该是|应为|就是|是|为|:)?[\s:]{0,5}"
 )
 QUOTED = re.compile('[“"「『‘《]([^“”"「」『』‘’《》]*)[”"」』’》]')
+# Quoted behind what says that it fills the blank; the last one in a text counts.
+FILLED = re.compile(
+    '(?:填[写入]{0,2}|答案|空[白格缺]?[处中]?|横线|括号|[上下前后]一?句|(?<!不)[是为])[^,，。“”"\n不非]{0,8}'
+    '[“"「『‘]([^“”"「」『』‘’]{1,60})[”"」』’]'
+)
+NAMED = re.compile('[“"「『‘]([^“”"「」『』‘’]{1,60})[”"」』’](?:就?是|为)(?:正确)?答案')
 SOURCE = re.compile(r"^[^:\n《]*《[^》\n]*》\s{0,3}:")
 BLANK_END = re.compile(
-    r"[。!！?？;；\n(（]|\.\.|——|[,，]\s{0,3}(?:出自|意思|不是|因为|这|是|作者)|出自"
+    r"[。!！?？;；\n(（]|\.\.|——|[,，]\s{0,3}(?:出自|意思|而?不是|而非|不填|因为|这|是|作者|原名|著名|形容"
+    r"|(?:[唐宋元明清汉晋]|[东西]汉|[北南]宋|东晋)[代朝]?著?名?的?(?:诗|词|文|小说|作家|思想))|出自|[,，]\s{0,3}[\u4e00-\u9fff]{2,4}的(?:诗|词|名|作)"
 )
 NUMBERING = re.compile(r"^\s{0,3}(?:\d{1,3}[.、]|[(（]\d{1,3}[)）]|[①②③④⑤⑥⑦⑧⑨])\s{0,3}")
+# "not X, but Y", where Y is announced; verses that begin with 不是 stay.
+DENIED = re.compile(
+    r"(?:应该?|当)?不(?:应该?|该|能)?[是填][^,，。;；\n]{1,20}[,，;；。]\s{0,3}(?=而?是|应|正确|填|答案)"
+)
+ONLY_DENIED = re.compile(r"(?:作者|答案|空|应该?|可能)[^,，。]{0,4}不(?:应该?|该)?[是填为]")
+SEVERAL = re.compile(
+    r"也可能|还是|或者|^[\u4e00-\u9fff]{1,5}或[\u4e00-\u9fff]{1,5}[。.]?$|[\u4e00-\u9fff]/[\u4e00-\u9fff]"
+)
+PERSON = re.compile(
+    r"^(?![应答作可此这该空下上])([\u4e00-\u9fff]{2,4}?)\s?(?:是(?:我国|中国|[唐宋元明清汉晋]代|[北南]宋|《|一[位名个]|著名))"
+)
 
 
 def extract_blank(response: str) -> str | None:
     """What fills a blank: quoted or announced, up to the end of its sentence, without outer marks.
 
-    Announced is what follows 答案, 应填, 下一句 and the like. Explanations behind it do not count.
+    Announced is what follows 答案, 应填, 下一句 and the like. Explanations behind it do not count,
+    nor what is denied (不是李白).
     """
-    text = response.replace("：", ":").replace("**", "").strip()
+    text = WRAPPED.sub(r"\1", response.replace("：", ":"))
+    text = re.sub(r"\*\*|`|(?m:^#{1,6}\s)|\$", "", text).strip()
     text = re.sub("(?i)(?:the )?answer(?: is)?[\\s:]", "答案:", text)
-    if REFUSAL.search(text):
+    stated = after_refusal(text)
+    if stated != text and not (BLANK_MARK.search(stated) or QUOTED.search(stated)):
         return None
+    text = DENIED.sub("", stated)
+    if SEVERAL.search(text) or ONLY_DENIED.search(text):
+        return None
+    named = NAMED.match(text)
+    if named:
+        return named[1].strip(EDGE)
+    filled = FILLED.findall(text)
+    if filled and filled[-1].strip(EDGE):
+        return filled[-1].strip(EDGE)
     turned = text.rpartition("而是")[2] if "而是" in text else text
     start = NUMBERING.sub("", NUMBERING.sub("", turned).lstrip(EDGE.translate(_OPENING)))
-    found = BLANK_HEADING.match(start) or BLANK_MARK.search(start)
+    return _announced_blank(start)
+
+
+def _announced_blank(start: str) -> str | None:
+    """The blank in a text without numbering: behind what announces it, or the text's beginning."""
+    person = PERSON.match(start)
+    if person:
+        return person[1]
+    found = BLANK_HEADING.search(start) or BLANK_MARK.search(start)
     if found:
         start = start[found.end() :].lstrip(" \t\r\n:，,")
         again = BLANK_MARK.match(start)
         start = start[again.end() :] if again and again.end() < len(start) else start
     else:
         start = SOURCE.sub("", start)
-    if re.search(r"[\u4e00-\u9fff]/[\u4e00-\u9fff]", start):  # alternatives
-        return None
+    start = NUMBERING.sub("", re.sub(r"^是(?=[\"“「『])", "", start))
+    start = re.sub("^《[^》\n]{1,20}》的?作者(?:是|为)?", "", start)
+    start = re.sub("^[\u4e00-\u9fff]{1,2}[代朝]的", "", start)
     title = re.search("的(?=《)", start)
     start = start[title.end() :] if title else start
     quoted = QUOTED.match(start.lstrip()) or (
-        QUOTED.search(start.partition("\n")[0]) if found else None
+        QUOTED.search(re.split("[\n(（]", start)[0]) if found else None
     )
     if quoted and quoted[1].strip(EDGE):
         return quoted[1].strip(EDGE)
     blank = BLANK_END.split(start.lstrip(EDGE.translate(_OPENING)), maxsplit=1)[0].strip(EDGE)
-    return re.sub("^是|吧$|(?<=[\u4e00-\u9fff]) +(?=[\u4e00-\u9fff])", "", blank) or None
+    return (
+        re.sub(
+            "^是|所?[写作著说]的$|^首先[,，]|吧$|(?<=[\u4e00-\u9fff]) +(?=[\u4e00-\u9fff])",
+            "",
+            blank,
+        )
+        or None
+    )
 
 
 _OPENING = str.maketrans("", "", '“"「『‘《')
 
 
-# ---------------------------------------------------------------- numbers
-
-THOUSANDS = re.compile(r"(?<=\d)[, ](?=\d{3}(?!\d))")
-FRACTION = re.compile(r"\\[dt]?frac\s{0,3}\{(-?\d+)\}\s{0,3}\{(\d+)\}")
-BOXED = re.compile(r"\\boxed\s{0,9}\{([^{}]*)\}")
-NUMBER = re.compile(r"(?<![\d.^])-?(?:\d+(?:\.\d+)?|\.\d+)(?:[/:]\d+)?(?![\d^])%?")
-CHOICE_OF_NUMBERS = re.compile(
-    r"\d\s{0,3}(?:或|也可能|or)|可能.{0,20}可能|\d(?:元|小?时|分|米|角)\d|余\d|\.\.\.\d"
-)
-UNFINISHED = re.compile(r"\d\s?[×÷*+]\s?\d")  # an expression that is not worked out
-
-
-def extract_number(response: str) -> str | None:
-    """A number: behind 答案, boxed, right of the last `=`, or the last of the text.
-
-    A unit behind it does not count, % does; `\\frac` and `/` are fractions. Of several alternatives
-    none is read.
-    """
-    text = FRACTION.sub(r"\1/\2", response.replace("\\%", "%"))
-    boxed = BOXED.findall(text)
-    text = _plain(boxed[-1] if boxed else text)
-    text = THOUSANDS.sub("", re.sub(r"[a-zA-Z]{1,5}[23](?!\d)", "", text))
-    marked = None if boxed else _after_answer_mark(text)
-    if REFUSAL.search(text) or "无解" in text or CHOICE_OF_NUMBERS.search(marked or text):
-        return None
-    if "=" not in (marked or text) and UNFINISHED.search(marked or text):
-        return None
-    if marked is not None:
-        numbers = NUMBER.findall(re.split(r"[。\n]|不是", marked.rpartition("=")[2] or marked)[0])
-        if "不是" in marked:
-            numbers = NUMBER.findall(marked)[-1:]
-        return _written(numbers[0]) if numbers else None
-    found = NUMBER.findall(text.rpartition("=")[2]) or NUMBER.findall(text)
-    return _written(found[-1]) if found else None
-
-
-def _written(number: str) -> str:
-    """A number without needless zeros: 10.50 is 10.5, .5 is 0.5."""
-    if re.fullmatch(r"-?\d*\.\d+%?", number):
-        digits, percent = number.rstrip("%"), number[len(number.rstrip("%")) :]
-        digits = digits.rstrip("0").rstrip(".")
-        sign = "-" if digits.startswith("-") else ""
-        digits = digits.removeprefix("-")
-        return sign + ("0" + digits if digits.startswith(".") else digits or "0") + percent
-    return number
-
-
-def number_value(number: str) -> Fraction | None:
-    """The value of a number as `extract_number` gives it; None for a ratio or what is no number."""
-    try:
-        if number.endswith("%"):
-            return Fraction(number[:-1]) / 100
-        return Fraction(number)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
 OUTER_MARKS = re.compile(r"[\W_]+")
-PLAIN_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:[/:]\d+)?%?")
 
 
 def is_same(kind: str, reading: Reading, gold: str) -> bool:
@@ -415,16 +394,11 @@ def is_same(kind: str, reading: Reading, gold: str) -> bool:
         return OUTER_MARKS.sub("", reading) == OUTER_MARKS.sub("", gold)
     if kind == "number":
         number = plain_number(gold)
+        if number == reading or expression_key(reading) == expression_key(gold):
+            return True
         value = number_value(reading)
-        return number == reading or (value is not None and value == number_value(number or ""))
+        return value is not None and value == number_value(number or "")
     return reading == gold
-
-
-def plain_number(gold: str) -> str | None:
-    """A gold answer that is a number and nothing else, as `extract_number` gives it."""
-    text = FRACTION.sub(r"\1/\2", gold.replace("\\%", "%")).strip(" $")
-    text = THOUSANDS.sub("", text)
-    return _written(text) if PLAIN_NUMBER.fullmatch(text) else None
 
 
 EXTRACTORS: dict[str, Callable[[str], Reading]] = {

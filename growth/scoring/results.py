@@ -6,6 +6,7 @@ A results file is one JSON object: `run`, the averages, and in `files` an entry 
 import contextlib
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,20 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, replacing, write_json
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
-from growth.data.copies import LinesDigest, check_no_copies
+from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
 from growth.data.lines import Lines, Record, index_lines
 from growth.data.records import prediction_check, reads_letter
 from growth.data.study import Study, read_study, study_of
-from growth.runs.layout import PREDICTION_PREFIX, PREDICTIONS, RESULTS, RESULTS_SUFFIX, RUN_RECORD
+from growth.runs.layout import (
+    MIXED,
+    PARTIAL_SUFFIX,
+    PREDICTION_PREFIX,
+    PREDICTIONS,
+    RESULTS,
+    RESULTS_SUFFIX,
+    RUN_RECORD,
+    Run,
+)
 from growth.scoring.intervals import mean_score, percentages, rounded
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
@@ -30,7 +40,7 @@ Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
 OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
-MIXED = "mixed"  # the `type` of a file whose lines are of several types
+REPEATED = "repeated"  # of an entry: lines that are there already
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
     *("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs", "seed"),
@@ -98,7 +108,7 @@ def score_predictions(
             results, found = score_folder(folder, verdicts, study)
             write_json(path, results)
         scored.append(Scored(path, results, found))
-        report(summary_line(path, results))
+        report("\n".join([summary_line(path, results), *_lacking(results, found)]))
     return scored
 
 
@@ -139,7 +149,9 @@ def score_folder(
                 f"{folder / name}: holds {len(lines)} lines, {expected} were predicted; remove "
                 "it, and run evaluate/predict.py again"
             )
-    check_no_copies(predictions, f"--pred_data_path {folder}")
+    where = f"--pred_data_path {folder}"
+    repeats = check_no_copies(predictions, where)
+    warn_of_repeats(repeats, where, COUNTED_AGAIN)
     files = {}
     with contextlib.ExitStack() as written:
         for name, lines in predictions.items():
@@ -148,8 +160,24 @@ def score_folder(
             if details is not None:
                 judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
             files[stem] = score_file(judged)
-    results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
+            if name in repeats.within:
+                files[stem][REPEATED] = repeats.within[name]
+    results: Results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
+    if missing := _missing_files(folder, run, files):
+        results["missing_files"] = missing
     return results | summarise(files, study) | {"files": files}, study
+
+
+def _missing_files(folder: Path, run: Run, files: Mapping[str, Any]) -> list[str]:
+    """The files that were to be predicted and are not there, by what their record says.
+
+    A record of an older version does not; then those that are under way.
+    """
+    expected = run.get("lines") or [
+        path.name.removeprefix(PREDICTION_PREFIX).partition(".json")[0]
+        for path in folder.glob(f"{PREDICTION_PREFIX}*{PARTIAL_SUFFIX}")
+    ]
+    return sorted(set(expected) - files.keys())
 
 
 def _judged(lines: Lines, study: Study, cut_short: bool) -> Iterator[tuple[Record, Verdict]]:
@@ -187,12 +215,14 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
 def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     """One file's entry of a results file: type, n, score, expected, low, high; per cent.
 
-    `digest` tells files of other lines from each other.
+    `digest` tells files of other lines from each other; `types` counts the lines of each type where
+    there are several.
     """
-    types, digest, right, over_bound, expected = set(), LinesDigest(), 0, 0, array("d")
+    digest, right, over_bound, expected = LinesDigest(), 0, 0, array("d")
+    types: Counter[str] = Counter()
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
-        types.add(record["type"])
+        types[record["type"]] += 1
         digest.add(record)
         right += verdict.score
         over_bound += verdict.over_bound
@@ -203,7 +233,7 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
                 counts[1] += 1
     n = len(expected)
     entry = {
-        "type": types.pop() if len(types) == 1 else MIXED,
+        "type": next(iter(types)) if len(types) == 1 else MIXED,
         "n": n,
         **percentages(right, n),
         "expected": rounded(100 * sum(expected) / n),
@@ -213,6 +243,8 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         if given:
             for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
+    if len(types) > 1:
+        entry["types"] = dict(types.most_common())
     return entry | ({OVER_BOUND: over_bound} if over_bound else {})
 
 
@@ -240,6 +272,24 @@ def summary_line(path: Path, results: Results) -> str:
         f"{path}: {name} {results[name]:.2f} [{results[name + '_low']:.2f}, "
         f"{results[name + '_high']:.2f}], chance {results['expected_' + name]:.2f}{lacking}"
     )
+
+
+def _lacking(results: Results, study: Study) -> Iterator[str]:
+    """What of the predictions is not in the average, a line each."""
+    for stem, entry in results["files"].items():
+        if entry["type"] == MIXED:
+            types = ", ".join(f"{name} {count:,}" for name, count in entry["types"].items())
+            yield f"  {stem}: in `overall` only, as its lines are of several types: {types}"
+    if "missing_files" in results:
+        yield f"  predictions that are not there: {', '.join(results['missing_files'])}"
+    abilities = map(study.ability_of, (entry["type"] for entry in results["files"].values()))
+    found = {ability.name for ability in abilities if ability is not None}
+    missing = [ability.name for ability in study.in_domain if ability.name not in found]
+    if "average" in results and missing:
+        yield (
+            f"  the average is over {len(study.in_domain) - len(missing)} of the "
+            f"{len(study.in_domain)} abilities, without {', '.join(missing)}"
+        )
 
 
 def results_table(scored: Scored) -> str:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.records import Record, gold_of, reads_letter
-from growth.scoring.extracted_answers import Reading, extract, is_same, plain_number
+from growth.scoring.extracted_answers import Reading, extract, is_same
 from growth.scoring.math_answers import published_verdict
+from growth.scoring.number_answers import plain_number, repeats
 from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
     normalised,
@@ -73,9 +74,11 @@ def _judge_answer(record: Record, ability: Ability) -> Verdict:
     if how == "letter_set":
         gold = str(verdict.gold)
     reading = extract(how, response)
+    if how == "number" and repeats(response, gold):
+        return replace(verdict, extracted=1, extracted_answer=gold)
     same = is_same(how, reading, gold)
-    if how == "number" and plain_number(gold) is None:
-        # an expression: only a computer algebra can tell, if it has an opinion
+    if how == "number" and not same and plain_number(gold) is None:
+        # another expression: only a computer algebra can tell, if it has an opinion
         return replace(verdict, extracted=verdict.math_verify, extracted_answer=reading)
     return replace(verdict, extracted=int(same), extracted_answer=reading)
 

@@ -7,6 +7,7 @@ published demonstrations as turns of a chat.
 import ast
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,21 @@ from growth.core.errors import InputError
 from growth.core.files import open_file, parse_json
 from growth.data.abilities import LETTERS
 from growth.data.published import AGIEVAL_SETS, AGIEVAL_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
+from growth.tasks.benchmark import (
+    Benchmark,
+    Count,
+    Item,
+    Messages,
+    Subject,
+    check_question,
+    right_letters,
+)
 
 BOS, RESERVED = 1, 48  # tokens that the published runner counts besides those of texts
 _LETTERS = "ABCDEFG"  # AGIEval's own options
 _FEWEST_SHOTS = 3
+# An option's letter and its text: `(A)text`, `A．text`, `A text`.
+_OWN_LETTER = re.compile(r"\s*[(（]?([A-G])[)）.．、:：\s]*(.*)", re.DOTALL)
 # What reading a damaged item raises.
 NOT_AN_ITEM = (ValueError, KeyError, TypeError)
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
@@ -44,6 +55,16 @@ class AGIEval(Benchmark):
         items, not_asked, problems = _items(questions)
         shots, of_shots = _demonstrations(demonstrations, name)
         return Subject(name, items, shots, (*problems, *of_shots), not_asked)
+
+    def own_doubts(self, item: Item) -> list[str]:
+        """The published sets have options in the order A, C, B, D, and some without a text."""
+        parts = [_OWN_LETTER.match(choice) for choice in item.choices]
+        doubts = []
+        if [part and part[1] for part in parts] != list(LETTERS):
+            doubts.append("have options without the letters A to D in their order")
+        if any(part and not part[2] for part in parts):
+            doubts.append("have an option of its letter alone")
+        return doubts
 
     def shots_wanted(self, setting: str) -> int:
         """The published table has three to five demonstrations with one right answer for a set."""
@@ -156,6 +177,8 @@ def _item(fields: dict[str, Any], place: int) -> Item | None:
     question, passage = fields["question"], fields.get("passage") or ""
     if not isinstance(question, str) or not isinstance(passage, str):
         raise TypeError(f"passage {passage!r} and question {question!r}")
+    if len(choices) == len(LETTERS):  # others are not asked
+        check_question(passage + question, choices)
     return Item(place, question, choices, gold, passage)
 
 

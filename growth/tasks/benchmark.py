@@ -7,6 +7,7 @@ everything else is shared. No torch here: data and flags are checked before it t
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +75,19 @@ def right_letters(label: object) -> str:
     raise ValueError(f"the label {repr(label)[:_LONGEST_LABEL]} names no option")
 
 
+def check_question(text: str, choices: Sequence[str]) -> None:
+    """A question says something, and so does each of its choices.
+
+    Raises:
+        ValueError: they don't.
+    """
+    if not text.strip():
+        raise ValueError("the question is empty")
+    for letter, choice in zip(_OPTION_LETTERS, choices, strict=False):
+        if not choice.strip():
+            raise ValueError(f"the option {letter} is empty")
+
+
 class Benchmark(ABC):
     """What a benchmark is; settings are its ways to prompt, such as `5-shot`.
 
@@ -111,6 +125,19 @@ class Benchmark(ABC):
     @abstractmethod
     def text(self, item: Item) -> str:
         """A question with its choices; also what the per-sample results say it was."""
+
+    def own_doubts(self, item: Item) -> list[str]:
+        """What is odd about a question that is asked all the same, as published."""
+        return []
+
+    def doubts(self, subject: Subject) -> dict[str, int]:
+        """How many questions of a subject are odd in which way, though they are asked."""
+        contents = [(item.passage, item.question, item.choices) for item in subject.items]
+        shown = {(shot.passage, shot.question, shot.choices) for shot in subject.shots}
+        found = Counter(doubt for item in subject.items for doubt in self.own_doubts(item))
+        found["repeat another one"] = len(contents) - len(set(contents))
+        found["are among the shots"] = sum(content in shown for content in contents)
+        return {doubt: count for doubt, count in found.items() if count}
 
     def shots_wanted(self, setting: str) -> int:
         """How many shots a setting promises, at least."""
@@ -286,7 +313,7 @@ def score(
         results: of each subject.
         setting: that was asked.
         read: by subject what was read of its files: its number of "shots", what was "left_out",
-            how many were "not_asked".
+            how many were "not_asked", and which are odd ("doubts").
     """
     read = read or {}
     shots = {name: read[name]["shots"] for name in results if name in read}
@@ -304,6 +331,9 @@ def score(
         "missing": [name for name in benchmark.subjects if name not in results],
         "left_out": {name: about["left_out"] for name, about in read.items() if about["left_out"]},
         "not_asked": sum(read[name]["not_asked"] for name in results if name in read),
+        "doubts": {
+            name: read[name]["doubts"] for name in results if read.get(name, {}).get("doubts")
+        },
         "short_of_shots": short_of_shots(benchmark, setting, shots) if setting else {},
         "fewer_shots": sum(answer["fewer_shots"] for answer in answers),
         "cut": sum(answer["cut"] for answer in answers),

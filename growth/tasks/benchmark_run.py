@@ -22,25 +22,27 @@ from growth.core.options import (
     DecodingOptions,
     ModelOptions,
     PromptOptions,
+    published_letters,
     published_precision,
 )
 from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
-from growth.model.source import Source, find_model, fingerprint
+from growth.model.source import Source, find_model
 from growth.runs.layout import RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
-from growth.runs.resolve import UNTUNED, resolve_models
+from growth.runs.resolve import UNTUNED, model_identity, resolve_models
 from growth.tasks.benchmark import Benchmark, Exam, read_results, result_file, score, table
 from growth.tasks.multiple_choice import SubjectTask
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
 
 # What makes the results in a folder those of one model, prompted in one way.
-_SAME = ("benchmark", "fingerprint", "asked")
+_SAME = ("benchmark", "fingerprint", "tokenizer", "asked")
 # What the record says of single files, of all launches together.
 _OF_FILES = ("data", "read", "questions")
+_UNREADABLE = "unreadable"  # of a subject in "read"
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,21 @@ def run_benchmark(job: BenchmarkRun) -> None:
         missing_tasks(_tasks(job), tested.folder)
     state = distributed_state()
     if state.is_main_process:
-        _report_data(job)
+        _report_data(job, models)
     for tested in models:
-        with locked_for_launch(tested.folder, "--output_dir", job.options.wait):
+        with locked_for_launch(tested.folder, "--output_dir", job.options.wait, make=True):
             _run_model(job, tested)
 
 
 def _as_published(job: BenchmarkRun) -> BenchmarkRun:
-    """What --as_published makes of the options: fp32, and letters read as bare pieces."""
+    """What --as_published makes of the options: fp32, and letters read as bare pieces.
+
+    Raises:
+        InputError: something else is asked for besides.
+    """
     options = job.options
     precision = published_precision(options.as_published, options.precision)
-    letters = "bare" if options.as_published else job.prompt_options.letter_tokens
+    letters = published_letters(options.as_published, job.prompt_options.letter_tokens)
     return replace(
         job,
         options=replace(options, precision=precision),
@@ -107,19 +113,35 @@ def _as_published(job: BenchmarkRun) -> BenchmarkRun:
     )
 
 
-def _report_data(job: BenchmarkRun) -> None:
-    """Say what of the benchmark is not there, or can't be asked."""
+def _report_data(job: BenchmarkRun, models: Sequence[TestedModel]) -> None:
+    """Say what of the benchmark is not there, can't be asked, or is asked though it is odd."""
     exam = job.exam
-    if exam.missing:
+    kept = {name: _answered(job, models, name) for name in (*exam.missing, *exam.unreadable)}
+    missing = [name for name in exam.missing if not kept[name]]
+    if missing:
         print(
-            f"{len(exam.missing)} of {len(job.benchmark.subjects)} subjects are not in "
-            f"{exam.data_dir} and in no mean: {', '.join(exam.missing)}",
+            f"{len(missing)} of {len(job.benchmark.subjects)} subjects are not in "
+            f"{exam.data_dir} and in no mean: {', '.join(missing)}",
             file=sys.stderr,
         )
-    for name, problems in exam.left_out().items():
+    problems = {name: [f"not in {exam.data_dir}"] for name in exam.missing if kept[name]}
+    for name, reasons in (problems | exam.left_out()).items():
         of_what = "the subject is in no mean" if name in exam.unreadable else "left out"
-        for problem in problems:
-            print(f"{name}, {of_what}: {problem}", file=sys.stderr)
+        if kept.get(name):
+            folders = ", ".join(map(str, kept[name]))
+            of_what = f"not asked, but its earlier answers in {folders} are in the means there"
+        for reason in reasons:
+            print(f"{name}, {of_what}: {reason}", file=sys.stderr)
+    for name, subject in exam.subjects.items():
+        for doubt, count in job.benchmark.doubts(subject).items():
+            print(f"{name}: {count:,} questions {doubt}; asked as they stand", file=sys.stderr)
+
+
+def _answered(job: BenchmarkRun, models: Sequence[TestedModel], name: str) -> list[Path]:
+    """The folders with answers to a subject, under any setting."""
+    suffix = limit_suffix(job.options.limit)
+    files = [result_file(setting, suffix, name) for setting in job.benchmark.settings]
+    return [model.folder for model in models if any((model.folder / f).is_file() for f in files)]
 
 
 def _dump_prompts(job: BenchmarkRun, output: Path) -> None:
@@ -163,16 +185,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         for path in job.benchmark.files(job.exam.data_dir, name)
     }
     questions = {str(task.file): len(task) for task in _tasks(job)}
-    left_out = job.exam.left_out()
-    read = {
-        name: {
-            "shots": len(subject.shots) if subject else 0,
-            "left_out": left_out.get(name, []),
-            "not_asked": subject.not_asked if subject else 0,
-        }
-        for name in job.benchmark.subjects
-        if (subject := job.exam.subjects.get(name)) or name in left_out
-    }
+    read = _read_of(job)
     found = _named_models(options)
     outputs = options.output_dir or Path("evaluate", job.benchmark.name, "outputs")
     alone = options.output_dir is not None and len(found) == 1
@@ -188,7 +201,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             "benchmark": job.benchmark.name,
             "model_name_or_path": model,
             **run,
-            "fingerprint": fingerprint(source),
+            **model_identity(source),
             "asked": asked,
             "as_published": options.as_published,
             "data": data,
@@ -198,6 +211,20 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
         folder = outputs if alone else outputs / place
         models.append(TestedModel(source, folder, record, prompting))
     return models
+
+
+def _read_of(job: BenchmarkRun) -> dict[str, dict[str, Any]]:
+    """What was read of the files of each subject, for the record and the results."""
+    left_out = job.exam.left_out()
+    read: dict[str, dict[str, Any]] = {}
+    for name in job.benchmark.subjects:
+        about: dict[str, Any] = {"left_out": left_out.get(name, [])}
+        if subject := job.exam.subjects.get(name):
+            about |= {"shots": len(subject.shots), "not_asked": subject.not_asked}
+            read[name] = about | {"doubts": job.benchmark.doubts(subject)}
+        elif name in left_out:
+            read[name] = about | {"shots": 0, "not_asked": 0, _UNREADABLE: True}
+    return read
 
 
 def _named_models(options: BenchmarkOptions) -> list[tuple[Path, str, Run]]:
@@ -284,6 +311,12 @@ def _run_model(job: BenchmarkRun, tested: TestedModel) -> None:
 def _write_record(folder: Path, record: Run, now: Run) -> None:
     """Write the record of a folder of results, which may hold more subjects than `now` do."""
     merged = {name: record.get(name, {}) | now[name] for name in _OF_FILES}
+    # A subject that can't be read any more keeps what was read of it when it was asked.
+    merged["read"] |= {
+        name: about
+        for name, about in record.get("read", {}).items()
+        if now["read"].get(name, {}).get(_UNREADABLE)
+    }
     write_json(folder / RUN_RECORD, record | merged)
 
 

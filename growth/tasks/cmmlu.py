@@ -11,7 +11,15 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.data.published import CMMLU_SHOTS, read_table
-from growth.tasks.benchmark import Benchmark, Count, Item, Messages, Subject, right_letters
+from growth.tasks.benchmark import (
+    Benchmark,
+    Count,
+    Item,
+    Messages,
+    Subject,
+    check_question,
+    right_letters,
+)
 
 STEM, HUMANITIES, SOCIAL, OTHER = "STEM", "Humanities", "Social Science", "Other"
 CHINA = "China specific"
@@ -221,6 +229,7 @@ def _item(header: list[str], row: list[str], number: int) -> Item:
     options = [name for name in header if name in _OPTIONS and cells[name].strip()]
     if options != list(LETTERS):
         raise ValueError(f"it has the options {', '.join(options) or 'none'}; expected A, B, C, D")
+    check_question(cells["Question"], [cells[letter] for letter in LETTERS])
     gold = right_letters(cells["Answer"])
     if gold not in tuple(LETTERS):
         raise ValueError(f"it has the answer {cells['Answer']!r}; expected one of A, B, C, D")

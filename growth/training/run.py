@@ -31,6 +31,7 @@ from growth.core.options import (
 )
 from growth.data.lines import Record
 from growth.data.records import read_training_files
+from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
@@ -41,7 +42,6 @@ from growth.packing.batches import (
     cut_answers,
     supervised_counts,
     token_lengths,
-    tokenised,
     tokenised_files,
 )
 from growth.runs.checkpoints import (
@@ -56,15 +56,19 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     weight_problems,
 )
-from growth.runs.layout import read_run
+from growth.runs.layout import METRICS, read_run
 from growth.runs.record import (
+    RESUMED_OTHERWISE,
     Run,
     check_owned,
     check_same_setting,
+    computed_otherwise,
     data_record,
     forget_metrics_after,
+    missing_steps,
     new_record,
     now,
+    setting_name,
     write_run,
 )
 from growth.training.memory import plan_memory
@@ -120,6 +124,8 @@ def dump_examples(
 ) -> int:
     """Write messages, input_ids and labels of each training line; no weights are needed.
 
+    How many lines lose part or all of their answer is logged, as for training.
+
     Returns:
         The number of lines.
 
@@ -127,16 +133,18 @@ def dump_examples(
         InputError: the data or the tokenizer can't be read.
     """
     files = read_training_files(train_dir, "--train_dir")
+    _log_to_stderr()
     source = find_model(model_name_or_path, model)
     chat = load_tokenizer(source)
     max_length = bounded_length(source, max_length)
+    examples = tokenised_files(files, chat, max_length)
     records = itertools.chain.from_iterable(files.values())
-    write_json_lines(output, (_dumped(record, chat, max_length) for record in records))
-    return sum(map(len, files.values()))
+    write_json_lines(output, map(_dumped, records, examples))
+    _report_cut(train_dir, files, examples, max_length)
+    return len(examples)
 
 
-def _dumped(record: Record, chat: ChatTokenizer, max_length: int) -> dict[str, Any]:
-    example = tokenised(record["messages"], chat, max_length)
+def _dumped(record: Record, example: Example) -> dict[str, Any]:
     tokens = {name: example[name].tolist() for name in ("input_ids", "labels")}
     return {"messages": record["messages"]} | tokens
 
@@ -151,7 +159,7 @@ def train(job: TrainingRun) -> None:
     check_writable(job.output_dir, "--output_dir")
     with (
         out_of_memory_explained(_MEMORY_REMEDY),
-        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait),
+        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait, make=True),
     ):
         check_owned(job.output_dir)
         _train_locked(job)
@@ -168,7 +176,9 @@ def _train_locked(job: TrainingRun) -> None:
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
-    _report_cut(job, files, examples, max_length)
+    data["train"]["build"] = _check_build(job, data["train"]["files"])
+    for part, folder in folders.items():
+        _report_cut(folder, files[part], examples[part], max_length)
     compute = _choose_compute(job)
     set_seed(asked.seed)
     model = _load_for_training(job, source, chat, compute)
@@ -211,6 +221,12 @@ def _train_locked(job: TrainingRun) -> None:
     PartialState().destroy_process_group()
 
 
+def _check_build(job: TrainingRun, files: Mapping[str, Any]) -> Any:
+    """What the lines to train on were built as, checked against what the run is recorded as."""
+    setting = job.data_type or setting_name(job.train_dir)
+    return check_build(job.train_dir, files, job.study, setting, job.hyperparameters.seed)
+
+
 def _log_to_stderr() -> None:
     transformers_logging.set_verbosity_error()
     level = logging.INFO if distributed_state().is_main_process else logging.WARNING
@@ -219,24 +235,23 @@ def _log_to_stderr() -> None:
 
 
 def _report_cut(
-    job: TrainingRun,
-    files: Mapping[str, Mapping[str, Sequence[Record]]],
-    examples: Mapping[str, Sequence[Example]],
+    folder: Path,
+    files: Mapping[str, Sequence[Record]],
+    examples: Sequence[Example],
     max_length: int,
 ) -> None:
-    """Say how many lines of each file lose part or all of their answer."""
-    for part, of_part in files.items():
-        start = 0
-        for name, records in of_part.items():
-            cut, lost = cut_answers(examples[part][start : start + len(records)])
-            start += len(records)
-            if cut or lost:
-                logger.warning(
-                    "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
-                    "tokens (--max_length, or the model's own bound)",
-                    *(getattr(job, f"{part}_dir") / name, f"{len(records):,}"),
-                    *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
-                )
+    """Say how many lines of each file of a folder lose part or all of their answer."""
+    start = 0
+    for name, records in files.items():
+        cut, lost = cut_answers(examples[start : start + len(records)])
+        start += len(records)
+        if cut or lost:
+            logger.warning(
+                "%s: of %s lines, %s lose the end of their answer and %s all of it beyond %s "
+                "tokens (--max_length, or the model's own bound)",
+                *(folder / name, f"{len(records):,}"),
+                *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
+            )
 
 
 def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:
@@ -326,6 +341,7 @@ def _resolved(
     chosen = {
         "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
+        "batch_size": before.get("batch_size"),
     }
     fixed = {
         "learning_rate": rate,
@@ -357,6 +373,8 @@ def _open_run(
     if earlier:
         check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
+        if RESUMED_OTHERWISE in earlier:
+            run[RESUMED_OTHERWISE] = earlier[RESUMED_OTHERWISE]
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
         *(run["hyperparameters"]["total_batch_size"], run["steps_per_epoch"]),
@@ -386,6 +404,7 @@ def _open_run(
             logger.info("resumes from %s", checkpoint)
         else:
             logger.info("no checkpoint is complete yet: the run begins anew")
+        _report_otherwise(job, earlier, run, step)
     # Nobody writes before all have read.
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
@@ -393,6 +412,27 @@ def _open_run(
         remove_leftovers(job.output_dir, step)
         forget_metrics_after(job.output_dir, step)
     return (str(checkpoint) if checkpoint else None), False
+
+
+def _report_otherwise(job: TrainingRun, earlier: Run, run: Run, step: int) -> None:
+    """Say, and record in `run`, what makes a run resumed at `step` another than an unbroken one."""
+    if not step:
+        return
+    if changes := computed_otherwise(earlier, run):
+        known, listed = run.get(RESUMED_OTHERWISE, []), changes.items()
+        run[RESUMED_OTHERWISE] = [*known, {"time": now(), "step": step, "changes": changes}]
+        logger.warning(
+            "--resume: computed otherwise than before step %s, so that sums are rounded otherwise "
+            "and the weights are not bit for bit those of an unbroken run (run.json records it): "
+            "%s",
+            *(step, "; ".join(f"{name} {old!r}, now {new!r}" for name, (old, new) in listed)),
+        )
+    if lost := missing_steps(job.output_dir, step):
+        logger.warning(
+            "--resume: %s lacks %s of the %s steps before the checkpoint, whose losses are not "
+            "computed again; put the file back to have them",
+            *(job.output_dir / METRICS, f"{lost:,}", f"{step:,}"),
+        )
 
 
 def _resume_needs(job: TrainingRun, compute: Compute) -> ResumeNeeds:

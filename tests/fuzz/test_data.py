@@ -12,7 +12,7 @@ from test_flags_and_environment import numeric_flags
 from fuzz.conftest import fuzz_case, fuzzed
 from growth.core.cli import plain_name
 from growth.core.files import parse_json, read_json, write_json, write_json_lines
-from growth.data.copies import LinesDigest, repeated_files
+from growth.data.copies import LinesDigest, find_repeats
 from growth.data.lines import index_lines
 from growth.data.published import count_lines, count_rows, count_single_answers
 from growth.data.records import check_training, evaluation_check, prediction_check, read_records
@@ -116,7 +116,7 @@ def test_lines_that_are_read_can_be_written_again(folder, use, data):
         assert index_lines(path, check) == records
         write_json_lines(again, records)
         assert read_records(again, check) == records
-        repeated_files({"a": records, "b": index_lines(path, check)})
+        find_repeats({"a": records, "b": index_lines(path, check)})
         digest = LinesDigest()
         for record in records:
             digest.add(record)

@@ -24,8 +24,9 @@ from growth.export.chat_template import chat_template
 from growth.inference.native_template import NativeTemplate, render_template
 from growth.inference.prediction_store import ResultFile
 from growth.inference.requests import Response
-from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same, number_value
+from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same
 from growth.scoring.math_answers import is_equal, parse_answer, published_verdict
+from growth.scoring.number_answers import number_value, repeats
 from growth.scoring.results import details_line, score_file
 from growth.scoring.second_opinion import _space_out_chinese, second_opinion
 from growth.scoring.short_answers import normalised, read_label, read_pattern
@@ -49,6 +50,51 @@ PIECES = [
     *("\\fbox{", "\\text{ ", "\\text{(A)", "\\left", "\\\\", "\\!", "\\%", "^\\circ", "\\n", "1/2"),
     *("答案", "答案：", "answer", "answer is", "####", "选项", "正确", "错误", "不正确", "没有错"),
     *("可能", "还是", "其余", "或者", "解析", "而是", "应填", "下一句", "出自", "不知道", "余数"),
+    *(
+        "不认为",
+        "谈不上",
+        "部分",
+        "绝对",
+        "未必",
+        "因此",
+        "之前的答案",
+        "有误",
+        "，而",
+        "符合",
+        "不填",
+        "作者",
+    ),
+    *(
+        "万",
+        "亿",
+        "又",
+        "三分之",
+        "百分之",
+        "二十",
+        "²",
+        "½",
+        "^{",
+        "10^",
+        "e3",
+        "×10^",
+        "因为",
+        "所以",
+        "当",
+    ),
+    *(
+        "\nA项",
+        "如果选",
+        "选a",
+        "也是",
+        "，比",
+        "π",
+        "≥",
+        "，此时",
+        "（",
+        "不应选",
+        "还",
+        "正确的有",
+    ),
     *("A.", "\nA.", "(A)", "A和B", "and", "or", "not", "true", "no", "1,111", "1.5", "-", "．"),
     *("\u0301", "\u0323", "\u0f73", "\ufdfa", "\u2028", "\x00", "\ufeff", "\ud800", "𝟙", "한"),
 ]
@@ -88,6 +134,7 @@ def every_extraction(kind, text, gold):
     assert isinstance(is_same(kind, reading, text), bool)
     if kind == "number" and reading is not None:
         number_value(reading)
+        repeats(text, gold)
 
 
 @fuzzed(short_text, short_text)
@@ -114,6 +161,7 @@ LONG_READINGS = {
     "a pattern": lambda text: read_pattern(text, PATTERN),
     "Chinese apart": _space_out_chinese,
     **{f"{kind} extracted": lambda text, k=kind: extract(k, text) for kind in EXTRACTORS},
+    "the gold answer repeated": lambda text: repeats(text, text + "1"),
     **{f"{kind} compared": lambda text, k=kind: is_same(k, text, text) for kind in EXTRACTORS},
 }
 
