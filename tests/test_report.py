@@ -237,6 +237,19 @@ def test_a_resumed_run_counts_each_step_once(tmp_path):
     assert cost["supervised_tokens_trained"] is None  # of one step it is not known
 
 
+def test_what_a_record_says_against_its_run(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    path = tree.runs / "runs-pocket/own-8/seed-0/run.json"
+    record = json.loads(path.read_text())
+    record["train"]["answers_lost"] = 3
+    write(path, record | {"resumed_otherwise": [{"step": 2, "torch": "2.0"}]})
+    _, numbers = report(tree)
+    assert "3 training samples lost their whole answer" in message(numbers, "truncated")
+    assert "resumed 1 times" in message(numbers, "resumed otherwise")
+    resumed = numbers["provenance"]["runs"][0]["resumed_otherwise"]
+    assert resumed == [{"step": 2, "torch": "2.0"}]
+
+
 # What it is given
 
 

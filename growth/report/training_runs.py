@@ -10,7 +10,7 @@ from growth.core.errors import InputError
 from growth.core.files import Object
 from growth.data.study import Study, recorded
 from growth.runs.layout import RUN_RECORD, Run, read_run
-from growth.runs.record import read_metrics
+from growth.runs.record import RESUMED_OTHERWISE, read_metrics
 
 RunKey = tuple[str, str, str]  # model_size, data_type, timestamp
 Problem = dict[str, str]  # kind, message
@@ -72,7 +72,7 @@ def cost_of(run: TrainingRun) -> dict[str, Any]:
         `steps` done of `steps_planned`; `epochs`; `samples` and `tokens` of the training set;
         `tokens_trained` and `supervised_tokens_trained`, over all steps; `step_seconds`, the time
         spent in them; `seconds`, from the start to the end of the run, pauses and validation
-        included; `peak_memory_bytes`; `device`; `parameters` of the model.
+        included; `peak_memory_bytes` of the last launch; `device`; `parameters` of the model.
     """
     record, steps = run.record, _steps(run.metrics)
     tokens = [line.get("tokens") for line in steps]
@@ -121,7 +121,7 @@ def made_by(run: TrainingRun) -> dict[str, Any]:
     record = run.record
     names = (
         *("model_name_or_path", "model_fingerprint", "parameters", "seed", "hyperparameters"),
-        *("git", "versions", "device", "started", "ended"),
+        *("git", "versions", "device", "started", "ended", RESUMED_OTHERWISE),
     )
     return {
         "folder": str(run.folder),
@@ -151,4 +151,10 @@ def problems_of(run: TrainingRun) -> list[Problem]:
     if lost := run.record["train"].get("answers_lost"):
         message = f"{run.folder}: {lost:,} training samples lost their whole answer to --max_length"
         found.append(problem("truncated", message))
+    if times := len(run.record.get(RESUMED_OTHERWISE) or []):
+        message = (
+            f"{run.folder}: by {RESUMED_OTHERWISE} in its {RUN_RECORD} resumed {times} times with "
+            "other ways to compute; its weights are not bit for bit those of an unbroken run"
+        )
+        found.append(problem("resumed otherwise", message))
     return found
