@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         + ", ".join(published_study().recipes),
     )
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="folder of curated/ and synthetic/"
+        "--data_dir", type=Path, default=Path("data"), help="folder that the study's pools are in"
     )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"

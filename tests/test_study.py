@@ -7,7 +7,14 @@ from conftest import ROOT
 
 from growth.core.errors import InputError
 from growth.data.abilities import Ability, Kind
-from growth.data.study import published_study, read_study, study_of
+from growth.data.study import (
+    OF_PREDICTIONS,
+    OF_RUNS,
+    OF_SCORES,
+    published_study,
+    read_study,
+    study_of,
+)
 
 OWN = """
 name = "law"
@@ -183,10 +190,18 @@ def test_the_study_of_a_run(tmp_path):
     assert study_of({"study": published_study().record()}, None, "r") is published_study()
     assert study_of({"study": own.record()}, None, "r").name == "law"
     assert study_of({"study": own.record()}, own.source, "r").name == "law"
-    other = study(tmp_path, OWN.replace('"text"', '"number"'), "other.toml")
-    for run, flag in (({"study": own.record()}, other.source), ({}, own.source)):
-        with pytest.raises(InputError, match=r"runs/r: .*digest .* than --study"):
-            study_of(run, flag, "runs/r")
+    rules = study(tmp_path, OWN.replace('"text"', '"number"'), "rules.toml")
+    asks = study(tmp_path, OWN.replace('"D", "E"]', '"D"]'), "asks.toml")
+    named = study(tmp_path, OWN.replace('"law"', '"tax"'), "named.toml")
+    for found, accepted in ((rules, [OF_RUNS, OF_PREDICTIONS]), (asks, [OF_RUNS]), (named, [])):
+        for same in (OF_RUNS, OF_PREDICTIONS, OF_SCORES):
+            if same in accepted:
+                study_of({"study": own.record()}, found.source, "r", same)
+            else:
+                with pytest.raises(InputError, match=f"runs/r: .*{found.source}"):
+                    study_of({"study": own.record()}, found.source, "runs/r", same)
+    with pytest.raises(InputError, match="runs/r: of the study 'doit'"):
+        study_of({}, own.source, "runs/r")
     own.source.unlink()
     with pytest.raises(InputError, match="no longer there; give it with --study"):
         study_of({"study": own.record()}, None, "runs/r")

@@ -67,6 +67,7 @@ class StudyRecord(TypedDict):
 
     name: str
     digest: str
+    asked: str
     file: str
 
 

@@ -88,7 +88,7 @@ def _first(lines: Lines, share: Share, recipe: Recipe, folder: Path) -> Lines:
         raise InputError(
             f"--data_type {recipe.name} asks for {wanted:,} lines of {share.name}, but {folder} "
             f"holds {len(lines):,}: add lines of {share.name} there, choose a smaller setting, or "
-            "point --data_dir at complete data (`python data/download.py` downloads it)"
+            "point --data_dir at complete data (`python data/download.py` downloads the published)"
         )
     return lines if share.quota is None else lines[: share.quota]
 

@@ -203,6 +203,7 @@ class Study:
         series: by name; `recipes`: every setting by name, in the order of the file.
         digest: of what a score means: names, kinds and rules of the abilities. Titles, looks, sizes
             and pools may change within one study.
+        asked: a digest of what a prediction means, the part of it that says how questions are put.
     """
 
     def __init__(self, written: _Study, source: Path) -> None:
@@ -215,8 +216,8 @@ class Study:
             for series, line in zip(written.series, itertools.cycle(LINES), strict=False)
         }
         self.recipes = _recipes(written, source)
-        rules = [ability.rules() for ability in self.abilities]
-        self.digest = hashlib.sha256(json_line([self.name, rules]).encode()).hexdigest()[:16]
+        self.digest = _digest(self.name, [ability.rules() for ability in self.abilities])
+        self.asked = _digest(self.name, [ability.asked() for ability in self.abilities])
         self._by_type = {
             name: ability for ability in self.abilities for name in (ability.name, *ability.aliases)
         }
@@ -264,8 +265,9 @@ class Study:
             )
         near = difflib.get_close_matches(setting, self.recipes, n=len(self.recipes), cutoff=0)
         raise InputError(
-            f"{flag} {setting}: no such setting. The {len(self.recipes)} settings, nearest first: "
-            + ", ".join(near)
+            f"{flag} {setting}: no such setting. The {len(self.recipes)} settings of "
+            f"{self.source.name}, nearest first: {', '.join(near)}"
+            + ("; for those of your own study add --study FILE" if self.is_published else "")
         )
 
     def matching(self, patterns: Sequence[str], flag: str = "--data_types") -> list[str]:
@@ -284,7 +286,12 @@ class Study:
 
     def record(self) -> dict[str, str]:
         """What run.json keeps of a study."""
-        return {"name": self.name, "digest": self.digest, "file": str(self.source)}
+        named = {"name": self.name, "file": str(self.source)}
+        return named | {"digest": self.digest, "asked": self.asked}
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(json_line(values).encode()).hexdigest()[:16]
 
 
 def read_study(path: Path) -> Study:
@@ -326,34 +333,47 @@ def recorded(run: Mapping[str, Any]) -> dict[str, str]:
     return found if isinstance(found, dict) else published_study().record()
 
 
-def study_of(run: Mapping[str, Any], flag: Path | None, where: object) -> Study:
-    """The study of a run: what `--study` names, checked against the run's record, or what it keeps.
+# What must be as it was in a study file, for a run, its predictions or their scores to be of it.
+OF_RUNS, OF_PREDICTIONS, OF_SCORES = "name", "asked", "digest"
+_CHANGED = {
+    OF_RUNS: "of the study {!r}, and --study {} is {!r}; give the study file of the run",
+    OF_PREDICTIONS: "predictions of the study {!r}, in which {} ({!r}) now asks otherwise (kinds, "
+    "options); predict again in another folder, or give the study file as it was",
+    OF_SCORES: "scores of the study {!r}, in which {} ({!r}) now has other abilities or rules; "
+    "score again with evaluate/score.py, or give the study file as it was",
+}
+
+
+def study_of(
+    run: Mapping[str, Any], flag: Path | None, where: object, same: str = OF_SCORES
+) -> Study:
+    """The study of a run: what `--study` names, held against the run's record, or what it keeps.
 
     Args:
-        run: the record of a run, or what results repeat of it.
+        run: the record of a run, or what predictions and results repeat of it.
         flag: the value of --study; None if it is not given.
         where: of the record, for complaints.
+        same: what must be as it was: one of OF_RUNS, OF_PREDICTIONS, OF_SCORES. Training depends on
+            no rule, so a run is of its study whatever has been changed there since.
 
     Raises:
         InputError: --study is another study than the run's, or the run's is not to be found.
     """
     record = recorded(run)
-    name, digest, file = (str(record.get(key, "")) for key in ("name", "digest", "file"))
-    if flag is None and name == PUBLISHED and digest == published_study().digest:
-        return published_study()
-    path = flag or Path(file)
-    if flag is None and not path.is_file():
-        raise InputError(
-            f"{where}: a run of the study {name!r}, whose file {file} is no longer there; give it "
-            "with --study FILE"
-        )
-    study = read_study(path)
-    if study.digest != digest:
-        raise InputError(
-            f"{where}: a run of the study {name!r} with other abilities or rules (digest {digest}) "
-            f"than --study {path} has now ({study.name!r}, {study.digest}); give the study file "
-            "that the run was made with"
-        )
+    name, file = (str(record.get(key, "")) for key in ("name", "file"))
+    if flag is None and name == PUBLISHED:
+        study = published_study()
+    else:
+        path = flag or Path(file)
+        if flag is None and not path.is_file():
+            raise InputError(
+                f"{where}: of the study {name!r}, whose file {file} is no longer there; give it "
+                "with --study FILE"
+            )
+        study = read_study(path)
+    for level in (OF_RUNS, same):
+        if study.record()[level] != record.get(level):
+            raise InputError(f"{where}: " + _CHANGED[level].format(name, study.source, study.name))
     return study
 
 

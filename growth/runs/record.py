@@ -197,7 +197,7 @@ def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> N
         if before.get(name) != value
     ]
     changed += _changed_content(earlier, run)
-    if recorded(earlier)["digest"] != run["study"]["digest"]:
+    if recorded(earlier)["name"] != run["study"]["name"]:
         changed.append(f"study {recorded(earlier)['name']}, now {run['study']['name']}")
     if changed:
         changes = ", ".join(changed)

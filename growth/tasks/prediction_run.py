@@ -108,10 +108,10 @@ def _check_same(folder: Path, run: Run) -> Run | None:
     """The record that is in `folder`, if any; refuses one of another model or way to predict."""
     remedy = "remove the folder or choose another --pred_data_path"
     earlier = check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
-    if earlier is not None and recorded(earlier)["digest"] != run["study"]["digest"]:
+    if earlier is not None and recorded(earlier)["asked"] != run["study"]["asked"]:
         raise InputError(
-            f"{folder}: holds predictions of the study {recorded(earlier)['name']} with other "
-            f"abilities or rules than {run['study']['file']} has now; {remedy}"
+            f"{folder}: holds predictions of the study {recorded(earlier)['name']} asked "
+            f"otherwise than {run['study']['file']} asks now; {remedy}"
         )
     return earlier
 
