@@ -23,6 +23,7 @@ from growth.core.cli import add_options, argument_parser, run_script
 from growth.core.files import check_writable, write_json, write_text
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, StudyOptions
+from growth.data.study import read_study
 from growth.runs.layout import REPORT, RESULTS
 
 
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="folder with <benchmark>/outputs, as evaluate/cmmlu/run.sh makes it",
     )
     parser.add_argument(
-        "--output_dir", type=Path, default=REPORT, help="where the report is written"
+        "--output_dir",
+        type=Path,
+        help=f"where the report is written; default: {REPORT}, with --study {REPORT}/<its name>",
     )
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
@@ -61,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from growth.report.page import render
     from growth.report.summary import Places, summarise
 
-    check_writable(args.output_dir, "--output_dir")
+    output_dir = args.output_dir or (REPORT / read_study(args.study).name if args.study else REPORT)
+    check_writable(output_dir, "--output_dir")
     selection_path = args.selection_path or args.results_path.parent / "valid"
     places = Places(args.results_path, selection_path, args.runs_dir, args.benchmarks_dir)
-    with locked(args.output_dir, "--output_dir", args.wait):
+    with locked(output_dir, "--output_dir", args.wait):
         summary = summarise(places, args.study)
-        page, numbers = (args.output_dir / f"report.{end}" for end in ("html", "json"))
+        page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))
         write_json(numbers, summary.report)
         write_text(page, render(summary))
         print(page, numbers, sep="\n")

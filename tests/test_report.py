@@ -226,6 +226,15 @@ def test_a_study_of_ones_own(tmp_path):
     assert "2310.19651" not in page
 
 
+def test_the_report_of_a_named_study_has_a_folder_of_its_own(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    flags = [flag for flag in tree.flags() if not flag.startswith("--output_dir")]
+    done = run(ROOT / "evaluate/report.py", *flags, "--study", EXAMPLE, cwd=tmp_path)
+    names = [f"evaluate/report/example/report.{end}" for end in ("html", "json")]
+    assert done.stdout.splitlines() == names
+    assert all((tmp_path / name).is_file() for name in names)
+
+
 def test_a_resumed_run_counts_each_step_once(tmp_path):
     tree = small_tree(tmp_path, read_study(EXAMPLE))
     metrics = tree.runs / "runs-pocket/own-8/seed-0/metrics.jsonl"
@@ -272,6 +281,16 @@ def test_damaged_records_are_listed_and_the_rest_is_shown(tmp_path):
     assert ["own-8" in damaged[0], "cmmlu" in damaged[1]] == [True, True]
     assert len(numbers["costs"]) == 4
     assert len(numbers["curves"]) == 4
+
+
+def test_a_run_is_of_its_study_whatever_rule_has_changed_since(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    path = tree.runs / "runs-pocket/own-8/seed-0/run.json"
+    record = json.loads(path.read_text())
+    write(path, record | {"study": record["study"] | {"digest": "0" * 16}})
+    _, numbers = report(tree)
+    assert len(numbers["costs"]) == 5
+    assert numbers["problems"] == []
 
 
 def test_runs_of_other_studies_and_copies_are_left_out(tmp_path):

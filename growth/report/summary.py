@@ -284,7 +284,7 @@ def _results_files(results_path: Path, study: Study) -> dict[str, dict[str, Any]
         path: results
         for path, results in found.items()
         if results["run"].get("data_type") in study.recipes
-        and recorded(results["run"]).get("name") == study.name
+        and recorded(results["run"]).get("digest") == study.digest
     }
 
 

@@ -53,9 +53,9 @@ def read_training_runs(
             continue
         if record is None:
             continue
-        of = recorded(record)
-        if (of.get("name"), of.get("digest")) != (study.name, study.digest):
-            what = f"{path.parent}: left out, a run of the study {of.get('name')} or of other rules"
+        # By name: training depends on no rule of scoring.
+        if (of := recorded(record).get("name")) != study.name:
+            what = f"{path.parent}: left out, a run of the study {of}"
             problems.append(problem("left out", what))
         elif key_of(record) in runs:
             what = f"{path.parent}: left out, a copy of {runs[key_of(record)].folder}"
