@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import Compute, choose_compute, out_of_memory_explained
+from growth.core.device import Compute, choose_compute, out_of_memory_explained, peak_memory
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
@@ -216,7 +216,8 @@ def _train_locked(job: TrainingRun) -> None:
     finally:
         trainer.progress_bar.close()
     if distributed_state().is_main_process:
-        write_run(job.output_dir, run | {"ended": now()})
+        peak = peak_memory(compute.device)
+        write_run(job.output_dir, run | {"ended": now(), "peak_memory_bytes": peak})
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
 
