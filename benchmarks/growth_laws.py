@@ -12,7 +12,7 @@ below, at and above it. Prints two tables in Markdown.
 import argparse
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ SIZES = np.array([10.0, 40, 160, 640, 2560])
 QUESTIONS, CHANCE, TRAINING_NOISE = 100, 0.25, 0.03
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=4, help="that are fitted")
     parser.add_argument("--studies", type=int, default=500, help="simulated")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.data_dir:
         public_curves([args.data_dir / name for name in args.files], args.sizes)
     if args.studies:
