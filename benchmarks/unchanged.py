@@ -213,7 +213,7 @@ def outcome(predictions: Path, results: Path, name: str) -> dict[str, str]:
     digests |= tree(results, f"{name}/details", "*.jsonl")
     for path in sorted(results.rglob("*-results.json")):
         value = json.loads(path.read_text(encoding="utf-8"))
-        for field in (*VOLATILE, "model_name_or_path", "fingerprint"):
+        for field in (*VOLATILE, "model_name_or_path", "fingerprint", "tokenizer"):
             value.get("run", {}).pop(field, None)
         digests[f"{name}/results/{path.relative_to(results)}"] = digest(
             json.dumps(value, sort_keys=True).encode()

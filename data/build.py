@@ -20,11 +20,18 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.errors import InputError
 from growth.core.files import check_writable, replacing, write_json_lines
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, SeedOptions, StudyOptions
 from growth.data.lines import Record
-from growth.data.settings import build_setting
+from growth.data.settings import (
+    build_setting,
+    check_replaceable,
+    file_digests,
+    read_build,
+    write_build,
+)
 from growth.data.study import published_study, read_study
 
 
@@ -38,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         + ", ".join(published_study().recipes),
     )
     parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="folder of curated/ and synthetic/"
+        "--data_dir", type=Path, default=Path("data"), help="folder that the study's pools are in"
     )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("data"), help="where <data_type>/ is written"
@@ -50,14 +57,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_writable(args.output_dir, "--output_dir")
     study = read_study(args.study) if args.study else published_study()
-    for data_type in study.recipes if args.data_type == "all" else [args.data_type]:
-        built = build_setting(study, study.recipe(data_type), args.data_dir, args.seed)
-        folder = args.output_dir / data_type
+    recipes = study.recipes.values() if args.data_type == "all" else [study.recipe(args.data_type)]
+    for recipe in recipes:
+        check_replaceable(args.output_dir / recipe.name, study, args.data_dir)
+    for recipe in recipes:
+        built = build_setting(study, recipe, args.data_dir, args.seed)
+        folder = args.output_dir / recipe.name
         characters = dict.fromkeys(built, 0)  # of all messages
-        with locked(folder, "--output_dir", args.wait), replacing(folder) as temporary:
-            for name, records in built.items():
-                write_json_lines(temporary / f"{name}.json", counted(records, characters, name))
-        print_table(folder, {name: (len(built[name]), characters[name]) for name in built})
+        lines = {name: len(records) for name, records in built.items()}
+        with locked(folder, "--output_dir", args.wait):
+            check_replaceable(folder, study, args.data_dir)  # another process may have been at work
+            before, seed = file_digests(folder), seed_of(folder)
+            with replacing(folder) as temporary:
+                for name, records in built.items():
+                    path = temporary / f"{name}.json"
+                    write_json_lines(path, counted(records, characters, name))
+                write_build(temporary, study, recipe, args.seed, lines)
+            if before not in ({}, file_digests(folder)):
+                print(f"{folder}: replaced other lines, of {seed}", file=sys.stderr)
+        print_table(folder, {name: (lines[name], characters[name]) for name in built})
+
+
+def seed_of(folder: Path) -> str:
+    """The seed of what was built in `folder`, in words."""
+    try:
+        earlier = read_build(folder)
+    except InputError:  # damaged; it is written again
+        earlier = None
+    return f"seed {earlier['seed']}" if earlier else "an unknown seed"
 
 
 def counted(records: Iterable[Record], characters: dict[str, int], name: str) -> Iterator[Record]:

@@ -4,7 +4,7 @@
 
 Plot types: `overall` (curated data, one curve per model size), `curated_vs_synthetic-<size>` (such
 as -7b), `ood` (the out-of-domain sets), and `all`: each of these that has data, and
-<plots_path>/all/overview.png, the ten abilities on one page.
+<plots_path>/all/overview.png, all abilities on one page.
 
 Reads every *-results.json below --results_path, as score.py wrote them. Where a run has several
 checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures show raw scores with
@@ -31,7 +31,7 @@ from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, StudyOptions
 from growth.core.workers import worker_pool
-from growth.data.study import published_study
+from growth.data.study import published_study, read_study
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=RESULTS / "test",
         help="folder of *-results.json files, at any depth",
     )
-    parser.add_argument("--plots_path", type=Path, default=PLOTS, help="where figures are written")
+    parser.add_argument(
+        "--plots_path",
+        type=Path,
+        help=f"where figures are written; default: {PLOTS}, with --study {PLOTS}/<its name>",
+    )
     parser.add_argument(
         "--selection_path",
         type=Path,
@@ -71,13 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
 
-    check_writable(args.plots_path, "--plots_path")
-    with locked(args.plots_path, "--plots_path", args.wait):
+    plots_path = args.plots_path or (PLOTS / read_study(args.study).name if args.study else PLOTS)
+    check_writable(plots_path, "--plots_path")
+    with locked(plots_path, "--plots_path", args.wait):
         draw(
             args.plot_type,
             args.results_path,
             args.selection_path or args.results_path.parent / "valid",
-            args.plots_path,
+            plots_path,
             args.smooth,
             args.study,
         )

@@ -26,7 +26,7 @@ from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, StudyOptions
 from growth.data.records import read_evaluation_files
-from growth.data.study import study_of
+from growth.data.study import OF_RUNS, study_of
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
 
 # What the run's folder and --data_dir say.
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
-    study = study_of(run, args.study, args.run_dir)
+    study = study_of(run, args.study, args.run_dir, OF_RUNS)
     files = {  # both now, not after an hour on valid
         split: read_evaluation_files(args.data_dir / folder, "--data_dir", study, args.limit)
         for split, folder in study.splits.items()

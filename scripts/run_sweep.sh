@@ -7,7 +7,7 @@
 # --model_size S, --model_name_or_path M   as in scripts/run_train.sh
 # --study FILE           the study file; default: data/doit.toml, the published study
 # --data_types "T ..."   settings, or patterns such as "curated-*"; default: those of all series
-# --data_dir D           holds curated/ and synthetic/; default: data
+# --data_dir D           holds the study's pools, valid and test lines; default: data
 # --build_dir B          settings are built in B/seed-S-<sum of D's path>/T; default: data/builds
 # --run_name N           name of each run's folder; default: sweep, for other seeds than 0 sweep-seed-S
 # --seed S               seed of the sampling and of the training order; default: 0
@@ -63,29 +63,33 @@ build_dir="${build_dir%/}/seed-$seed-$key"
 activate_environment
 # Words are separated here, and handed on as words: no value of a flag is ever read as code.
 read -r -d '' -a settings <<<"$data_types" || true
-# The study's name, its folder of valid lines, and the settings, a line each.
+# The study's folder of valid lines, and the settings, a line each.
 plan="$(
-    python - "$study" ${settings[@]+"${settings[@]}"} <<'PYTHON'
+    python - "$study" "$data_dir" ${settings[@]+"${settings[@]}"} <<'PYTHON'
 import sys
 from pathlib import Path
 
 from growth.core.cli import run_script
+from growth.data.records import read_evaluation_files
 from growth.data.study import published_study, read_study
 
-file, *patterns = sys.argv[1:]
+file, data_dir, *patterns = sys.argv[1:]
 
 
 def main(_):
     study = read_study(Path(file)) if file else published_study()
-    print(study.name, study.splits["valid"], *study.matching(patterns), sep="\n")
+    # Now, not after hours of training: are the lines to evaluate on what the study says?
+    for folder in study.splits.values():
+        read_evaluation_files(Path(data_dir) / folder, "--data_dir", study)
+    print(study.splits["valid"], *study.matching(patterns), sep="\n")
 
 
 run_script(main)
 PYTHON
 )"
 mapfile -t settings <<<"$plan"
-study_name="${settings[0]}" valid="${settings[1]}"
-settings=("${settings[@]:2}")
+valid="${settings[0]}"
+settings=("${settings[@]:1}")
 
 began=$(date +%s)
 # shellcheck disable=SC2329 # while_locked calls it
@@ -131,8 +135,5 @@ status=0
 run_and_wait all_settings || status=$?
 ((status < 128)) || exit "$status" # a signal
 ((status == 0)) || status=1
-# A study of one's own has figures of its own.
-plots=evaluate/plots
-[[ -z "$study" ]] || plots="evaluate/plots/$study_name"
-to_caller "$(python evaluate/plot.py --plot_type all --plots_path "$plots" --wait ${study:+--study "$study"} | tail -n 1)"
+to_caller "$(python evaluate/plot.py --plot_type all --wait ${study:+--study "$study"} | tail -n 1)"
 exit "$status"

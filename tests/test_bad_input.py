@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import TRAINING_RECORD, line, run, write_lines
+from conftest import TEXTS, TRAINING_RECORD, line, run, write_lines
 from safetensors.torch import save_file
+
+from growth.sample.pocket import make_pocket
 
 GOOD = line("biology", "A")
 MODEL_FLAG = "--model_name_or_path"
@@ -210,6 +212,8 @@ def test_a_run_folder_of_another_setting(prepared, tiny_model):
     other = finetune(tiny_model, "--epochs", "2", "--resume")
     refused(prepared, *other, says=["--output_dir runs/x", "another setting", "epochs 1, now 2"])
     write_lines(prepared / "data/curated-10/biology.json", [line("biology", "B")])
+    refused(prepared, *again, "--resume", says=["build.record", "changed: biology.json", "remove"])
+    (prepared / "data/curated-10/build.record").unlink()
     refused(prepared, *again, "--resume", says=["another setting", "files of --train_dir"])
 
 
@@ -227,6 +231,13 @@ def test_predictions_of_another_model_in_the_output_folder(prepared, tiny_model)
     (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
     command = ("evaluate/predict.py", "--model_name_or_path", other, *flags, *name, "--limit", "1")
     refused(prepared, *command, says=["another model", "fingerprint", "--pred_data_path"])
+    # weights and config as they were, and other tokens
+    retokenised = prepared / "retokenised"
+    shutil.copytree(tiny_model, retokenised)
+    make_pocket(prepared / "words", ["甲乙甲乙丙丙丙A" * 9, *TEXTS] * 20, seed=0, vocabulary=380)
+    shutil.copy(prepared / "words/tokenizer.model", retokenised)
+    command = (*command[:2], retokenised, *command[3:])
+    refused(prepared, *command, says=["another model", "different: tokenizer)", "--pred_data_path"])
     write_lines(prepared / "data/curated/valid/math_valid.json", [line("math", "4", answer="4")])
     changed = (*predict, *flags, *name, "--limit", "1")
     refused(prepared, *changed, says=["pred_math_valid.json", "other lines", "remove"])

@@ -552,6 +552,11 @@ def test_another_model_behind_a_tag_is_refused(flags, tmp_path, tiny_model):
     (model / "model.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match=r"another model.*fingerprint.*choose another --tag"):
         ask("cmmlu", *flags)
+    shutil.copy(tiny_model / "model.safetensors", model)
+    with open(model / "tokenizer_config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match=r"another model.*\(different: tokenizer\)"):
+        ask("cmmlu", *flags)
 
 
 def test_other_questions_behind_a_tag_are_refused_and_more_of_them_are_not(flags, tmp_path):

@@ -21,6 +21,7 @@ CHECKPOINT_FILES = {
     "README.md",
     "added_tokens.json",
     "config.json",
+    "digests.json",
     "generation_config.json",
     "model.safetensors",
     "rng_state.pth",
@@ -81,6 +82,8 @@ def test_the_run_record_says_what_was_run(study):
     record = json.loads((run_dir / "run.json").read_text())
     assert record["model_size"] == "tiny"
     assert record["data_type"] == "curated-40"
+    assert record["train"]["build"]["setting"] == "curated-40"
+    assert record["train"]["build"]["seed"] == 0
     assert record["timestamp"] == run_dir.name
     assert record["hyperparameters"]["epochs"] == EPOCHS
     assert record["hyperparameters"]["total_batch_size"] == 32

@@ -54,6 +54,64 @@ def test_a_live_owner_is_named(tmp_path):
     assert not lock_path(folder).exists()
 
 
+def test_who_removes_the_lock_file_lets_nobody_in(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = holder(folder)
+    lock_path(folder).unlink()
+    with (
+        pytest.raises(InputError, match=r"--output_dir .*/run: another process, whose lock file"),
+        locked(folder, "--output_dir"),
+    ):
+        pass
+    process.communicate("")
+    with locked(folder, "--output_dir"):
+        pass
+
+
+def test_a_folder_is_made_to_be_locked_and_goes_if_it_is_empty(tmp_path):
+    folder = tmp_path / "runs/run"
+    with locked(folder, "--output_dir", make=True):
+        assert folder.is_dir()
+        lock_path(folder).unlink()
+        with pytest.raises(InputError, match="whose lock file"), locked(folder, "--output_dir"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with locked(folder, "--output_dir", make=True):
+        (folder / "x").touch()
+    assert (folder / "x").exists()
+
+
+def test_a_lock_that_is_not_ours_any_more_stays(tmp_path):
+    """The folder is made in between, so that nothing but its file can be locked twice."""
+    with locked(tmp_path / "run", "--output_dir"):
+        lock_path(tmp_path / "run").unlink()
+        other = holder(tmp_path / "run")
+    assert lock_path(tmp_path / "run").exists()
+    with pytest.raises(InputError, match=f"process {other.pid}"), locked(tmp_path / "run", "-"):
+        pass
+    other.communicate("")
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK])
+def test_where_folders_have_no_locks_the_file_alone_has(tmp_path, monkeypatch, number):
+    """As on NFS, where a lock needs a file that is open for writing."""
+    plain = fcntl.flock
+
+    def of_files(descriptor, operation):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        plain(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_files)
+    with (
+        locked(tmp_path, "--output_dir"),
+        pytest.raises(InputError, match="is at work"),
+        locked(tmp_path, "--output_dir"),
+    ):
+        pass
+
+
 def test_a_dead_owners_lock_is_taken_over(tmp_path):
     process = holder(tmp_path / "run")
     process.send_signal(signal.SIGKILL)

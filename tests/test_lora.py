@@ -165,6 +165,21 @@ def test_vocabulary_layers_are_no_target(targets, tiny_model, checkout):
     assert "embed_tokens" not in offered
 
 
+def test_every_target_is_a_layer(tiny_model, checkout):
+    """peft adapts those that it finds, and records all."""
+    write_lines(checkout / "in/x_1.json", [line("biology", "A")])
+    train = ("train/finetune.py", "--model_name_or_path", tiny_model, "--train_dir", "in")
+    train += ("--valid_dir", "in", "--output_dir", "out", "--lora_rank", "2")
+    said = ["--lora_target_modules q_proj q_porj", "no layer 'q_porj'", "k_proj"]
+    refused(checkout, *train, "--lora_target_modules", "q_proj", "q_porj", says=said)
+    assert LoraOptions(rank=2, target_modules=("all-linear",)) == LoraOptions(rank=2)
+    chat = load_tokenizer(tiny_model)
+    model = load_model(tiny_model, torch.float32, chat)
+    named = LoraOptions(rank=2, target_modules=("self_attn.q_proj", "model.layers.0.mlp.up_proj"))
+    adapted = [n for n, _ in add_lora(model, named, chat, "x").named_modules() if "lora_A." in n]
+    assert len(adapted) == 2
+
+
 def test_an_adapter_that_cannot_be_merged_is_refused():
     with pytest.raises(InputError, match="PROMPT_TUNING"):
         find_model(CASES / "prompt_tuning_adapter")

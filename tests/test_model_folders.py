@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from growth.core.errors import InputError
 from growth.core.options import LoraOptions, ModelOptions
+from growth.model import source as source_module
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.lora import add_lora
 from growth.model.source import find_model, fingerprint
+from growth.model.weight_files import weight_files
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n"
 BOUND = 20  # seconds; none takes one, and those of before never ended
@@ -243,6 +245,74 @@ def test_shards_are_followed_by_the_fingerprint(model):
     next(iter(weights.values())).add_(1)
     save_file(weights, model / "a-1.safetensors", {"format": "pt"})
     assert fingerprint(model) != before
+
+
+def sharded(model):
+    """Cut the weights of a model's folder in two; returns them."""
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = {name: f"a-{place % 2}.safetensors" for place, name in enumerate(sorted(weights))}
+    for file in set(names.values()):
+        part = {name: weights[name] for name in weights if names[name] == file}
+        save_file(part, model / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": names}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return weights
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_every_byte_of_the_weights_is_in_the_fingerprint(model, shards):
+    """Samples of 64 KiB left out whole tensors of a model of 10 MB, and most of a larger one."""
+    if shards:
+        sharded(model)
+    path = model / ("a-0.safetensors" if shards else "model.safetensors")
+    large = load_file(path) | {"large": torch.zeros(64 * 40_000)}
+    save_file(large, path, {"format": "pt"})
+    found = {fingerprint(model)}
+    whole = path.read_bytes()
+    places = range(len(whole) // 10, len(whole), len(whole) // 10)
+    for place in places:
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1
+        path.write_bytes(spoilt)
+        found.add(fingerprint(model))
+    assert len(found) == 1 + len(places)
+
+
+def test_what_is_not_loaded_is_not_in_the_fingerprint(model):
+    before = fingerprint(model)
+    config = json.loads((model / "config.json").read_text())
+    turned = dict(reversed((config | {"transformers_version": "4.0.0"}).items()))
+    (model / "config.json").write_text(json.dumps(turned, indent=7))
+    shutil.copy(model / "model.safetensors", model / "model copy.safetensors")
+    (model / "modeling_own.py").write_text("raise SystemExit")
+    assert fingerprint(model) == before
+    assert fingerprint(find_model(model, ModelOptions(trust_remote_code=True))) != before
+    (model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    assert fingerprint(model) != before
+
+
+def test_the_single_file_counts_as_it_is_loaded_though_there_are_shards(model):
+    single = (model / "model.safetensors").read_bytes()
+    weights = sharded(model)
+    (model / "model.safetensors").write_bytes(single)
+    for name in ("a-0.safetensors", "a-1.safetensors"):
+        zeros = {key: torch.zeros_like(weights[key]) for key in load_file(model / name)}
+        save_file(zeros, model / name, {"format": "pt"})
+    assert weight_files(model) == ["model.safetensors"]
+    loaded = load(model)
+    for name, weight in loaded.state_dict().items():
+        if name in weights:
+            assert torch.equal(weight[: len(weights[name])], weights[name])
+
+
+def test_a_model_of_the_hub_goes_by_its_commit(monkeypatch):
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        path = f"/cache/models--x--y/snapshots/{commit}/config.json"
+        monkeypatch.setattr(source_module, "cached_file", lambda *_, path=path, **__: path)
+        found.append(fingerprint("x/y"))
+    assert found == [f"hub:x/y@{'a' * 40}", f"hub:x/y@{'b' * 40}"]
 
 
 def header(text):

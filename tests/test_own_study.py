@@ -95,6 +95,21 @@ def mine(tmp_path_factory, tiny_model):
     return root
 
 
+def test_options_that_the_tokenizer_cannot_tell_apart_are_refused_before_training(mine, tiny_model):
+    text = STUDY.replace('options = ["A", "B", "C"]', 'options = ["A1", "B1", "C1"]')
+    assert text != STUDY
+    (mine / "labels.toml").write_text(text, encoding="utf-8")
+    done = run(
+        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
+        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
+        *("--data_type", "own-14", "--output_dir", "runs/labels"),
+        cwd=mine,
+        check=False,
+    )
+    refused(done, "A1, B1, C1", "give the study's ability other options")
+    assert not (mine / "runs/labels").exists()
+
+
 def build(setting, data_dir="lines", study="mine.toml"):
     return (
         *("data/build.py", "--study", study, "--data_type", setting),
@@ -166,7 +181,7 @@ def test_the_figures_are_of_the_study(mine):
 
 
 def test_a_study_file_of_another_study_than_the_runs(mine):
-    (mine / "other.toml").write_text(STUDY.replace('"number"\n[[', '"text"\n[['), encoding="utf-8")
+    (mine / "other.toml").write_text(STUDY.replace('"mine"', '"other"'), encoding="utf-8")
     other = ("--study", "other.toml")
     predict = ("evaluate/predict.py", "--model_name_or_path", "runs/r/checkpoint-1")
     evaluated = ("--eval_data_path", "lines/valid")
@@ -176,9 +191,41 @@ def test_a_study_file_of_another_study_than_the_runs(mine):
         (*score, "--results_path", "elsewhere", *other),
         ("evaluate/run.py", "--run_dir", "runs/r", "--data_dir", "lines", *other),
         ("evaluate/select_checkpoint.py", *other),
-        ("evaluate/plot.py", "--plot_type", "all", *other),
     ):
-        refused(run(*command, cwd=mine, check=False), "other.toml", "digest")
+        refused(run(*command, cwd=mine, check=False), "'mine'", "other.toml", "'other'")
+    plot = run("evaluate/plot.py", "--plot_type", "all", *other, cwd=mine, check=False)
+    refused(plot, "left out, of the study mine")
+
+
+def test_other_rules_score_the_same_predictions_again(mine):
+    """A word more; figures show the scores by the rules that the file has now."""
+    text = STUDY.replace('true_words = ["yes"', 'true_words = ["yes", "sure"', 1)
+    (mine / "rules.toml").write_text(text, encoding="utf-8")
+    rules = ("--study", "rules.toml")
+    predictions = ("--pred_data_path", "evaluate/pred-data/test")
+    run("evaluate/score.py", *predictions, "--results_path", "rescored", *rules, cwd=mine)
+    done = run(
+        *("evaluate/predict.py", "--model_name_or_path", "runs/r/checkpoint-1", *rules),
+        *("--eval_data_path", "lines/valid"),
+        cwd=mine,
+    )
+    assert "all 8 files are there" in done.stdout
+    plot = ("evaluate/plot.py", "--plot_type", "overall", *rules)
+    run(*plot, "--results_path", "rescored", cwd=mine)
+    assert (mine / "evaluate/plots/mine/overall/truth.png").is_file()
+    refused(run(*plot, cwd=mine, check=False), "scored by other rules")
+
+
+def test_what_asks_otherwise_predicts_again(mine):
+    text = STUDY.replace('["A", "B", "C", "D", "E"]', '["A", "E"]', 1)
+    (mine / "asks.toml").write_text(text, encoding="utf-8")
+    asks = ("--study", "asks.toml")
+    predict = ("evaluate/predict.py", "--model_name_or_path", "runs/r/checkpoint-1", *asks)
+    predict += ("--eval_data_path", "lines/valid")
+    refused(run(*predict, cwd=mine, check=False), "asked otherwise than asks.toml")
+    run(*predict, "--pred_data_path", "asked", cwd=mine)
+    score = ("evaluate/score.py", "--pred_data_path", "evaluate/pred-data/test", *asks)
+    refused(run(*score, "--results_path", "no", cwd=mine, check=False), "predict again")
 
 
 def test_the_study_of_a_run_is_found_by_its_record_alone(mine):
@@ -197,7 +244,7 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
     results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
     own = tmp_path / "own-results.json"
     own.write_text(json.dumps(results))
-    foreign = {"name": "theirs", "digest": "0" * 16, "file": "theirs.toml"}
+    foreign = {"name": "theirs", "digest": "0" * 16, "asked": "0" * 16, "file": "theirs.toml"}
     results["run"] |= {"study": foreign, "timestamp": "other"}
     (tmp_path / "foreign-results.json").write_text(json.dumps(results))
     plot = ("evaluate/plot.py", "--plot_type", "overall", "--results_path", tmp_path)
@@ -214,7 +261,7 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
         (('"train"', '"empty"'), "own-7", "lines/empty: no *.json file"),
         (('"train"', '"absent"'), "own-7", "lines/absent: no such folder"),
         (('name = "truth"', 'name = "lies"'), "own-7", "truth.json"),
-        (("", ""), "own-8", "no such setting. The 2 settings, nearest first: own-7, own-14"),
+        (("", ""), "own-8", "The 2 settings of bad.toml, nearest first: own-7, own-14"),
     ],
 )
 def test_what_a_pool_cannot_serve(mine, change, setting, says):
@@ -297,6 +344,13 @@ def test_a_pattern_reads_its_group():
     assert read_pattern("B", pattern) is None
     long = "a" * 50_000
     assert read_pattern(long, r"(a*)*(?P<answer>b)") is None  # at once
+
+
+def test_a_gold_answer_is_read_by_the_pattern_too():
+    ability = Ability("r", Kind.REGEX, pattern=r'"label": *"(?P<answer>[a-z]+)"')
+    assert verdict(ability, '{"label": "bug"}', '{"label":"bug"}').score == 1
+    assert verdict(ability, '{"label": "bug"}', "bug").score == 1
+    assert verdict(ability, '{"label": "bug"}', '{"label": "idea"}').score == 0
 
 
 def test_numbers_are_compared_as_mathematics():

@@ -1,12 +1,14 @@
 """Prediction files: whole or not at all, the same bytes whatever happened on the way."""
 
 import json
+import math
 import random
 import shutil
 import sys
 
 import pytest
 from conftest import ROOT, STUDY, copy_scripts, line, read_lines, run, write_lines
+from safetensors.torch import load_file, save_file
 from test_predictor import Predicting
 
 from growth.core import device
@@ -187,6 +189,38 @@ def test_the_precision_that_was_computed_is_recorded_and_kept(
     monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: False)
     run(*again, cwd=place)
     assert json.loads(record.read_text())["decoding"]["precision"] == "fp32"
+
+
+def test_what_was_computed_is_what_is_said_and_recorded(place, tiny_model, tmp_path):
+    """The reason for a precision that nobody gave; the tokens that the model has, not 2,048."""
+    again = command(tiny_model, tmp_path)
+    done = run(*again, "--max_length", "2048", cwd=place)
+    assert "as asked for" not in done.stderr
+    record = json.loads((tmp_path / FOLDER / "run.json").read_text())
+    assert "as asked for" not in record["device"]
+    assert record["decoding"]["max_length"] == 256
+    run(*again, "--max_length", "256", cwd=place)  # the same, said in another way
+    done = run(*again, "--max_length", "255", cwd=place, check=False)
+    assert "decoding (max_length 256, now 255)" in done.stderr
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_weights_that_are_no_numbers_are_named(place, tiny_model, tmp_path, all_of_them):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    for name, weight in weights.items():
+        if all_of_them or name.endswith("down_proj.weight"):
+            weight.fill_(math.nan)
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    done = run(*command(model, tmp_path), cwd=place, check=False)
+    assert done.returncode == 2
+    assert "its weights hold NaN or infinity (model." in done.stderr
+    train = ("train/finetune.py", "--model_name_or_path", model, "--train_dir", "lines")
+    done = run(
+        *train, "--valid_dir", "lines", "--output_dir", tmp_path / "out", cwd=place, check=False
+    )
+    assert done.returncode == 2
+    assert "the model: its weights hold NaN or infinity (model." in done.stderr
 
 
 def test_as_published_predicts_in_fp32(place, tiny_model, tmp_path, monkeypatch):

@@ -1,16 +1,20 @@
 """The 19 settings: counts, nesting, independence of everything but lines and seed."""
 
+import copy
 import functools
 import itertools
+import json
 import random
 import shutil
 
 import pytest
 from conftest import ABILITY_NAMES, STUDY, line, read_lines, run, write_lines
 
+from growth.core.errors import InputError
+from growth.core.files import sha256
 from growth.data import settings
 from growth.data.published import DOIT_FULL
-from growth.data.settings import build_setting
+from growth.data.settings import build_setting, check_build, write_build
 
 DATA_TYPES = list(STUDY.recipes)
 CURATED_SIZES, SYNTHETIC_SIZES = (STUDY.series[name].sizes for name in ("curated", "synthetic"))
@@ -134,10 +138,98 @@ def test_build_writes_the_table_and_replaces_an_older_folder(tiny_data, checkout
     done = run("data/build.py", "--data_type", "curated-10", "--data_dir", tiny_data, cwd=checkout)
     assert not stale.exists()
     folder = checkout / "data/curated-10"
-    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{n}.json" for n in ABILITY_NAMES)
+    names = [*(f"{n}.json" for n in ABILITY_NAMES), "build.record"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(names)
+    assert (
+        f"{folder.relative_to(checkout)}: replaced other lines, of an unknown seed" in done.stderr
+    )
     characters = sum(len(m["content"]) for m in read_lines(folder / "biology.json")[0]["messages"])
     row = next(text for text in done.stdout.splitlines() if text.startswith("biology.json"))
     assert row.split() == ["biology.json", "1", str(characters)]
+
+
+def test_another_seed_in_the_same_folder_is_said(checkout):
+    path = write_lines(
+        checkout / "own/curated/1000/x_1000.json",
+        [line(name, f"{number}") for name in ABILITY_NAMES for number in range(9)],
+    )
+    command = ("data/build.py", "--data_type", "curated-10", "--data_dir", path.parents[2])
+    assert not run(*command, cwd=checkout).stderr
+    assert not run(*command, cwd=checkout).stderr
+    done = run(*command, "--seed", "1", cwd=checkout)
+    assert done.stderr == "data/curated-10: replaced other lines, of seed 0\n"
+    built = json.loads((checkout / "data/curated-10/build.record").read_text())
+    assert (built["study"], built["setting"], built["seed"]) == ("doit", "curated-10", 1)
+    assert len(built["files"]) == 10
+
+
+@pytest.fixture
+def curated_10(tmp_path):
+    """A folder built as curated-10, with what a run reads of its files."""
+    lines = dict.fromkeys(ABILITY_NAMES, 1)
+    for name in lines:
+        write_lines(tmp_path / f"{name}.json", [line(name)])
+    write_build(tmp_path, STUDY, STUDY.recipe("curated-10"), 1, lines)
+    return tmp_path
+
+
+def of_run(folder):
+    return {
+        path.name: {"lines": len(read_lines(path)), "sha256": sha256(path)}
+        for path in folder.glob("*.json")
+    }
+
+
+def test_what_is_trained_on_is_the_setting_that_is_recorded(curated_10, caplog):
+    built = check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 1)
+    assert built["seed"] == 1
+    assert not caplog.records
+    # a name of the user's is his own
+    assert check_build(curated_10, of_run(curated_10), STUDY, "mine", 1) == built
+    check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 0)
+    assert "lines are those of seed 1, and the run has --seed 0" in caplog.text
+    with pytest.raises(InputError, match=r"holds curated-10, .* recorded as curated-40; give"):
+        check_build(curated_10, of_run(curated_10), STUDY, "curated-40", 1)
+    other = copy.copy(STUDY)
+    other.name = "law"
+    with pytest.raises(InputError, match="built for the study doit, and this run is of law"):
+        check_build(curated_10, of_run(curated_10), other, "curated-10", 1)
+
+
+def test_settings_of_the_same_lines_stand_for_each_other(tmp_path):
+    write_build(tmp_path, STUDY, STUDY.recipe("baseline"), 0, {})
+    assert STUDY.recipe("maximum").same_as == STUDY.recipe("mix-0").same_as
+    check_build(tmp_path, {}, STUDY, STUDY.recipe("baseline").same_as, 0)
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove"])
+def test_built_files_that_have_changed_are_refused(curated_10, change):
+    name = "code.json"
+    if change == "edit":
+        write_lines(curated_10 / name, [line("code", "B")])
+    elif change == "add":
+        name = "more.json"
+        write_lines(curated_10 / name, [line("code")])
+    else:
+        (curated_10 / name).unlink()
+    with pytest.raises(InputError, match=rf"changed: {name}\).*remove its build.record"):
+        check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 1)
+    (curated_10 / "build.record").unlink()
+    assert check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 1) is None
+
+
+def test_another_number_of_lines_than_the_settings_is_said(curated_10, caplog):
+    (curated_10 / "build.record").unlink()
+    check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 0)
+    assert not caplog.records
+    check_build(curated_10, of_run(curated_10), STUDY, "curated-160", 0)
+    assert "10 lines, recorded as curated-160, which has 160" in caplog.text
+
+
+def test_a_damaged_record_of_a_build_is_named(curated_10):
+    (curated_10 / "build.record").write_text("{}")
+    with pytest.raises(InputError, match=r"build\.record.*build the setting again"):
+        check_build(curated_10, of_run(curated_10), STUDY, "curated-10", 0)
 
 
 def test_a_short_file_says_which_and_how_many(tiny_data, checkout):
@@ -177,3 +269,55 @@ def test_small_totals_train_longer():
     epochs = {name: STUDY.run.epochs_for(recipe.samples) for name, recipe in STUDY.recipes.items()}
     assert {name: epochs[name] for name in longer} == longer
     assert {e for name, e in epochs.items() if not name.endswith(("-10", "-40", "-160"))} == {15}
+
+
+OWN = """
+name = "own"
+[[abilities]]
+name = "biology"
+kind = "letter"
+[pools.p]
+path = "train"
+[[settings]]
+name = "{}"
+samples = 2
+take = [{{ pool = "p", lines = {{ biology = 2 }} }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "held"),
+    [("train", {}), ("valid", {}), ("s", {"thesis.txt": "x"}), ("s", {"raw.json": "{}\n"})],
+)
+def test_a_build_replaces_nothing_but_builds(checkout, setting, held):
+    """Neither the pool it takes from, nor lines to evaluate on, nor what is not its own."""
+    (checkout / "own.toml").write_text(OWN.format(setting), encoding="utf-8")
+    for name in ("train", "valid"):
+        write_lines(checkout / f"lines/{name}/biology.json", [line(idx=i) for i in range(4)])
+    for name, text in held.items():
+        write_lines(checkout / f"lines/{setting}/{name}", [text])
+    before = {path: path.read_bytes() for path in checkout.rglob("lines/*/*")}
+    flags = ("--data_type", setting, "--data_dir", "lines", "--output_dir", "lines")
+    done = run("data/build.py", "--study", "own.toml", *flags, cwd=checkout, check=False)
+    assert done.returncode == 2
+    assert f"--output_dir lines: lines/{setting} would be replaced" in done.stderr
+    assert {path: path.read_bytes() for path in checkout.rglob("lines/*/*")} == before
+
+
+def test_a_build_goes_where_a_link_points(checkout):
+    (checkout / "own.toml").write_text(OWN.format("s"), encoding="utf-8")
+    write_lines(checkout / "lines/train/biology.json", [line(idx=i) for i in range(4)])
+    (checkout / "disk").mkdir()
+    (checkout / "lines/s").symlink_to(checkout / "disk")
+    flags = ("--data_type", "s", "--data_dir", "lines", "--output_dir", "lines")
+    for seed in (0, 1):
+        run("data/build.py", "--study", "own.toml", *flags, "--seed", seed, cwd=checkout)
+    assert (checkout / "lines/s").is_symlink()
+    assert len(read_lines(checkout / "disk/biology.json")) == 2
+
+
+def test_builds_of_before_there_was_a_record_are_replaced(checkout, tiny_data):
+    flags = ("--data_type", "curated-10", "--data_dir", tiny_data, "--output_dir", "out")
+    write_lines(checkout / "out/curated-10/biology.json", [line()])
+    run("data/build.py", *flags, cwd=checkout)
+    assert (checkout / "out/curated-10/build.record").is_file()

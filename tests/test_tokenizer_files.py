@@ -208,6 +208,50 @@ def test_a_folder_whose_files_disagree_beyond_repair_is_refused(tmp_path):
         load_tokenizer(tmp_path / "model")
 
 
+CLASSES = (
+    *("LlamaTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "InternLM2Tokenizer"),
+    *("GemmaTokenizer", "CodeLlamaTokenizer", None, "no tokenizer_config.json"),
+)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_two_sources_that_disagree_are_said_whatever_the_class(kind, tmp_path, caplog):
+    folder = tmp_path / "model"
+    size = write_sentencepiece(folder, sentencepiece_model())
+    _yi().save(str(folder / "tokenizer.json"))
+    save_random_model(folder, LlamaConfig(vocab_size=size, **SMALL))
+    config = folder / "tokenizer_config.json"
+    if kind == "no tokenizer_config.json":
+        config.unlink()
+    else:
+        config.write_text(json.dumps({"tokenizer_class": kind} if kind else {}))
+    with caplog.at_level(logging.WARNING):
+        chat = load_tokenizer(folder)
+    text = "x = 1"
+    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pieces = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    if kind == "LlamaTokenizer":
+        says = "tokenizer.model decides, not tokenizer.json"
+        assert chat.encode_content(text) == pieces.encode(text)
+    else:
+        says = "tokenizer.json decides, not tokenizer.model"
+        assert chat.encode_content(text) == own.encode(text, add_special_tokens=False).ids
+    assert says in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_two_sources_that_agree_are_no_warning(kind, tiny_model, tmp_path, caplog):
+    """Here tokenizer.json was made from tokenizer.model."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"tokenizer_class": kind}
+    config.pop("sentencepiece_model", None)
+    path.write_text(json.dumps(config))
+    with caplog.at_level(logging.WARNING):
+        load_tokenizer(folder)
+    assert "tokenizer.model" not in caplog.text
+
+
 def test_sentencepiece_decides_over_an_old_tokenizer_json(tmp_path, caplog):
     folder = tmp_path / "model"
     size = write_sentencepiece(folder, sentencepiece_model())
@@ -284,7 +328,7 @@ def test_a_model_of_the_hub_is_read_the_same(tmp_path, monkeypatch):
     """Files of the hub's cache decide as those of a folder do."""
     own = write_folder(tmp_path / "model", "SmolLM2")
     monkeypatch.setattr(
-        "growth.model.tokenizer_files.cached_file",
+        "growth.model.source.cached_file",
         lambda name, file, **_: (
             str(tmp_path / "model" / file) if (tmp_path / "model" / file).is_file() else None
         ),

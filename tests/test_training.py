@@ -35,6 +35,7 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     resume_problems,
 )
+from growth.runs.resolve import resolve_models
 from growth.training import memory, trainer
 from growth.training.run import _default_epochs
 from growth.training.sampler import StepSampler
@@ -573,12 +574,18 @@ def interrupted(study, tiny_model):
 STATE = ("model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt")
 
 
-def resume_of(study, tiny_model, interrupted, spoil):
-    """Resume a copy of the interrupted run after `spoil` has had its checkpoint."""
+def resume_of(study, tiny_model, interrupted, spoil, *flags, digests=False):
+    """Resume a copy of the interrupted run after `spoil` has had its checkpoint.
+
+    Without `digests` it is one of an earlier version, of which less is known.
+    """
     shutil.rmtree(study / "runs/copy", ignore_errors=True)
     shutil.copytree(interrupted, study / "runs/copy")
-    spoil(study / "runs/copy/checkpoint-4")
-    return run(*command(tiny_model, "copy", "--resume"), cwd=study, check=False)
+    checkpoint = study / "runs/copy/checkpoint-4"
+    if not digests:
+        (checkpoint / "digests.json").unlink()
+    spoil(checkpoint)
+    return run(*command(tiny_model, "copy", "--resume", *flags), cwd=study, check=False)
 
 
 @pytest.mark.parametrize("name", STATE)
@@ -606,6 +613,125 @@ def test_one_wrong_bit_of_the_optimizer_is_seen(study, tiny_model, interrupted):
     done = resume_of(study, tiny_model, interrupted, flip)
     assert done.returncode == 2
     assert "checkpoint-4: optimizer.pt is damaged" in done.stderr
+
+
+def one_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+
+
+def of_another_step(path):
+    """Whole, of the same shapes, and not what was saved."""
+    if path.suffix == ".safetensors":
+        save_file({k: w * 1.01 for k, w in load_file(path).items()}, path, {"format": "pt"})
+        return
+    with safe_globals():
+        content = torch.load(path, weights_only=True)
+    torch.save(content | {"of": "another step"}, path)
+
+
+@pytest.mark.parametrize("spoil", [one_bit, of_another_step])
+@pytest.mark.parametrize("name", [*STATE, "config.json"])
+def test_what_was_not_saved_is_not_resumed(study, tiny_model, interrupted, name, spoil):
+    if spoil is of_another_step and name == "config.json":
+        spoil = lambda path: path.write_text("{}")  # noqa: E731
+    done = resume_of(study, tiny_model, interrupted, lambda c: spoil(c / name), digests=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"checkpoint-4: {name} is " in done.stderr
+    assert "damaged" in done.stderr or "not what was saved (see digests.json)" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
+def test_no_flipped_byte_of_an_archive_is_an_error_of_ours(interrupted, tmp_path, name):
+    """zipfile raises UnicodeDecodeError, EOFError, NotImplementedError ..., by the byte."""
+    path = shutil.copytree(interrupted / "checkpoint-4", tmp_path / "checkpoint-4") / name
+    (path.parent / "digests.json").unlink()
+    whole = path.read_bytes()
+    found = []
+    for place in range(0, len(whole), max(len(whole) // 200, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        found += resume_problems(path.parent, ResumeNeeds())
+    assert len(found) > 50  # in the rest are names and times that nobody reads
+    assert all(problem.startswith(name) for problem in found)
+
+
+def test_damaged_digests_are_named(study, tiny_model, interrupted):
+    def spoil(checkpoint):
+        (checkpoint / "digests.json").write_text("[]")
+
+    done = resume_of(study, tiny_model, interrupted, spoil, digests=True)
+    assert done.returncode == 2
+    assert "digests.json is damaged" in done.stderr
+
+
+def test_a_finished_run_without_its_last_weights_is_not_finished(study, tiny_model, alone):
+    for spoil in (os.unlink, one_bit):
+        shutil.rmtree(study / "runs/finished", ignore_errors=True)
+        copy = shutil.copytree(alone, study / "runs/finished")
+        last = checkpoints(copy)[-1]
+        spoil(last / "model.safetensors")
+        done = run(*command(tiny_model, "finished", "--resume"), cwd=study, check=False)
+        assert done.returncode == 2
+        assert f"{last.name}: model.safetensors is" in done.stderr
+        assert "is finished" not in done.stderr
+
+
+def test_predictions_are_of_the_weights_that_were_saved(study, alone):
+    copy = shutil.copytree(alone, study / "runs/bit")
+    checkpoint = checkpoints(copy)[-1]
+    one_bit(checkpoint / "model.safetensors")
+    done = run(
+        *("evaluate/predict.py", "--model_name_or_path", checkpoint, "--split", "valid"),
+        *("--eval_data_path", "valid_lines", "--max_new_tokens", "2"),
+        cwd=study,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "model.safetensors is not what was saved" in done.stderr
+    assert "remove digests.json" in done.stderr
+
+
+def test_what_rounds_otherwise_after_a_resume_is_said_and_recorded(study, tiny_model, interrupted):
+    for flags, name in (
+        (("--batch_size", "1"), "batch_size"),
+        (("--tokens_per_micro_batch", "64"), "tokens_per_micro_batch"),
+        (("--attn_implementation", "per_sample"), "attn_implementation"),
+    ):
+        done = resume_of(study, tiny_model, interrupted, lambda _: None, *flags, digests=True)
+        assert done.returncode == 0, done.stderr
+        assert "computed otherwise than before step 4" in done.stderr
+        record = json.loads((study / "runs/copy/run.json").read_text())
+        before = json.loads((interrupted / "run.json").read_text())
+        (change,) = record["resumed_otherwise"]
+        old, new = before["hyperparameters"][name], record["hyperparameters"][name]
+        assert (change["step"], change["changes"]) == (4, {name: [old, new]})
+
+
+def test_what_a_run_was_begun_with_is_kept_when_it_is_resumed(study, tiny_model, interrupted):
+    """Not given again, --batch_size is that of before, as the tokens of a micro-batch are."""
+    copy = shutil.copytree(interrupted, study / "runs/begun-otherwise")
+    record = json.loads((copy / "run.json").read_text())
+    record["hyperparameters"] |= {"batch_size": 1, "tokens_per_micro_batch": 99}
+    (copy / "run.json").write_text(json.dumps(record))
+    done = run(*command(tiny_model, "begun-otherwise", "--resume"), cwd=study)
+    assert "computed otherwise" not in done.stderr
+    resumed = json.loads((copy / "run.json").read_text())
+    assert resumed["hyperparameters"] == record["hyperparameters"]
+    assert "resumed_otherwise" not in resumed
+
+
+def test_lost_metrics_are_said(study, tiny_model, interrupted):
+    def lose(checkpoint):
+        path = checkpoint.parent / "metrics.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[2:]))
+
+    done = resume_of(study, tiny_model, interrupted, lose)
+    assert done.returncode == 0
+    assert "metrics.jsonl lacks 2 of the 4 steps" in done.stderr
+    done = resume_of(study, tiny_model, interrupted, lambda _: None, digests=True)
+    assert "lacks" not in done.stderr
 
 
 def rewritten(**fields):
@@ -824,6 +950,31 @@ def test_a_damaged_candidate_is_not_left_out_in_silence(alone, tmp_path):
             candidates(copy, 2, ended)
 
 
+def test_a_copy_of_a_checkpoint_is_no_candidate(alone, tmp_path, caplog):
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    before = candidates(copy, 2, True)
+    for name in (
+        f"{before[-1].name} (1)",
+        f"{before[0].name}-old",
+        "checkpoint-copy",
+        "checkpoint-08",
+    ):
+        shutil.copytree(before[-1], copy / name)
+    assert candidates(copy, 2, True, 8) == before
+    assert resumable_checkpoint(copy, ResumeNeeds())[0] == before[-1]
+    assert f"{before[-1].name} (1)" in caplog.text
+    assert "no candidate" in caplog.text
+
+
+def test_a_checkpoint_beyond_the_runs_last_step_is_refused(alone, tmp_path):
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    shutil.copytree(checkpoints(copy)[-1], copy / "checkpoint-99")
+    state = json.loads((copy / "checkpoint-99/trainer_state.json").read_text())
+    (copy / "checkpoint-99/trainer_state.json").write_text(json.dumps(state | {"global_step": 99}))
+    with pytest.raises(InputError, match="checkpoint-99: of step 99, and the run has 8"):
+        resolve_models(str(copy), None, None)
+
+
 def test_a_model_is_the_same_wherever_it_lies(study, tiny_model, interrupted, alone):
     moved = shutil.copytree(tiny_model, study / "moved")
     names = (f"{tiny_model}/", os.path.relpath(tiny_model, study), "./moved", f"{moved}")
@@ -861,6 +1012,13 @@ def test_another_tokenizer_is_refused(study, tiny_model, interrupted):
     done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
     assert done.returncode == 2
     assert "the tokens of --train_dir" in done.stderr
+    # the same tokens, so far: what the checkpoints hold to predict with is another
+    shutil.copy(tiny_model / "tokenizer.model", model)
+    with open(model / "tokenizer_config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    done = run(*command(model, "of-retokenised", "--resume"), cwd=study, check=False)
+    assert done.returncode == 2
+    assert "(the files of its tokenizer)" in done.stderr
 
 
 # Memory

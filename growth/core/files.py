@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import filecmp
+import functools
 import glob
 import hashlib
 import io
@@ -18,6 +19,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from growth.core.errors import InputError
 
@@ -52,8 +55,14 @@ def replacing(path: Path) -> Iterator[Path]:
     same files stays as it is, so that who reads it meanwhile is not disturbed. All is on the disk
     (fsync) when the block has ended. No two processes share a temporary path: of two that write the
     same file the last one wins. What a killed process left behind is removed the next time; if that
-    includes the only copy of what was at `path`, it is put back.
+    includes the only copy of what was at `path`, it is put back. A link stays, and what it points
+    to is replaced.
+
+    Raises:
+        InputError: a device, FIFO or socket is at `path`, which would be one no more.
     """
+    is_file(path, or_folder=True)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path)
     stem = f"{hidden_name(path)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
@@ -279,12 +288,28 @@ def open_file(path: Path) -> io.BufferedReader:
     Raises:
         InputError: it is missing, or a folder, FIFO, device or socket.
     """
+    if not is_file(path):
+        raise InputError(f"{path}: no such file")
+    return open(path, "rb")
+
+
+def is_file(path: Path, *, or_folder: bool = False) -> bool:
+    """Whether there is anything at `path`; if so, it is a file.
+
+    Args:
+        path: of a file; links are followed.
+        or_folder: whether a folder will do.
+
+    Raises:
+        InputError: it is a folder, FIFO, device or socket, which would hang who reads it, or be
+            replaced by who writes.
+    """
     try:
         mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            return open(path, "rb")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name that none can have
+        return False
+    if stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode)):
+        return True
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     kind = kinds.get(stat.S_IFMT(mode), "device")
     raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")
@@ -384,6 +409,30 @@ def is_lfs_pointer(path: Path) -> bool:
     """Whether `path` holds the address of a file in Git LFS instead of the file."""
     with open(path, "rb") as file:
         return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def content_digest(path: Path) -> str:
+    """A digest of a file's bytes that keeps up with the disk (XXH3, 128 bits), in hex.
+
+    It tells apart what time and chance make of a file, not what somebody forges. A file that has
+    not changed since this process read it is not read again.
+
+    Raises:
+        InputError: as `open_file`.
+    """
+    with open_file(path) as file:
+        about = os.fstat(file.fileno())
+    place = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    return _content_digest(path, place)
+
+
+@functools.lru_cache(maxsize=4096)
+def _content_digest(path: Path, _: tuple[int, ...]) -> str:
+    found, buffer = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
+    with open_file(path) as file:
+        while count := file.readinto(buffer):
+            found.update(buffer[:count])
+    return found.hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -18,6 +18,7 @@ from growth.core.files import hidden_name, tidy
 
 logger = logging.getLogger(__name__)
 _INTRODUCTION = 2  # seconds that the owner of a lock may take to write its name
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
@@ -38,16 +39,18 @@ def lock_path(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, flag: str, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, flag: str, wait: bool = False, *, make: bool = False) -> Iterator[None]:
     """Keep other launches out of `folder`, which need not exist yet, while the block runs.
 
     Whoever dies leaves a file that no process locks: the next one takes it over, and puts in order
-    what it finds half replaced (`growth.core.files.tidy`).
+    what it finds half replaced (`growth.core.files.tidy`). A folder that is there is locked itself,
+    too, where the file system can, so that removing that file lets nobody in.
 
     Args:
         folder: to be written to; a file serves as well.
         flag: where it came from, for the message.
         wait: for the other process to end.
+        make: the folder, so that it can be locked; one that is still empty goes at the end.
 
     Raises:
         InputError: another process works in it, which the message names (unless `wait`); or the
@@ -58,24 +61,61 @@ def locked(folder: Path, flag: str, wait: bool = False) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquire(path, f"{flag} {folder}", wait)
     _held.add(descriptor)
+    of_folder: int | None = None
     try:
         tidy(folder)
+        if make and not folder.exists():
+            made.insert(0, folder)
+            folder.resolve().mkdir(exist_ok=True)
+        of_folder = _lock_folder(folder, f"{flag} {folder}", wait)
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is released: nobody holds it yet
-        _held.discard(descriptor)
-        os.close(descriptor)
+        if _is_still(path, descriptor):  # not one that was made after this one was removed
+            path.unlink(missing_ok=True)  # before it is released: nobody holds it yet
+        _release(descriptor)
+        if of_folder is not None:
+            _release(of_folder)
         with contextlib.suppress(OSError):  # something was written there, or is by others
             for parent in made:
                 parent.rmdir()
 
 
+def _lock_folder(folder: Path, what: str, wait: bool) -> int | None:
+    """The descriptor of a locked folder; None for a file, and where folders can't be locked (NFS).
+
+    Whoever holds it has lost the file that says who it is.
+    """
+    if not folder.is_dir():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"{what}: another process, whose lock file {lock_path(folder).name} was removed, is at "
+            "work in it; wait until it has ended (--wait does that), or choose another folder"
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in (errno.EBADF, errno.EINVAL, *_NO_LOCKS):
+            raise
+        return None
+    _held.add(descriptor)
+    return descriptor
+
+
+def _release(descriptor: int) -> None:
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
 def locked_for_launch(
-    folder: Path, flag: str, wait: bool = False
+    folder: Path, flag: str, wait: bool = False, *, make: bool = False
 ) -> contextlib.AbstractContextManager[None]:
     """As `locked`; the main process holds the lock for all processes of the launch."""
     if distributed_state().is_main_process:
-        return locked(folder, flag, wait)
+        return locked(folder, flag, wait, make=make)
     return contextlib.nullcontext()
 
 
@@ -103,7 +143,7 @@ def _lock(descriptor: int, what: str, wait: bool) -> None:
     except BlockingIOError:
         pass
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        if error.errno not in _NO_LOCKS:
             raise
         raise InputError(
             f"{what}: its file system has no locks ({error.strerror}), without which two launches "

@@ -11,6 +11,7 @@ import msgspec
 
 from growth.core.errors import InputError
 from growth.core.files import Object, read_object
+from growth.core.options import LARGEST
 
 # Becomes part of a path.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]*$")]
@@ -26,18 +27,28 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
+class BuildRecord(TypedDict):
+    """build.record of a built setting: which study, setting and seed its files were made of."""
+
+    study: str
+    setting: Name
+    seed: int
+    files: dict[str, FileRecord]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
     files: Required[dict[str, FileRecord]]
     samples: Required[Count]
     tokens_sha256: str
+    build: BuildRecord | None
 
 
 class HyperparametersRecord(TypedDict, total=False):
     """The hyper-parameters that a later stage computes with; others are compared only."""
 
-    epochs: Required[Annotated[int, msgspec.Meta(ge=1, le=2**31)]]
+    epochs: Required[Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]]
     tokens_per_micro_batch: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
 
 
@@ -53,6 +64,7 @@ class StudyRecord(TypedDict):
 
     name: str
     digest: str
+    asked: str
     file: str
 
 
@@ -65,6 +77,7 @@ class TrainingRecord(TypedDict, total=False):
     seed: Required[int]
     model_name_or_path: Required[str]
     model_fingerprint: str
+    tokenizer_fingerprint: str
     parameters: Required[Count]
     hyperparameters: Required[HyperparametersRecord]
     train: Required[DataRecord]
@@ -75,6 +88,7 @@ class TrainingRecord(TypedDict, total=False):
     started: Required[str]
     study: StudyRecord
     ended: str | None
+    resumed_otherwise: list[dict[str, Any]]
     git: GitRecord
     versions: dict[str, str]
 
@@ -83,9 +97,22 @@ class TrainerStateRecord(TypedDict, total=False):
     """trainer_state.json of a checkpoint."""
 
     global_step: Required[Count]
-    epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
+    epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]]
     log_history: list[dict[str, Any]]
     stateful_callbacks: dict[str, dict[str, Any]]
+
+
+class SavedFile(TypedDict):
+    """A file of a checkpoint as it was saved."""
+
+    bytes: Count
+    xxh3: str
+
+
+class DigestsRecord(TypedDict):
+    """digests.json of a checkpoint."""
+
+    files: dict[str, SavedFile]
 
 
 class MetricsLine(TypedDict, total=False):

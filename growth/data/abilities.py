@@ -34,6 +34,10 @@ class Kind(Enum):
 
 
 _WITH_OPTIONS = {Kind.LETTER, Kind.LETTER_SET, Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_SET}
+# Of which an answer may end early, as it counts by its label's logit.
+_READS_LABELS = {
+    *(Kind.LETTER, Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH),
+}
 _A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
 
 
@@ -104,6 +108,18 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lines = [line for line in text.split("\n") if line.strip()]
         return frozenset(words_pattern(self.options).findall(lines[-1])) if lines else frozenset()
 
+    def asked(self) -> dict[str, Any]:
+        """All that a prediction depends on: how a question is put, which labels are read."""
+        reads_labels = self.kind in _READS_LABELS
+        return {
+            "name": self.name,
+            "aliases": self.aliases,
+            "choices": self.choices if self.is_choice else None,
+            "kind": self.kind.value if reads_labels else "",
+            "options": self.options if reads_labels else (),
+            "gold": self.gold if reads_labels else "",
+        }
+
     def rules(self) -> dict[str, Any]:
         """All that a score depends on."""
         fields = msgspec.to_builtins(self)
@@ -157,7 +173,9 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         import re2  # only such studies need it
 
         try:
-            groups = re2.compile(self.pattern).groupindex
+            quiet = re2.Options()
+            quiet.log_errors = False  # they are in the exception
+            groups = re2.compile(self.pattern, options=quiet).groupindex
         except re2.error as error:
             reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
             return f"pattern {self.pattern!r}: no regular expression of RE2 ({reason})"

@@ -167,7 +167,10 @@ def _check_gold(record: Record, ability: Ability) -> None:
         Kind.DOIT_LETTER_OR_TRUTH: LETTERS + TRUE_WORDS + FALSE_WORDS,
         Kind.TRUTH: ability.true_words + ability.false_words,
     }.get(kind)
-    if allowed is not None and gold not in allowed:
+    found = gold
+    if kind is Kind.TRUTH:  # in any case, as it is read
+        found, allowed = gold.casefold(), tuple(word.casefold() for word in allowed or ())
+    if allowed is not None and found not in allowed:
         raise Fault(
             f"type {ability.name} allows the gold answers {' '.join(allowed)}, found {shown(gold)}"
         )

@@ -29,6 +29,7 @@ from growth.inference.kv_cache import (
 from growth.inference.limits import Limits, within_memory
 from growth.inference.progress import Progress
 from growth.inference.requests import Request, Response
+from growth.model.loading import check_weights_are_numbers
 from growth.packing.attention import attending
 from growth.packing.forward import accepts, agree
 
@@ -119,6 +120,7 @@ def check_batching(generator: Generator) -> None:
     except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError, IndexError):
         agreed = False
     if not agreed:
+        check_weights_are_numbers(model, type(model).__name__)
         raise InputError(
             f"{type(model).__name__}: answers that transformers computes in a batch are not those "
             "of each question alone, so scores would depend on how questions are batched; this "

@@ -26,7 +26,7 @@ from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.gguf_tokenizer import gguf_tokenizer
 from growth.model.source import Model, Source, find_model, stored_elements
-from growth.model.tokenizer_files import load_from_files
+from growth.model.tokenizer_files import load_from_files, tokenizer_source
 from growth.model.weight_files import FETCH
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,7 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     Raises:
         InputError: it is missing or of no known kind.
     """
-    source = find_model(name_or_path)
-    if source.is_adapter and not lora.has_tokenizer(Path(source.name)):
-        source = source.base()
+    source = tokenizer_source(find_model(name_or_path))
 
     def load() -> ChatTokenizer:
         tokenizer = gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
@@ -204,6 +202,22 @@ def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
             f"random; {FETCH}"
         )
     return "sdpa" if model._supports_sdpa else "eager"
+
+
+def check_weights_are_numbers(model: torch.nn.Module, name: str) -> None:
+    """Refuse a model whose weights hold NaN or infinity, once its output has turned out to.
+
+    It takes a pass over all weights, so that it is no part of loading.
+
+    Raises:
+        InputError: it does; `name` says of which model.
+    """
+    for parameter, weights in model.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise InputError(
+                f"{name}: its weights hold NaN or infinity ({parameter}), as after a training "
+                "that diverged; fetch the model again, or take a checkpoint before that"
+            )
 
 
 def resize_embeddings(model: PreTrainedModel, rows: int) -> None:

@@ -32,7 +32,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
-from growth.core.files import Object, read_object
+from growth.core.files import Object, is_file, read_object
 from growth.core.options import ALL_LINEAR, LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.weight_files import tensor_shapes
@@ -150,15 +150,26 @@ def _matching(names: Iterable[str], pattern: str, where: str) -> tuple[str, ...]
 def _check_targets(
     model: PreTrainedModel, given: str | tuple[str, ...], targets: str | tuple[str, ...]
 ) -> None:
-    """Refuse to adapt the embedding and output layers.
+    """Refuse to adapt the embedding and output layers, and names that are no layer's.
 
-    Their rows of control tokens are trained in full; an adapter over the same layer, which often is
-    the other one too, would not be the same once it is merged.
+    The vocabulary's rows of control tokens are trained in full; an adapter over the same layer,
+    which often is the other one too, would not be the same once it is merged.
     """
     if targets == ALL_LINEAR:
         return  # peft leaves the output layer out
     names = targets if isinstance(targets, str) else list(targets)
     config = LoraConfig(target_modules=names)
+    layers = [name for name, _ in model.named_modules()]
+    unknown = [  # peft is content if one of them is known
+        name
+        for name in (() if isinstance(given, str) else given)
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers)
+    ]
+    if unknown:
+        raise InputError(
+            f"--lora_target_modules {' '.join(given)}: the model has no layer {unknown[0]!r}; the "
+            f"linear layers of this model that can be adapted are {_adaptable(model)}"
+        )
     hit = [name for name in _vocabulary_layers(model) if check_target_module_exists(config, name)]
     if hit:
         raise InputError(
@@ -175,7 +186,7 @@ def without_adapters(model: AdaptedModel) -> PreTrainedModel:
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds an adapter and no model of its own."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return is_file(folder / CONFIG) and not is_file(folder / "config.json")
 
 
 def check_adapter(folder: Path) -> None:

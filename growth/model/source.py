@@ -1,14 +1,20 @@
 """Where a model comes from, and whether it is there and whole; no weights are read."""
 
 import hashlib
+import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
 from growth.core.errors import InputError
+from growth.core.files import LFS_ADVICE, content_digest, is_file, is_lfs_pointer, read_object
 from growth.core.options import ModelOptions
 from growth.model import lora
 from growth.model.gguf_file import read_gguf
@@ -25,6 +31,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DEFAULT_OPTIONS = ModelOptions()
 _STACKED = 8  # adapters on each other
 _SHOWN = 200  # characters of a name in a message
+DIGEST_KIND = "xxh3-"  # of every byte; those without it are of versions that read samples
+# Fields of a config that say how it came to be, not what the model is; an adapter's base counts by
+# its own digest.
+_INCIDENTAL = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -122,6 +132,8 @@ def find_model(name_or_path: Model, options: ModelOptions = DEFAULT_OPTIONS) -> 
         return Source(str(path.parent), path.name, options)
     # os.path, as a name of any length and with any character is none of a file
     if os.path.isdir(path):
+        for inner in path.iterdir():
+            is_file(inner, or_folder=True)  # transformers would wait for a FIFO, or read a device
         if lora.is_adapter(path):
             lora.check_adapter(path)
         else:
@@ -178,26 +190,60 @@ def stored_elements(source: Source) -> int | None:
     return sum(math.prod(shape) for of_file in shapes for shape in of_file.values())
 
 
-def fingerprint(name_or_path: Model) -> str:
-    """A digest that changes when a model's config or weights change.
+def model_file(source: Source, name: str) -> Path | None:
+    """The file `name` of a model, in its folder or in the hub's cache; None where it has none."""
+    if source.folder is not None:
+        path = source.folder / name
+        if not path.is_file():
+            return None
+        if is_lfs_pointer(path):
+            raise InputError(f"{path}: {LFS_ADVICE}")
+        return path
+    found = cached_file(
+        source.name,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(found) if found else None
 
-    Of each weight file it reads the header and 64 KiB at 64 places, which no retrained model
-    shares, instead of all of its gigabytes.
+
+def fingerprint(name_or_path: Model) -> str:
+    """A digest that changes when what is loaded of a model changes, its tokenizer apart.
+
+    That is every byte of its weight files, its config by what it says (not how it is written), and
+    the code that --trust_remote_code runs. A model of the hub goes by its commit.
     """
     source = find_model(name_or_path)
     if source.folder is None:
-        return f"hub:{source.name}"
-    digest = hashlib.sha256()
+        commit = extract_commit_hash(str(model_file(source, CONFIG)), None)
+        return f"hub:{source.name}" + (f"@{commit}" if commit else "")
+    if source.gguf_file:
+        return files_digest([source.folder / source.gguf_file])
     if source.is_adapter:
-        digest.update(fingerprint(source.base()).encode())
-    names = (
-        [source.gguf_file] if source.gguf_file else ["config.json", lora.CONFIG, "*.safetensors"]
-    )
-    for path in sorted(path for name in names for path in source.folder.glob(name)):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with open(path, "rb") as file:
-            for place in range(64):
-                file.seek(size * place // 64)
-                digest.update(file.read(65536))
-    return digest.hexdigest()
+        files = [source.folder / name for name in (lora.CONFIG, lora.WEIGHTS)]
+        return files_digest(files, fingerprint(source.base()))
+    files = [source.folder / name for name in (CONFIG, *weight_files(source.folder))]
+    if source.options.trust_remote_code:
+        files += sorted(source.folder.glob("*.py"))
+    return files_digest(files)
+
+
+def files_digest(paths: Iterable[Path], about: str = "") -> str:
+    """A digest of files by name and content; a model's or adapter's config by what it says.
+
+    Args:
+        paths: of the files.
+        about: anything else that it covers.
+    """
+    found = hashlib.sha256(about.encode())
+    for path in paths:
+        if path.name in (CONFIG, lora.CONFIG):
+            said = read_object(path, remedy=FETCH)
+            content = {name: value for name, value in said.items() if name not in _INCIDENTAL}
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        else:
+            digest = content_digest(path)
+        found.update(f"{path.name} {digest}\n".encode())
+    return f"{DIGEST_KIND}{found.hexdigest()}"

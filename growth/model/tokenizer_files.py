@@ -17,13 +17,12 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
-from transformers.utils import cached_file
 
 from growth.core.errors import InputError
-from growth.core.files import LFS_ADVICE, is_lfs_pointer, read_object
-from growth.model import baichuan
+from growth.core.files import read_object
+from growth.model import baichuan, lora
 from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
-from growth.model.source import Source
+from growth.model.source import Source, files_digest, fingerprint, model_file
 
 logger = logging.getLogger(__name__)
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
@@ -60,7 +59,30 @@ _MODEL_OPTIONS = (
     *("unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "dropout"),
     *("continuing_subword_prefix", "end_of_word_suffix"),
 )
+# What transformers and ourselves read of a tokenizer, whatever its class.
+_FILES = (
+    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
+    *("special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json"),
+)
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def tokenizer_source(source: Source) -> Source:
+    """Where the tokenizer of a model is loaded from: an adapter may have one of its own, or not."""
+    while source.is_adapter and not lora.has_tokenizer(Path(source.name)):
+        source = source.base()
+    return source
+
+
+def tokenizer_fingerprint(source: Source) -> str:
+    """A digest that changes when a file does that a model's tokenizer can be loaded from."""
+    source = tokenizer_source(source)
+    if source.folder is None or source.gguf_file:
+        return fingerprint(source)  # of the same commit, or in the same file
+    paths = [source.folder / name for name in _FILES]
+    paths += sorted(source.folder.glob("*.tiktoken"))
+    return files_digest(path for path in paths if path.is_file())
 
 
 def load_from_files(source: Source) -> PreTrainedTokenizerBase:
@@ -70,13 +92,20 @@ def load_from_files(source: Source) -> PreTrainedTokenizerBase:
         InputError: it can't be made to give the tokens of its tokenizer.json.
     """
     json_file = model_file(source, "tokenizer.json")
-    if _is_sentencepiece(source, json_file):
-        tokenizer = _load_sentencepiece(source)
+    pieces = _sentencepiece_file(source)
+    if pieces is not None and _is_sentencepiece(source, json_file):
+        tokenizer: PreTrainedTokenizerBase = _load_sentencepiece(source)
         if json_file is not None:
-            _warn_of_other_tokens(tokenizer, json_file)
+            _warn_of_other_tokens(tokenizer, pieces, json_file, own_tokenizer(json_file))
         return tokenizer
     loaded: Any = AutoTokenizer.from_pretrained(source.name, **source.arguments())
-    return loaded if json_file is None else _with_tokens_of(loaded, json_file, source)
+    if json_file is None:
+        return loaded
+    tokenizer = _with_tokens_of(loaded, json_file, source)
+    if pieces is not None:
+        processor = SentencePieceProcessor(model_file=str(pieces))
+        _warn_of_other_tokens(tokenizer, json_file, pieces, processor)
+    return tokenizer
 
 
 def _load_sentencepiece(source: Source) -> SentencePieceBackend:
@@ -103,25 +132,6 @@ def _load_sentencepiece(source: Source) -> SentencePieceBackend:
     return tokenizer
 
 
-def model_file(source: Source, name: str) -> Path | None:
-    """The file `name` of a model, in its folder or in the hub's cache; None where it has none."""
-    if source.folder is not None:
-        path = source.folder / name
-        if not path.is_file():
-            return None
-        if is_lfs_pointer(path):
-            raise InputError(f"{path}: {LFS_ADVICE}")
-        return path
-    found = cached_file(
-        source.name,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return Path(found) if found else None
-
-
 def _tokenizer_config(source: Source) -> dict[str, Any]:
     path = model_file(source, "tokenizer_config.json")
     if path is None:
@@ -129,11 +139,17 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
     return read_object(path, remedy="fetch the file again, or save it as plain UTF-8")
 
 
-def _is_sentencepiece(source: Source, json_file: Path | None) -> bool:
-    """Whether the tokens must be sentencepiece's own: by class, or as there is no other file."""
+def _sentencepiece_file(source: Source) -> Path | None:
+    """The sentencepiece model of a folder, if it has one."""
     pieces = model_file(source, "tokenizer.model")
-    if pieces is None or not _is_sentencepiece_model(pieces):
-        return False
+    return pieces if pieces is not None and _is_sentencepiece_model(pieces) else None
+
+
+def _is_sentencepiece(source: Source, json_file: Path | None) -> bool:
+    """Whether a folder's tokens must be those of its sentencepiece model.
+
+    That is by its class, or as there is no other file.
+    """
     config = _tokenizer_config(source)
     kind = config.get("tokenizer_class")
     if kind in SENTENCEPIECE_CLASSES or SENTENCEPIECE_FIELD in config:
@@ -235,12 +251,31 @@ def _with_tokens_of(
     return tokenizer
 
 
-def _warn_of_other_tokens(tokenizer: SentencePieceBackend, json_file: Path) -> None:
-    difference = first_difference(tokenizer, own_tokenizer(json_file))
+def _warn_of_other_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    taken: Path,
+    passed_over: Path,
+    other: Tokenizer | SentencePieceProcessor,
+) -> None:
+    """Say so where a folder's two files give different tokens.
+
+    Args:
+        tokenizer: with the tokens of the file that was taken.
+        taken: that file.
+        passed_over: the other one, of which `other` has the tokens.
+        other: with them.
+    """
+    if isinstance(other, Tokenizer):
+        difference = first_difference(tokenizer, other)
+    else:
+        encoder = ContentEncoder(tokenizer)
+        pairs = ((text, encoder.encode(text), other.encode(text)) for text in PROBE_TEXTS)
+        difference = next((pair for pair in pairs if pair[1] != pair[2]), None)
     if difference is not None:
         text, ids, expected = difference
         logger.warning(
-            "%s: tokenizer.model decides, not tokenizer.json: %r is %s by the former, %s by the "
-            "latter; if tokenizer.json is the model's own, remove tokenizer.model",
-            *(json_file.parent, text, ids, expected),
+            "%s: %s decides, not %s: %r is %s by the former, %s by the latter; if %s is the "
+            "model's own, remove %s",
+            *(taken.parent, taken.name, passed_over.name, text, ids, expected),
+            *(passed_over.name, taken.name),
         )

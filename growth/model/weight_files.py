@@ -48,7 +48,9 @@ def weight_files(folder: Path) -> list[str]:
             )
         for name in shards.values():
             _check_name(name, str(index))
-        return sorted(set(shards.values()))
+        # transformers takes the single file where there is one, and lets the index be
+        if not (folder / SINGLE).is_file() or SINGLE in shards.values():
+            return sorted(set(shards.values()))
     return [SINGLE] if (folder / SINGLE).is_file() else []
 
 

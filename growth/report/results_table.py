@@ -76,7 +76,9 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
         results = _read_results_file(path)
         if studies.is_other(results["run"]):
             name = recorded(results["run"])["name"]
-            notes.append(f"{path}: left out, of the study {name}")
+            notes.append(
+                f"{path}: left out, of the study {name}, or scored by other rules than it has now"
+            )
             continue
         study = studies.of(results, path)
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
@@ -118,12 +120,12 @@ class _Studies:
 
     def __init__(self, flag: Path | None) -> None:
         self.flag = flag
-        self.name = read_study(flag).name if flag is not None else None
+        self.flagged = read_study(flag) if flag is not None else None
         self.first: tuple[Study, Path] | None = None
 
     def is_other(self, run: Mapping[str, Any]) -> bool:
-        """Whether a run is of a study of another name than that of --study."""
-        return self.name is not None and recorded(run)["name"] != self.name
+        """Whether a run is of another study than that of --study, or scored by other rules."""
+        return self.flagged is not None and recorded(run)["digest"] != self.flagged.digest
 
     def of(self, results: dict[str, Any], path: Path) -> Study:
         """The study of a results file.
@@ -133,14 +135,14 @@ class _Studies:
         """
         if self.first is not None:
             study, first = self.first
-            if recorded(results["run"]).get("digest") == study.digest:
+            record = recorded(results["run"])
+            if record["digest"] == study.digest:
                 return study
-        study = study_of(results["run"], self.flag, path)
-        if self.first is not None:
             raise InputError(
-                f"{path}: of the study {study.name}, {first} of {self.first[0].name}, or of other "
-                "rules; say which with --study, or give the results of each a folder of their own"
+                f"results of two studies, {study.name} ({first}) and {record['name']} ({path}), or "
+                "scored by two sets of rules; choose one with --study FILE"
             )
+        study = study_of(results["run"], self.flag, path)
         self.first = study, path
         return study
 

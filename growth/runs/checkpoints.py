@@ -1,19 +1,25 @@
 """The checkpoints of a run: which are complete, which can be resumed, which are candidates."""
 
 import dataclasses
+import logging
 import os
+import re
 import shutil
 import zipfile
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.schemas import TrainerStateRecord, read_record
-from growth.model.weight_files import SINGLE, tensor_shapes, weight_files
+from growth.core.files import content_digest, is_file, write_json
+from growth.core.schemas import DigestsRecord, TrainerStateRecord, read_record
+from growth.model.weight_files import CONFIG, SINGLE, tensor_shapes, weight_files
 
+logger = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
+DIGESTS = "digests.json"
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 CHECKPOINT = "checkpoint-"
 # Patterns of what the Trainer, FSDP and DeepSpeed keep of the optimizer.
 _OPTIMIZER_STATE = ("optimizer.pt", "optimizer.bin", "global_step*")
@@ -65,8 +71,13 @@ def is_complete(checkpoint: Path) -> bool:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, by step."""
-    found = [path for path in run_dir.glob(f"{CHECKPOINT}*") if is_complete(path)]
+    found = [path for path in _named_by_step(run_dir) if is_complete(path)]
     return sorted(found, key=checkpoint_step)
+
+
+def _named_by_step(run_dir: Path) -> list[Path]:
+    """What the Trainer may have written; a copy that is called `checkpoint-12 (1)` is none."""
+    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if _named_step(path) >= 0]
 
 
 @dataclass(frozen=True)
@@ -111,13 +122,12 @@ def resume_problems(checkpoint: Path, needs: ResumeNeeds) -> list[str]:
     known = {field.name for field in dataclasses.fields(TrainerState)}
     unknown = sorted(trainer_state(checkpoint).keys() - known)
     found = [f"{TRAINER_STATE} has unknown fields, such as {name[:80]!r}" for name in unknown[:1]]
-    found += [
-        problem
-        for name in needs.archives()
-        if (problem := _archive_problem(checkpoint / name)) is not None
-    ]
-    if needs.engine == DEEPSPEED and not any(checkpoint.glob("global_step*/*")):
-        found.append("global_step* is missing")
+    for name in needs.archives():
+        problem = _archive_problem(checkpoint / name)
+        found += [problem] if problem else changed_files(checkpoint, [name])
+    if needs.engine == DEEPSPEED:
+        shards = [str(p.relative_to(checkpoint)) for p in checkpoint.glob("global_step*/*")]
+        found += changed_files(checkpoint, shards) if shards else ["global_step* is missing"]
     others = {path.name for path in checkpoint.glob("rng_state*.pth")} - set(needs.rng_files())
     if others:
         found.append(
@@ -133,7 +143,8 @@ def _archive_problem(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:  # torch's format; reading it compares checksums
             damaged = archive.testzip() is not None
-    except (OSError, zipfile.BadZipFile, zlib.error):
+    # What zipfile raises depends on the bytes: UnicodeDecodeError, EOFError, NotImplementedError.
+    except Exception:
         damaged = True
     if damaged:
         return f"{path.name} is damaged"
@@ -153,20 +164,78 @@ def _archive_problem(path: Path) -> str | None:
     return f"{path.name} is none that the Trainer wrote"
 
 
+def write_digests(checkpoint: Path) -> None:
+    """Write down what the files of a checkpoint hold; the Trainer's state comes after it.
+
+    Neither safetensors nor JSON has checksums, and a file of another step is whole.
+    """
+    paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    files = {
+        str(path.relative_to(checkpoint)): {
+            "bytes": path.stat().st_size,
+            "xxh3": content_digest(path),
+        }
+        for path in paths
+        # the card is for people, and says when
+        if path.name not in (DIGESTS, TRAINER_STATE, "README.md")
+    }
+    write_json(checkpoint / DIGESTS, {"files": files})
+
+
+def changed_files(checkpoint: Path, names: Iterable[str]) -> list[str]:
+    """Which files of a checkpoint hold something else than was saved; missing ones aside.
+
+    Args:
+        checkpoint: of a run; one of an earlier version has no digests, and nothing is known.
+        names: of the files.
+    """
+    if not is_file(checkpoint / DIGESTS):
+        return []
+    try:
+        saved = read_record(checkpoint / DIGESTS, DigestsRecord, "remove it")["files"]
+    except InputError:
+        return [f"{DIGESTS} is damaged"]
+    return [
+        f"{name} is not what was saved (see {DIGESTS})"
+        for name in names
+        if name in saved
+        and (checkpoint / name).is_file()
+        and (
+            (checkpoint / name).stat().st_size != saved[name]["bytes"]
+            or content_digest(checkpoint / name) != saved[name]["xxh3"]
+        )
+    ]
+
+
+def check_as_saved(folder: Path) -> None:
+    """Check that what is loaded of a checkpoint is what training saved; others pass.
+
+    Raises:
+        InputError: a file is another.
+    """
+    if not is_file(folder / DIGESTS):
+        return
+    if changed := changed_files(folder, [*weight_files(folder), CONFIG, *_ADAPTER]):
+        raise InputError(
+            f"{folder}: {', '.join(changed)}; put the file back, or, if the change is meant, "
+            f"remove {DIGESTS}"
+        )
+
+
 def weight_problems(checkpoint: Path, adapter: bool) -> list[str]:
-    """Which weight files of a checkpoint are missing or damaged, by their headers.
+    """Which weight files of a checkpoint are missing, damaged, or not those that were saved.
 
     Args:
         checkpoint: of a run.
         adapter: whether the weights are a LoRA adapter's.
     """
-    names = ["adapter_model.safetensors"]
+    config, *names = _ADAPTER if adapter else (CONFIG, SINGLE)
+    found = changed_files(checkpoint, [config])
     if not adapter:
         try:
-            names = weight_files(checkpoint) or [SINGLE]
+            names = weight_files(checkpoint) or names
         except InputError as error:
-            return [str(error)]
-    found = []
+            return found or [str(error)]
     for name in names:
         if not (checkpoint / name).is_file():
             found.append(f"{name} is missing")
@@ -175,6 +244,8 @@ def weight_problems(checkpoint: Path, adapter: bool) -> list[str]:
             tensor_shapes(checkpoint / name)
         except InputError:
             found.append(f"{name} is damaged")
+        else:
+            found += changed_files(checkpoint, [name])
     return found
 
 
@@ -211,13 +282,13 @@ def resumable_checkpoint(run_dir: Path, needs: ResumeNeeds) -> tuple[Path | None
 
 
 def _incomplete(run_dir: Path) -> list[Path]:
-    return [path for path in sorted(run_dir.glob(f"{CHECKPOINT}*")) if not is_complete(path)]
+    return [path for path in _named_by_step(run_dir) if not is_complete(path)]
 
 
 def _named_step(checkpoint: Path) -> int:
     """The step in a checkpoint's name, which says it where its record is lost; -1 for none."""
     number = checkpoint.name.removeprefix(CHECKPOINT)
-    return int(number) if number.isdecimal() else -1
+    return int(number) if re.fullmatch(r"0|[1-9][0-9]*", number, re.ASCII) else -1
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -269,16 +340,18 @@ def epoch_of(checkpoint: Path) -> int:
     return round(trainer_state(checkpoint)["epoch"])
 
 
-def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
+def candidates(run_dir: Path, epochs: int, ended: bool, steps: int | None = None) -> list[Path]:
     """The checkpoints of a run that selection considers, by step.
 
     Args:
         run_dir: of the run.
         epochs: of the run.
         ended: whether it was trained to its end; if not, the newest may be half there.
+        steps: of the run; None where they are not known.
 
     Raises:
-        InputError: there is none, or one is damaged: selection would be among others, in silence.
+        InputError: there is none, or one is damaged or of no step of the run: selection would be
+            among others, in silence.
     """
     first, complete = first_candidate_epoch(epochs), checkpoints(run_dir)
     newest = checkpoint_step(complete[-1]) if complete else 0
@@ -288,9 +361,20 @@ def candidates(run_dir: Path, epochs: int, ended: bool) -> list[Path]:
             f"{run_dir}: {', '.join(damaged)}: {TRAINER_STATE} is missing or damaged; put it back, "
             "or remove the checkpoint to select among the others"
         )
-    found = [path for path in complete if epoch_of(path) >= first]
-    if not found:
+    if steps is not None and newest > steps:
+        raise InputError(
+            f"{complete[-1]}: of step {newest}, and the run has {steps}; it is another run's, "
+            "remove it to select among the others"
+        )
+    found = {path.name for path in run_dir.glob(f"{CHECKPOINT}*")}
+    if others := sorted(found - {path.name for path in _named_by_step(run_dir)}):
+        logger.warning(
+            "%s: %s: no checkpoint that training wrote by that name, and no candidate",
+            *(run_dir, ", ".join(others[:5])),
+        )
+    considered = [path for path in complete if epoch_of(path) >= first]
+    if not considered:
         raise InputError(
             f"{run_dir}: no complete checkpoint from epoch {first} on; resume it with --resume"
         )
-    return found
+    return considered

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, parse_json, sha256, write_json, write_text
+from growth.core.files import Object, is_file, parse_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
 from growth.data.study import Study, recorded
-from growth.model.source import Source, fingerprint
+from growth.model.source import DIGEST_KIND, Source, fingerprint
+from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.packing.batches import (
     Example,
     cut_answers,
@@ -68,7 +69,7 @@ def check_owned(run_dir: Path) -> None:
         InputError: there are checkpoints or metrics and no run.json: they would pass for those of
             the run that begins.
     """
-    if (run_dir / RUN_RECORD).is_file():
+    if is_file(run_dir / RUN_RECORD):
         return
     others = sorted(
         path.name for name in (f"{CHECKPOINT}*", METRICS) for path in run_dir.glob(name)
@@ -85,14 +86,12 @@ def write_run(run_dir: Path, run: Run) -> None:
     write_json(run_dir / RUN_RECORD, run)
 
 
-# What makes two runs the same, and hyper-parameters that only say how a step is computed.
+# What makes two runs the same, and hyper-parameters that only say how a step is computed: those
+# that change the order of its sums, and one that does not.
 _IDENTITY = ("model_size", "data_type")
-_FREE = (
-    "batch_size",
-    "tokens_per_micro_batch",
-    "gradient_checkpointing",
-    "attn_implementation",
-)
+SUMMATION = ("batch_size", "tokens_per_micro_batch", "attn_implementation")
+RESUMED_OTHERWISE = "resumed_otherwise"
+_FREE = (*SUMMATION, "gradient_checkpointing")
 
 
 def new_record(
@@ -122,10 +121,11 @@ def new_record(
     steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
     return {
         "model_size": model_size or shortened(parameters),
-        "data_type": data_type or Path(data["train"]["dir"]).resolve().name,
+        "data_type": data_type or setting_name(Path(data["train"]["dir"])),
         "timestamp": run_dir.resolve().name,
         "model_name_or_path": source.name_or_path,
         "model_fingerprint": fingerprint(source),
+        "tokenizer_fingerprint": tokenizer_fingerprint(source),
         "parameters": parameters,
         "study": study.record(),
         **data,
@@ -138,6 +138,11 @@ def new_record(
         "started": now(),
         "ended": None,
     }
+
+
+def setting_name(train_dir: Path) -> str:
+    """The setting that a run is recorded as where --data_type is not given."""
+    return train_dir.resolve().name
 
 
 def data_record(
@@ -192,7 +197,7 @@ def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> N
         if before.get(name) != value
     ]
     changed += _changed_content(earlier, run)
-    if recorded(earlier)["digest"] != run["study"]["digest"]:
+    if recorded(earlier)["name"] != run["study"]["name"]:
         changed.append(f"study {recorded(earlier)['name']}, now {run['study']['name']}")
     if changed:
         changes = ", ".join(changed)
@@ -207,6 +212,26 @@ def check_same_setting(earlier: Run, run: Run, run_dir: Path, resume: bool) -> N
         )
 
 
+def computed_otherwise(earlier: Run, run: Run) -> dict[str, list[Any]]:
+    """What of a run's computing differs from before, and rounds sums otherwise: old and new."""
+    before, after = (_computing(record) for record in (earlier, run))
+    return {name: [old, after[name]] for name, old in before.items() if old != after[name]}
+
+
+def _computing(run: Run) -> dict[str, Any]:
+    known = dataclasses.asdict(Hyperparameters()) | run["hyperparameters"]
+    return {name: known[name] for name in SUMMATION} | {
+        "device": run["device"].partition(": ")[0],  # without the reason for it
+        "torch": run.get("versions", {}).get("torch"),
+    }
+
+
+def missing_steps(run_dir: Path, step: int) -> int:
+    """How many of a run's first `step` optimizer steps metrics.jsonl has no loss of."""
+    found = {line["step"] for line in read_metrics(run_dir) if "loss" in line}
+    return sum(number not in found for number in range(1, step + 1))
+
+
 def _changed_content(earlier: Run, run: Run) -> list[str]:
     """What differs by content: the model, wherever it lies, and the tokens of the lines."""
     changed = []
@@ -215,6 +240,8 @@ def _changed_content(earlier: Run, run: Run) -> list[str]:
             f"the model's weights or config, of model_name_or_path "
             f"{earlier['model_name_or_path']!r}, now {run['model_name_or_path']!r}"
         )
+    if earlier.get("tokenizer_fingerprint") not in (run["tokenizer_fingerprint"], None):
+        changed.append("the files of its tokenizer")
     for part in ("train", "valid"):
         before = earlier[part].get("tokens_sha256")
         if before not in (run[part]["tokens_sha256"], None):
@@ -223,9 +250,13 @@ def _changed_content(earlier: Run, run: Run) -> list[str]:
 
 
 def _fingerprint_of(earlier: Run) -> str | None:
-    """Of a run's foundation model; earlier records have only its name. None if it is unknown."""
-    if "model_fingerprint" in earlier:
-        return str(earlier["model_fingerprint"])
+    """Of a run's foundation model; None if it is unknown.
+
+    Earlier records have only its name, or a digest of another kind, which no longer says anything.
+    """
+    found = str(earlier.get("model_fingerprint"))
+    if found.startswith(DIGEST_KIND) or "@" in found:  # of all bytes, or of a commit of the hub
+        return found
     try:
         return fingerprint(earlier["model_name_or_path"])
     except InputError:
@@ -243,7 +274,7 @@ def _identity(run: Run) -> dict[str, Any]:
 def read_metrics(run_dir: Path) -> list[Object]:
     """The lines of metrics.jsonl, in order; what a kill or another program left is passed over."""
     path = run_dir / METRICS
-    if not path.is_file():
+    if not is_file(path):
         return []
     found = (_metrics_line(line) for line in path.read_bytes().split(b"\n"))
     return [line for line in found if line is not None]
@@ -261,7 +292,7 @@ def _metrics_line(line: bytes) -> Object | None:
 def forget_metrics_after(run_dir: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl that a resumed run will write again, and what are none."""
     path = run_dir / METRICS
-    if not path.is_file():
+    if not is_file(path):
         return
     lines = path.read_bytes().splitlines(keepends=True)
     read = [(line, _metrics_line(line)) for line in lines if line.strip()]

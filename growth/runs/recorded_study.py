@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.data.study import Study, published_study, read_study, study_of
+from growth.data.study import OF_RUNS, Study, published_study, read_study, study_of
 from growth.runs.layout import read_run
 
 
@@ -22,7 +22,7 @@ def study_of_models(names: Sequence[str], flag: Path | None) -> Study:
         path = Path(name)
         run = read_run(path) or (read_run(path.resolve().parent) if path.is_dir() else None)
         if run is not None:
-            study = study_of(run, flag, name)
+            study = study_of(run, flag, name, OF_RUNS)
             found.setdefault(study.digest, (study, name))
     if len(found) > 1:
         named = ", ".join(f"{name} of {study.name}" for study, name in found.values())

@@ -3,11 +3,23 @@
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.model.source import DEFAULT_OPTIONS, find_model
-from growth.runs.checkpoints import candidates, epoch_of, trainer_state
+from growth.model.source import DEFAULT_OPTIONS, Source, find_model, fingerprint
+from growth.model.tokenizer_files import tokenizer_fingerprint
+from growth.runs.checkpoints import candidates, check_as_saved, epoch_of, trainer_state
 from growth.runs.layout import RUN_RECORD, Run, read_run
 
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
+
+
+def model_identity(source: Source) -> dict[str, str]:
+    """What the record of predictions or answers says of a model's content.
+
+    Raises:
+        InputError: it is a checkpoint whose files are no longer those that training saved.
+    """
+    if source.folder is not None:
+        check_as_saved(source.folder)
+    return {"fingerprint": fingerprint(source), "tokenizer": tokenizer_fingerprint(source)}
 
 
 def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[tuple[str, Run]]:
@@ -24,7 +36,8 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     path = Path(name)
     run = read_run(path)
     if run is not None:
-        paths = candidates(path, run["hyperparameters"]["epochs"], bool(run.get("ended")))
+        epochs, ended = run["hyperparameters"]["epochs"], bool(run.get("ended"))
+        paths = candidates(path, epochs, ended, run["steps"])
     else:
         find_model(name)
         run = read_run(path.resolve().parent) if path.is_dir() else None

@@ -177,7 +177,9 @@ def select(results: Sequence[Results], where: Path) -> Choice:
             "score later checkpoints"
         )
     if any(result.get("average") is None for result in found):
-        raise InputError(f"{where}: no file of the ten abilities was scored; choose among those")
+        raise InputError(
+            f"{where}: no file of an ability of the study was scored; choose among those"
+        )
     for result in found[1:]:
         if not _same_files(result["files"], found[0]["files"]):
             raise InputError(

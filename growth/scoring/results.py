@@ -22,7 +22,7 @@ from growth.core.schemas import PredictionRecord, read_record
 from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
 from growth.data.lines import Lines, Record, index_lines
 from growth.data.records import prediction_check, reads_letter
-from growth.data.study import Study, read_study, study_of
+from growth.data.study import OF_PREDICTIONS, Study, read_study, study_of
 from growth.runs.layout import (
     MIXED,
     PARTIAL_SUFFIX,
@@ -138,7 +138,7 @@ def score_folder(
     remedy = "put back what evaluate/predict.py wrote, or predict again in another folder"
     run = read_record(record, PredictionRecord, remedy) if record.exists() else {}
     # Answers that were stopped once they could not be one letter hold no more than their beginning.
-    study = read_study(flag) if flag and not run else study_of(run, flag, record)
+    study = read_study(flag) if flag and not run else study_of(run, flag, record, OF_PREDICTIONS)
     cut_short = run.get("decoding", {}).get("full_responses") is False
     paths = sorted(folder.glob(f"{PREDICTION_PREFIX}*.json"))
     predictions = {path.name: index_lines(path, prediction_check(study)) for path in paths}
@@ -162,7 +162,9 @@ def score_folder(
             files[stem] = score_file(judged)
             if name in repeats.within:
                 files[stem][REPEATED] = repeats.within[name]
-    results: Results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
+    repeated = {name: run[name] for name in RUN_FIELDS if name in run}
+    # The study as it is now: its rules gave these scores.
+    results: Results = {"run": repeated | {"study": study.record()}}
     if missing := _missing_files(folder, run, files):
         results["missing_files"] = missing
     return results | summarise(files, study) | {"files": files}, study

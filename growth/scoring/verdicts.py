@@ -135,7 +135,10 @@ def _general_verdict(kind: Kind, gold: str, response: str, ability: Ability) -> 
     if kind is Kind.NUMBER:
         right = second_opinion(response, gold)
         return Verdict(int(bool(right)), 0, None, gold, over_bound=right is None)
-    parsed = read_pattern(response, ability.pattern) if kind is Kind.REGEX else response.strip()
+    parsed: str | None = response.strip()
+    if kind is Kind.REGEX:
+        parsed = read_pattern(response, ability.pattern)
+        gold = read_pattern(gold, ability.pattern) or gold
     same = parsed is not None and normalised(parsed, ability.normalise) == normalised(
         gold, ability.normalise
     )

@@ -29,17 +29,17 @@ from growth.core.schemas import PredictionRecord, read_record
 from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
-from growth.model.source import Source, find_model, fingerprint
+from growth.model.source import Source, find_model
 from growth.runs.layout import RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
-from growth.runs.resolve import UNTUNED, resolve_models
+from growth.runs.resolve import UNTUNED, model_identity, resolve_models
 from growth.tasks.benchmark import Benchmark, Exam, read_results, result_file, score, table
 from growth.tasks.multiple_choice import SubjectTask
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
 
 # What makes the results in a folder those of one model, prompted in one way.
-_SAME = ("benchmark", "fingerprint", "asked")
+_SAME = ("benchmark", "fingerprint", "tokenizer", "asked")
 # What the record says of single files, of all launches together.
 _OF_FILES = ("data", "read", "questions")
 _UNREADABLE = "unreadable"  # of a subject in "read"
@@ -93,7 +93,7 @@ def run_benchmark(job: BenchmarkRun) -> None:
     if state.is_main_process:
         _report_data(job, models)
     for tested in models:
-        with locked_for_launch(tested.folder, "--output_dir", job.options.wait):
+        with locked_for_launch(tested.folder, "--output_dir", job.options.wait, make=True):
             _run_model(job, tested)
 
 
@@ -201,7 +201,7 @@ def _models(job: BenchmarkRun) -> list[TestedModel]:
             "benchmark": job.benchmark.name,
             "model_name_or_path": model,
             **run,
-            "fingerprint": fingerprint(source),
+            **model_identity(source),
             "asked": asked,
             "as_published": options.as_published,
             "data": data,

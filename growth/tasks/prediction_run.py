@@ -29,16 +29,19 @@ from growth.inference.backends import check_backend
 from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
-from growth.model.source import Source, find_model, fingerprint
+from growth.model.source import Source, find_model
 from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
-from growth.runs.resolve import resolve_models
+from growth.runs.resolve import model_identity, resolve_models
 from growth.tasks.doit import DoITFile
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
 
 # What makes the predictions in a folder those of one model, predicted in one way.
-_SAME = ("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "decoding", "limit")
+_SAME = (
+    *("model_size", "data_type", "timestamp", "checkpoint", "fingerprint", "tokenizer"),
+    *("decoding", "limit"),
+)
 
 
 def predict(
@@ -90,13 +93,14 @@ def _predict_model(
         "limit": options.limit,
         "split": options.split or options.eval_data_path.resolve().name,
         "model_name_or_path": name,
-        "fingerprint": fingerprint(source),
+        **model_identity(source),
         "as_published": options.as_published,
-        "decoding": decoding.identity() | {"precision": precision},
+        "decoding": decoding.identity()
+        | {"precision": precision, "max_length": bounded_length(source, decoding.max_length)},
     }
     folder = prediction_folder(options.pred_data_path, run)
     _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
-    with locked_for_launch(folder, "--pred_data_path", options.wait):
+    with locked_for_launch(folder, "--pred_data_path", options.wait, make=True):
         _predict_missing(source, folder, run, tasks, options, decoding)
 
 
@@ -104,10 +108,10 @@ def _check_same(folder: Path, run: Run) -> Run | None:
     """The record that is in `folder`, if any; refuses one of another model or way to predict."""
     remedy = "remove the folder or choose another --pred_data_path"
     earlier = check_same_model(folder, run, _SAME, f"{PREDICTION_PREFIX}*.json", remedy)
-    if earlier is not None and recorded(earlier)["digest"] != run["study"]["digest"]:
+    if earlier is not None and recorded(earlier)["asked"] != run["study"]["asked"]:
         raise InputError(
-            f"{folder}: holds predictions of the study {recorded(earlier)['name']} with other "
-            f"abilities or rules than {run['study']['file']} has now; {remedy}"
+            f"{folder}: holds predictions of the study {recorded(earlier)['name']} asked "
+            f"otherwise than {run['study']['file']} asks now; {remedy}"
         )
     return earlier
 
@@ -131,11 +135,12 @@ def _predict_missing(
     chat = load_tokenizer(source)
     prompting = Prompting(
         make_prompt_format(chat, PromptOptions(), source.name),
-        bounded_length(source, decoding.max_length),
+        run["decoding"]["max_length"],
         decoding.max_new_tokens,
         decoding.full_responses,
     )
-    predictor, compute = load_predictor(source, chat, decoding, run["decoding"]["precision"])
+    asked = published_precision(options.as_published, options.precision)
+    predictor, compute = load_predictor(source, chat, decoding, asked)
     work = TaskRun(missing, folder, prompting, state)
     cuts = dict(zip((task.stem for task in missing), work.cut_prompts(), strict=True))
     if state.is_main_process:

@@ -31,6 +31,7 @@ from growth.core.options import (
 )
 from growth.data.lines import Record
 from growth.data.records import read_training_files
+from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import bounded_length, load_model, load_tokenizer
@@ -55,15 +56,19 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     weight_problems,
 )
-from growth.runs.layout import read_run
+from growth.runs.layout import METRICS, read_run
 from growth.runs.record import (
+    RESUMED_OTHERWISE,
     Run,
     check_owned,
     check_same_setting,
+    computed_otherwise,
     data_record,
     forget_metrics_after,
+    missing_steps,
     new_record,
     now,
+    setting_name,
     write_run,
 )
 from growth.training.memory import plan_memory
@@ -154,7 +159,7 @@ def train(job: TrainingRun) -> None:
     check_writable(job.output_dir, "--output_dir")
     with (
         out_of_memory_explained(_MEMORY_REMEDY),
-        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait),
+        locked_for_launch(job.output_dir, "--output_dir", job.engine.wait, make=True),
     ):
         check_owned(job.output_dir)
         _train_locked(job)
@@ -168,9 +173,13 @@ def _train_locked(job: TrainingRun) -> None:
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
+    for ability in job.study.abilities:
+        if not ability.is_choice:
+            chat.labels(ability.options)  # now, not after training: can they be told apart?
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
+    data["train"]["build"] = _check_build(job, data["train"]["files"])
     for part, folder in folders.items():
         _report_cut(folder, files[part], examples[part], max_length)
     compute = _choose_compute(job)
@@ -212,6 +221,12 @@ def _train_locked(job: TrainingRun) -> None:
         write_run(job.output_dir, run | {"ended": now()})
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def _check_build(job: TrainingRun, files: Mapping[str, Any]) -> Any:
+    """What the lines to train on were built as, checked against what the run is recorded as."""
+    setting = job.data_type or setting_name(job.train_dir)
+    return check_build(job.train_dir, files, job.study, setting, job.hyperparameters.seed)
 
 
 def _log_to_stderr() -> None:
@@ -328,6 +343,7 @@ def _resolved(
     chosen = {
         "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
+        "batch_size": before.get("batch_size"),
     }
     fixed = {
         "learning_rate": rate,
@@ -359,6 +375,8 @@ def _open_run(
     if earlier:
         check_same_setting(earlier, run, job.output_dir, job.resume)
         run |= {"started": earlier["started"], "resumed": now()}
+        if RESUMED_OTHERWISE in earlier:
+            run[RESUMED_OTHERWISE] = earlier[RESUMED_OTHERWISE]
     logger.info(
         "%s samples per step, %s steps per epoch, %s epochs; %s of %s tokens supervised",
         *(run["hyperparameters"]["total_batch_size"], run["steps_per_epoch"]),
@@ -388,6 +406,7 @@ def _open_run(
             logger.info("resumes from %s", checkpoint)
         else:
             logger.info("no checkpoint is complete yet: the run begins anew")
+        _report_otherwise(job, earlier, run, step)
     # Nobody writes before all have read.
     PartialState().wait_for_everyone()
     if distributed_state().is_main_process:
@@ -395,6 +414,27 @@ def _open_run(
         remove_leftovers(job.output_dir, step)
         forget_metrics_after(job.output_dir, step)
     return (str(checkpoint) if checkpoint else None), False
+
+
+def _report_otherwise(job: TrainingRun, earlier: Run, run: Run, step: int) -> None:
+    """Say, and record in `run`, what makes a run resumed at `step` another than an unbroken one."""
+    if not step:
+        return
+    if changes := computed_otherwise(earlier, run):
+        known, listed = run.get(RESUMED_OTHERWISE, []), changes.items()
+        run[RESUMED_OTHERWISE] = [*known, {"time": now(), "step": step, "changes": changes}]
+        logger.warning(
+            "--resume: computed otherwise than before step %s, so that sums are rounded otherwise "
+            "and the weights are not bit for bit those of an unbroken run (run.json records it): "
+            "%s",
+            *(step, "; ".join(f"{name} {old!r}, now {new!r}" for name, (old, new) in listed)),
+        )
+    if lost := missing_steps(job.output_dir, step):
+        logger.warning(
+            "--resume: %s lacks %s of the %s steps before the checkpoint, whose losses are not "
+            "computed again; put the file back to have them",
+            *(job.output_dir / METRICS, f"{lost:,}", f"{step:,}"),
+        )
 
 
 def _resume_needs(job: TrainingRun, compute: Compute) -> ResumeNeeds:

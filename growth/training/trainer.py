@@ -26,6 +26,7 @@ from growth.core.files import json_line, sync, sync_names, write_errors
 from growth.core.options import WARMUP_DECAY, Hyperparameters
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
+from growth.model.loading import check_weights_are_numbers
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
@@ -34,6 +35,7 @@ from growth.runs.checkpoints import (
     checkpoints,
     drop_resume_state,
     remove_checkpoint,
+    write_digests,
 )
 from growth.runs.layout import METRICS
 from growth.runs.record import now
@@ -251,6 +253,8 @@ class InstructionTrainer(Trainer):
         # A process has only its own part of the loss; the Trainer averages over processes.
         loss, measures = self.step_loss.backward(model, inputs["examples"])
         if not torch.isfinite(loss):
+            if self.state.global_step == 0:  # of the model as it was given
+                check_weights_are_numbers(self.accelerator.unwrap_model(model), "the model")
             raise self._diverged("loss", loss.item(), self.state.global_step + 1)
         self._measures = dataclasses.replace(measures, seconds=time.perf_counter() - began)
         return loss
@@ -343,8 +347,6 @@ class InstructionTrainer(Trainer):
         checkpoint = self.run_dir / f"{CHECKPOINT}{self.state.global_step}"
         with write_errors(checkpoint):
             super()._save_checkpoint(model, trial)
-            # The other processes' random numbers are part of it.
-            self.accelerator.wait_for_everyone()
             if not self.args.should_save:
                 return
             # Nothing older goes before the new state is on the disk.
@@ -361,6 +363,9 @@ class InstructionTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
         super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # their random numbers are part of it
+        if self.args.should_save:
+            write_digests(Path(output_dir))
         sync(Path(output_dir))
 
     def _load_from_checkpoint(
