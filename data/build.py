@@ -25,7 +25,13 @@ from growth.core.files import check_writable, replacing, write_json_lines
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, SeedOptions, StudyOptions
 from growth.data.lines import Record
-from growth.data.settings import build_setting, file_digests, read_build, write_build
+from growth.data.settings import (
+    build_setting,
+    check_replaceable,
+    file_digests,
+    read_build,
+    write_build,
+)
 from growth.data.study import published_study, read_study
 
 
@@ -51,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_writable(args.output_dir, "--output_dir")
     study = read_study(args.study) if args.study else published_study()
-    for data_type in study.recipes if args.data_type == "all" else [args.data_type]:
-        recipe = study.recipe(data_type)
+    recipes = study.recipes.values() if args.data_type == "all" else [study.recipe(args.data_type)]
+    for recipe in recipes:
+        check_replaceable(args.output_dir / recipe.name, study, args.data_dir)
+    for recipe in recipes:
         built = build_setting(study, recipe, args.data_dir, args.seed)
-        folder = args.output_dir / data_type
+        folder = args.output_dir / recipe.name
         characters = dict.fromkeys(built, 0)  # of all messages
         lines = {name: len(records) for name, records in built.items()}
         with locked(folder, "--output_dir", args.wait):
+            check_replaceable(folder, study, args.data_dir)  # another process may have been at work
             before, seed = file_digests(folder), seed_of(folder)
             with replacing(folder) as temporary:
                 for name, records in built.items():

@@ -10,6 +10,7 @@ from conftest import ROOT
 from safetensors import SafetensorError
 
 from growth.core.cli import run_script
+from growth.core.errors import InputError
 from growth.core.files import replacing, write_errors, write_json, write_text
 
 
@@ -255,3 +256,28 @@ def test_what_a_process_left_that_nobody_has_waited_for_goes(tmp_path):
     write_text(path, "whole")
     assert names(tmp_path) == ["x.json"]
     os.waitpid(child, 0)
+
+
+def test_a_fifo_to_write_to_is_refused_and_stays(tmp_path):
+    """A device likewise; `/dev/null` would be a plain file from then on."""
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for path in (fifo, link):
+        with pytest.raises(InputError, match="is a FIFO; expected a file"):
+            write_text(path, "new")
+    assert fifo.is_fifo()
+    assert {path.name for path in tmp_path.iterdir()} == {"fifo", "link"}
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path):
+    """Such as a folder on another disk."""
+    (tmp_path / "disk/folder").mkdir(parents=True)
+    for name in ("folder", "file"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    with replacing(tmp_path / "folder") as temporary:
+        write_text(temporary / "a", "new")
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "folder").is_symlink()
+    assert (tmp_path / "file").is_symlink()
+    assert [(tmp_path / "disk" / name).read_text() for name in ("folder/a", "file")] == ["new"] * 2

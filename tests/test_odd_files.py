@@ -13,6 +13,8 @@ from growth.core.files import LONGEST_NAME, open_file, parse_json, read_json, re
 from growth.core.locks import locked
 from growth.data.published import count_lines, count_single_answers, read_table
 from growth.data.records import read_records
+from growth.model.source import find_model
+from growth.runs.layout import read_run
 from growth.tasks.agieval import _demonstrations, _items
 from growth.tasks.benchmark import read_results
 
@@ -94,6 +96,19 @@ def test_every_script_names_it(odd, checkout, place):
     (message,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
     assert f"{place}: is a {odd.kind}" in message
     assert not (checkout / "o").exists()
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer.json", "run.json"])
+def test_a_model_with_a_fifo_is_refused_at_once(tmp_path, tiny_model, name):
+    """transformers would wait for it; a record is not passed over as if there was none."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=f"{name}: is a FIFO; expected a file"):
+        find_model(folder)
+    if name == "run.json":
+        with pytest.raises(InputError, match="is a FIFO"):
+            read_run(folder)
 
 
 @pytest.mark.parametrize(

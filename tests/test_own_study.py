@@ -95,6 +95,21 @@ def mine(tmp_path_factory, tiny_model):
     return root
 
 
+def test_options_that_the_tokenizer_cannot_tell_apart_are_refused_before_training(mine, tiny_model):
+    text = STUDY.replace('options = ["A", "B", "C"]', 'options = ["A1", "B1", "C1"]')
+    assert text != STUDY
+    (mine / "labels.toml").write_text(text, encoding="utf-8")
+    done = run(
+        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
+        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
+        *("--data_type", "own-14", "--output_dir", "runs/labels"),
+        cwd=mine,
+        check=False,
+    )
+    refused(done, "A1, B1, C1", "give the study's ability other options")
+    assert not (mine / "runs/labels").exists()
+
+
 def build(setting, data_dir="lines", study="mine.toml"):
     return (
         *("data/build.py", "--study", study, "--data_type", setting),
@@ -229,7 +244,7 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
     results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
     own = tmp_path / "own-results.json"
     own.write_text(json.dumps(results))
-    foreign = {"name": "theirs", "digest": "0" * 16, "file": "theirs.toml"}
+    foreign = {"name": "theirs", "digest": "0" * 16, "asked": "0" * 16, "file": "theirs.toml"}
     results["run"] |= {"study": foreign, "timestamp": "other"}
     (tmp_path / "foreign-results.json").write_text(json.dumps(results))
     plot = ("evaluate/plot.py", "--plot_type", "overall", "--results_path", tmp_path)
@@ -269,15 +284,6 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(mine, tiny_model):
         check=False,
     )
     refused(done, "first one, second one", "other options")
-    done = run(
-        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
-        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
-        *("--data_type", "own-14", "--output_dir", "runs/labels"),
-        cwd=mine,
-        check=False,
-    )
-    refused(done, "first one, second one", "other options")
-    assert not (mine / "runs/labels").exists()
 
 
 # How the general kinds read an answer

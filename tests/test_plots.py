@@ -654,3 +654,10 @@ def test_the_script_ends_with_2_and_one_message(tmp_path):
     assert done.stderr.startswith("error: --results_path evaluate/results/test: nothing to plot")
     assert done.stderr.count("\n") == 1
     assert files(tmp_path) == set()
+
+
+def test_dollar_signs_are_no_formula(tmp_path):
+    """Names and titles are whatever somebody has written."""
+    folder = tmp_path / "results" / "test"
+    write(folder, "curated-160", 30, size="$\\frac{$", types=TYPES)
+    assert files(run(folder, tmp_path, "overall")) == OVERALL

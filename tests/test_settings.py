@@ -269,3 +269,55 @@ def test_small_totals_train_longer():
     epochs = {name: STUDY.run.epochs_for(recipe.samples) for name, recipe in STUDY.recipes.items()}
     assert {name: epochs[name] for name in longer} == longer
     assert {e for name, e in epochs.items() if not name.endswith(("-10", "-40", "-160"))} == {15}
+
+
+OWN = """
+name = "own"
+[[abilities]]
+name = "biology"
+kind = "letter"
+[pools.p]
+path = "train"
+[[settings]]
+name = "{}"
+samples = 2
+take = [{{ pool = "p", lines = {{ biology = 2 }} }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "held"),
+    [("train", {}), ("valid", {}), ("s", {"thesis.txt": "x"}), ("s", {"raw.json": "{}\n"})],
+)
+def test_a_build_replaces_nothing_but_builds(checkout, setting, held):
+    """Neither the pool it takes from, nor lines to evaluate on, nor what is not its own."""
+    (checkout / "own.toml").write_text(OWN.format(setting), encoding="utf-8")
+    for name in ("train", "valid"):
+        write_lines(checkout / f"lines/{name}/biology.json", [line(idx=i) for i in range(4)])
+    for name, text in held.items():
+        write_lines(checkout / f"lines/{setting}/{name}", [text])
+    before = {path: path.read_bytes() for path in checkout.rglob("lines/*/*")}
+    flags = ("--data_type", setting, "--data_dir", "lines", "--output_dir", "lines")
+    done = run("data/build.py", "--study", "own.toml", *flags, cwd=checkout, check=False)
+    assert done.returncode == 2
+    assert f"--output_dir lines: lines/{setting} would be replaced" in done.stderr
+    assert {path: path.read_bytes() for path in checkout.rglob("lines/*/*")} == before
+
+
+def test_a_build_goes_where_a_link_points(checkout):
+    (checkout / "own.toml").write_text(OWN.format("s"), encoding="utf-8")
+    write_lines(checkout / "lines/train/biology.json", [line(idx=i) for i in range(4)])
+    (checkout / "disk").mkdir()
+    (checkout / "lines/s").symlink_to(checkout / "disk")
+    flags = ("--data_type", "s", "--data_dir", "lines", "--output_dir", "lines")
+    for seed in (0, 1):
+        run("data/build.py", "--study", "own.toml", *flags, "--seed", seed, cwd=checkout)
+    assert (checkout / "lines/s").is_symlink()
+    assert len(read_lines(checkout / "disk/biology.json")) == 2
+
+
+def test_builds_of_before_there_was_a_record_are_replaced(checkout, tiny_data):
+    flags = ("--data_type", "curated-10", "--data_dir", tiny_data, "--output_dir", "out")
+    write_lines(checkout / "out/curated-10/biology.json", [line()])
+    run("data/build.py", *flags, cwd=checkout)
+    assert (checkout / "out/curated-10/build.record").is_file()

@@ -1,5 +1,6 @@
 """A study file: read, checked, and what follows from it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from growth.core.errors import InputError
 from growth.data.abilities import Ability, Kind
 from growth.data.records import ability_name
 from growth.data.study import (
+    _MARKERS,
     OF_PREDICTIONS,
     OF_RUNS,
     OF_SCORES,
@@ -273,3 +275,80 @@ def test_an_alias_is_the_ability_in_training_lines_too(tmp_path):
     assert ability_name({}, Path("wrongs_train.json"), own, by_file=True) == "torts"
     with pytest.raises(InputError, match="no"):
         ability_name({"type": "ethics"}, Path("part-0.json"), own)
+
+
+def test_a_study_file_that_is_none_is_refused_at_once(tmp_path):
+    """Neither a FIFO, which would hang, nor more than a study can have is read."""
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(InputError, match=r"--study .*is a FIFO; expected a file"):
+        read_study(tmp_path / "fifo.toml")
+    with pytest.raises(InputError, match=r"--study .*at most 1,048,576 bytes"):
+        study(tmp_path, OWN + "#" * 2**20)
+
+
+@pytest.mark.parametrize("part", ["a", '"a b"', "'a.b'"])
+def test_keys_of_many_parts_are_refused_at_once(tmp_path, part):
+    """tomllib takes 90 s for 50,000 of them."""
+    with pytest.raises(InputError, match=r"own\.toml:2: a key of over 50 parts"):
+        study(tmp_path, "x = 1\n" + f"{part} . " * 50_000 + "z = 1\n")
+
+
+def test_dots_in_a_text_are_no_key(tmp_path):
+    title = "A title" + "." * 200 + "e.g. this" * 200
+    assert study(tmp_path, f'title = "{title}"\n{OWN}').title == title
+
+
+LONE = """
+[[settings]]
+name = "{}"
+samples = 1
+"""
+TAKE = 'take = [{ pool = "own", lines = { torts = 1 } }]'
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_settings_may_repeat_each_other_in_any_number_and_order(tmp_path, step):
+    settings = [LONE.format("s0") + TAKE]
+    settings += [LONE.format(f"s{i}") + f'same_as = "s{i - 1}"' for i in range(1, 2000)]
+    recipes = study(tmp_path, OWN + "".join(settings[::step])).recipes
+    assert recipes["s1999"].shares == recipes["s0"].shares
+    assert recipes["s1999"].same_as == "s0"
+
+
+def test_a_long_circle_of_settings_is_named(tmp_path):
+    settings = [LONE.format(f"s{i}") + f'extends = "s{(i + 1) % 2000}"' for i in range(2000)]
+    with pytest.raises(InputError, match=r"s0 -> \.\.\. -> s0\): 's0' is made of itself"):
+        study(tmp_path, OWN + "".join(settings))
+
+
+@pytest.mark.parametrize("marker", ["zz", "$\\\\frac$", "", "*"])
+def test_markers_are_those_of_matplotlib(tmp_path, marker):
+    from matplotlib.markers import MarkerStyle
+
+    text = OWN + LONE.format("s") + TAKE + f'\nmarker = "{marker}"'
+    if marker in ("", "*"):
+        assert study(tmp_path, text).recipes["s"].marker == marker
+    else:
+        with pytest.raises(InputError, match=r"settings\[0\] \(s\)\.marker"):
+            study(tmp_path, text)
+    assert set(_MARKERS) <= set(MarkerStyle.markers)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('name = "law"', 'name = "law"\nvalid = "a\\nb"', "valid"),
+        ('name = "law"', 'name = "law"\ntest = "a\\tb"', "test"),
+        ('path = "train"', 'path = "a\\u0000b"', "pools.own.path"),
+        ('take = [{ pool = "own" }]', "take = []", r"series\[0\].take"),
+        ("[pools.own]", "[run]\nepochs = 2147483649\n[pools.own]", "run.epochs"),
+        (
+            "[pools.own]",
+            "[run]\nepochs_by_lines.7 = 9999999999\n[pools.own]",
+            "run.epochs_by_lines",
+        ),
+    ],
+)
+def test_values_that_fail_only_later_are_refused(tmp_path, old, new, key):
+    with pytest.raises(InputError, match=f"own.toml: {key}: "):
+        study(tmp_path, OWN.replace(old, new))

@@ -55,8 +55,14 @@ def replacing(path: Path) -> Iterator[Path]:
     same files stays as it is, so that who reads it meanwhile is not disturbed. All is on the disk
     (fsync) when the block has ended. No two processes share a temporary path: of two that write the
     same file the last one wins. What a killed process left behind is removed the next time; if that
-    includes the only copy of what was at `path`, it is put back.
+    includes the only copy of what was at `path`, it is put back. A link stays, and what it points
+    to is replaced.
+
+    Raises:
+        InputError: a device, FIFO or socket is at `path`, which would be one no more.
     """
+    is_file(path, or_folder=True)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path)
     stem = f"{hidden_name(path)}.{_host()}.{os.getpid()}.{next(_COUNT)}"
@@ -282,12 +288,28 @@ def open_file(path: Path) -> io.BufferedReader:
     Raises:
         InputError: it is missing, or a folder, FIFO, device or socket.
     """
+    if not is_file(path):
+        raise InputError(f"{path}: no such file")
+    return open(path, "rb")
+
+
+def is_file(path: Path, *, or_folder: bool = False) -> bool:
+    """Whether there is anything at `path`; if so, it is a file.
+
+    Args:
+        path: of a file; links are followed.
+        or_folder: whether a folder will do.
+
+    Raises:
+        InputError: it is a folder, FIFO, device or socket, which would hang who reads it, or be
+            replaced by who writes.
+    """
     try:
         mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            return open(path, "rb")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name that none can have
+        return False
+    if stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode)):
+        return True
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     kind = kinds.get(stat.S_IFMT(mode), "device")
     raise InputError(f"{path}: is a {kind}; expected a file. Move it elsewhere, or rename it")

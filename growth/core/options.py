@@ -13,6 +13,7 @@ from growth.core.errors import InputError
 
 MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper section 4.1)
 MAX_NEW_TOKENS = 1024  # of an answer (paper section 4.2)
+LARGEST = 2**31  # what epochs and the other numbers of a study may be, as in run.json
 TOKENS_PER_BATCH = 2048  # of prompts, computed at once in inference
 
 AUTO = "auto"  # selected by what the machine has
@@ -198,6 +199,7 @@ class Hyperparameters:
     epochs: int = option(
         15,
         "passes over the data",
+        maximum=LARGEST,
         unset="the study's; in the published one 25, 20, 18 for 10, 40, 160 lines, else 15",
     )
     total_batch_size: int = option(

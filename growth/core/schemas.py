@@ -11,6 +11,7 @@ import msgspec
 
 from growth.core.errors import InputError
 from growth.core.files import Object, read_object
+from growth.core.options import LARGEST
 
 # Becomes part of a path.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]*$")]
@@ -47,7 +48,7 @@ class DataRecord(TypedDict, total=False):
 class HyperparametersRecord(TypedDict, total=False):
     """The hyper-parameters that a later stage computes with; others are compared only."""
 
-    epochs: Required[Annotated[int, msgspec.Meta(ge=1, le=2**31)]]
+    epochs: Required[Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]]
     tokens_per_micro_batch: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
 
 
@@ -96,7 +97,7 @@ class TrainerStateRecord(TypedDict, total=False):
     """trainer_state.json of a checkpoint."""
 
     global_step: Required[Count]
-    epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=2**31)]]
+    epoch: Required[Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]]
     log_history: list[dict[str, Any]]
     stateful_callbacks: dict[str, dict[str, Any]]
 

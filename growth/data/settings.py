@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, sha256, write_json
+from growth.core.files import Object, is_file, sha256, write_json
 from growth.core.schemas import BuildRecord, read_record
 from growth.data.copies import check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Lines, checked_lines
@@ -93,6 +93,43 @@ def _first(lines: Lines, share: Share, recipe: Recipe, folder: Path) -> Lines:
     return lines if share.quota is None else lines[: share.quota]
 
 
+def check_replaceable(folder: Path, study: Study, data_dir: Path) -> None:
+    """Check that a setting may be built in `folder`: all that is there was built, too.
+
+    Args:
+        folder: to be replaced; it need not exist.
+        study: whose pools, valid and test lines stay.
+        data_dir: that those are in.
+
+    Raises:
+        InputError: it holds lines to take from or to evaluate on, or what data/build.py never
+            wrote. Builds of before there was a record are known by holding nothing but lines; they
+            are of the published study.
+    """
+    pools = {share.pool.path for r in study.recipes.values() for share in r.shares}
+    for place in sorted(pools | set(study.splits.values())):
+        path = (data_dir / place).resolve()
+        if folder.resolve() in (path, *path.parents):
+            raise InputError(
+                f"--output_dir {folder.parent}: {folder} would be replaced, and it holds the lines "
+                f"of {data_dir / place}; choose another --output_dir, or rename the setting"
+            )
+    if not is_file(folder, or_folder=True):
+        return
+    if not folder.is_dir():
+        raise InputError(f"--output_dir {folder.parent}: {folder} is a file; expected a folder")
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if name != BUILD_RECORD and not name.endswith(".json")]
+    if names and not study.is_published and BUILD_RECORD not in names:
+        foreign = foreign or names
+    if foreign:
+        raise InputError(
+            f"--output_dir {folder.parent}: {folder} would be replaced, and it holds "
+            f"{', '.join(foreign[:3])}, not built by data/build.py; choose another --output_dir, "
+            "or move this elsewhere"
+        )
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """The digest of each `*.json` of a folder, which need not exist."""
     return {path.name: sha256(path) for path in sorted(folder.glob("*.json"))}
@@ -125,7 +162,7 @@ def read_build(folder: Path) -> Object | None:
         InputError: the record is damaged.
     """
     path = folder / BUILD_RECORD
-    if not path.is_file():
+    if not is_file(path):
         return None
     return read_record(path, BuildRecord, "build the setting again with data/build.py")
 

@@ -4,6 +4,7 @@ A study is one TOML file (docs/study.md). The published one, `data/doit.toml`, i
 falls back on; one of your own is another file of the same form.
 """
 
+import dataclasses
 import difflib
 import fnmatch
 import functools
@@ -12,6 +13,7 @@ import itertools
 import re
 import sysconfig
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +22,25 @@ from typing import Any, Literal
 import msgspec
 
 from growth.core.errors import InputError
-from growth.core.files import json_line
-from growth.core.options import MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
+from growth.core.files import json_line, open_file
+from growth.core.options import LARGEST, MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
 from growth.data.abilities import Ability, Kind
 from growth.data.copies import UNCOMPARED
 
 PUBLISHED = "doit"
 EQUAL, ALL = "equal", "all"
 LINES = ("solid", "dashed", "dotted", "dashdot")
+_MARKERS = tuple(".,ov^<>12348spP*hH+xXDd|_")  # of matplotlib, which is not imported here
 OTHER = "other"  # in place of a series' name: settings that are on no curve
 AVERAGE, OOD_AVERAGE = "average", "ood_average"  # scores over several files, beside abilities
 _NO_GOLD = (*UNCOMPARED, "messages", "type", "question_format", "choices")
 # Of results files and figures, where no ability may go by them.
 _RESERVED_NAMES = {AVERAGE, OOD_AVERAGE, "overall", "mixed"}
+_LARGEST = 1 << 20  # bytes of a study file; the published one has 6,000
+_KEY_PARTS = 50
+# tomllib's time grows with the square of the parts
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_DEEP_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*+(?:{_PART}\.[ \t]*+){{{_KEY_PARTS}}}", re.MULTILINE)
 _NAME_LENGTH = 80  # of abilities, settings: they become names of files
 
 
@@ -306,9 +314,17 @@ def read_study(path: Path) -> Study:
         InputError: no such file, no TOML (file:line), or not a study (the key is named).
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        with open_file(path) as file:
+            text = file.read(_LARGEST + 1).decode("utf-8-sig")
+    except (OSError, InputError, UnicodeDecodeError) as error:
         raise InputError(f"--study {path}: can't be read ({error}); give a TOML file") from None
+    if len(text.encode()) > _LARGEST:
+        raise InputError(f"--study {path}: expected a TOML file of at most {_LARGEST:,} bytes")
+    if deep := _DEEP_KEY.search(text):
+        number = text.count("\n", 0, deep.start()) + 1
+        raise InputError(f"--study {path}:{number}: a key of over {_KEY_PARTS} parts")
+    try:
+        content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"--study {path}: not TOML: {error}") from None
     try:
@@ -419,9 +435,13 @@ def _check(written: _Study, path: Path) -> None:
         numbers = [*value, *value.values()] if isinstance(value, dict) else [value]
         if any(number < 1 for number in numbers):
             fail(f"run.{name}", f"expected whole numbers above 0, found {value}")
+        if any(number > LARGEST for number in numbers):
+            fail(f"run.{name}", f"expected at most {LARGEST:,}, found {value}")
     for i, series in enumerate(written.series):
         if not series.sizes or min(series.sizes) < 1 or len(set(series.sizes)) < len(series.sizes):
             fail(f"series[{i}].sizes", f"expected different numbers above 0, found {series.sizes}")
+        if not series.take:
+            fail(f"series[{i}].take", "expected at least one pool to take lines from")
     takes = [(f"series[{i}]", series.take) for i, series in enumerate(written.series)]
     takes += [(f"settings[{i}]", lone.take) for i, lone in enumerate(written.settings)]
     for key, taken in takes:
@@ -457,6 +477,11 @@ def _check_names(written: _Study, fail: Any) -> None:
         plain = name and name == Path(name).name and not name.startswith((".", "-"))
         if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
             fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+    folders = [("valid", written.valid), ("test", written.test)]
+    folders += [(f"pools.{name}.path", pool.path) for name, pool in written.pools.items()]
+    for key, folder in folders:
+        if not folder.isprintable():
+            fail(key, f"{folder!r}: expected a folder's name without control characters")
     if not written.abilities:
         fail("abilities", "expected at least one")
 
@@ -489,6 +514,10 @@ def _check_lone(lone: Lone, key: str, fail: Any) -> None:
         fail(key, "expected either same_as, or take (with extends, if it holds another one's)")
     if not lone.same_as and lone.samples < 1:
         fail(f"{key}.samples", "expected how many lines it has in all, its place on the axis")
+    if lone.marker and lone.marker not in _MARKERS:
+        fail(
+            f"{key}.marker", f"{lone.marker!r}: expected one of matplotlib's: {' '.join(_MARKERS)}"
+        )
 
 
 def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
@@ -507,42 +536,48 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
             shares = _shares(written.pools, series.take, names, size, where)
             _check_total(shares, size, where)
             recipes[name] = Recipe(name, series.name, size, shares, name)
+            _check_names_once(recipes[name], path)
     lone = {setting.name: setting for setting in written.settings}
     twice = [name for name in lone if name in recipes]
     if twice:
         raise InputError(f"--study {path}: settings: {twice[0]!r} is a setting of a series already")
-    for name in lone:
-        recipes[name] = _lone_recipe(name, lone, recipes, written, path, ())
-    for recipe in recipes.values():
-        _check_names_once(recipe, path)
+    for last in lone:
+        for name in _chain(last, lone, recipes, path):
+            recipes[name] = _lone_recipe(lone[name], recipes, written.pools, path)
+            _check_names_once(recipes[name], path)
     return recipes
 
 
+def _chain(
+    name: str, lone: Mapping[str, Lone], recipes: Mapping[str, Recipe], path: Path
+) -> list[str]:
+    """A lone setting and those that it is made of, the first to make first.
+
+    Raises:
+        InputError: it is made of itself, or of a setting that there isn't.
+    """
+    chain: dict[str, None] = {}
+    while name and name not in recipes:
+        if name not in lone or name in chain:
+            how = "is made of itself" if name in chain else "is no setting"
+            shown = [*chain, name] if len(chain) < 10 else [next(iter(chain)), "...", name]
+            raise InputError(f"--study {path}: settings ({' -> '.join(shown)}): {name!r} {how}")
+        chain[name] = None
+        name = lone[name].same_as or lone[name].extends
+    return list(chain)[::-1]
+
+
 def _lone_recipe(
-    name: str,
-    lone: Mapping[str, Lone],
-    recipes: Mapping[str, Recipe],
-    written: _Study,
-    path: Path,
-    within: tuple[str, ...],
+    own: Lone, recipes: Mapping[str, Recipe], pools: Mapping[str, Pool], path: Path
 ) -> Recipe:
-    if name in recipes:
-        return recipes[name]
-    if name not in lone or name in within:
-        how = "is made of itself" if name in within else "is no setting"
-        raise InputError(
-            f"--study {path}: settings ({' -> '.join((*within, name))}): {name!r} {how}"
-        )
-    own = lone[name]
-    base = own.same_as or own.extends
-    other = _lone_recipe(base, lone, recipes, written, path, (*within, name)) if base else None
+    other = recipes.get(own.same_as or own.extends)
     if other is not None and own.same_as:
-        return Recipe(name, other.series, other.samples, other.shares, other.same_as, other.marker)
-    where = f"--study {path}: settings ({name})"
-    shares = _shares(written.pools, own.take, [], 0, where)
+        return dataclasses.replace(other, name=own.name)
+    where = f"--study {path}: settings ({own.name})"
+    shares = _shares(pools, own.take, [], 0, where)
     shares = (*(other.shares if other else ()), *shares)
     _check_total(shares, own.samples, where)
-    return Recipe(name, "", own.samples, shares, name, own.marker)
+    return Recipe(own.name, "", own.samples, shares, own.name, own.marker)
 
 
 def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
@@ -587,8 +622,8 @@ def _shares(
 
 
 def _check_names_once(recipe: Recipe, path: Path) -> None:
-    names = [share.name for share in recipe.shares]
-    twice = [name for name in names if names.count(name) > 1]
+    names = Counter(share.name for share in recipe.shares)
+    twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise InputError(
             f"--study {path}: the setting {recipe.name} takes {twice[0]} twice; take it from one "

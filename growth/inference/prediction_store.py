@@ -14,6 +14,7 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.core.files import (
+    is_file,
     json_line,
     open_file,
     parse_json,
@@ -50,7 +51,7 @@ def check_same_model(
         InputError: they differ, or there are results without a record.
     """
     path = folder / RUN_RECORD
-    if not path.is_file():
+    if not is_file(path):
         if any(folder.glob(pattern)):
             raise InputError(
                 f"{folder}: holds results without a {RUN_RECORD} that says which model made them; "

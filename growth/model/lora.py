@@ -32,7 +32,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
-from growth.core.files import Object, read_object
+from growth.core.files import Object, is_file, read_object
 from growth.core.options import ALL_LINEAR, LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.weight_files import tensor_shapes
@@ -186,7 +186,7 @@ def without_adapters(model: AdaptedModel) -> PreTrainedModel:
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds an adapter and no model of its own."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return is_file(folder / CONFIG) and not is_file(folder / "config.json")
 
 
 def check_adapter(folder: Path) -> None:

@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from growth.core.errors import InputError
-from growth.core.files import LFS_ADVICE, content_digest, is_lfs_pointer, read_object
+from growth.core.files import LFS_ADVICE, content_digest, is_file, is_lfs_pointer, read_object
 from growth.core.options import ModelOptions
 from growth.model import lora
 from growth.model.gguf_file import read_gguf
@@ -132,6 +132,8 @@ def find_model(name_or_path: Model, options: ModelOptions = DEFAULT_OPTIONS) -> 
         return Source(str(path.parent), path.name, options)
     # os.path, as a name of any length and with any character is none of a file
     if os.path.isdir(path):
+        for inner in path.iterdir():
+            is_file(inner, or_folder=True)  # transformers would wait for a FIFO, or read a device
         if lora.is_adapter(path):
             lora.check_adapter(path)
         else:

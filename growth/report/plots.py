@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -67,7 +68,9 @@ class Drawing:
         stem = plots_path / self.folder / self.stem
         numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
         write_text(numbers, self.table(smoothed).to_csv(index=False))
-        with replacing(figure) as temporary:
+        # a title or name of one's own may hold dollar signs, and none of ours is a formula
+        plain = matplotlib.rc_context({"text.parse_math": False})
+        with plain, replacing(figure) as temporary:
             self.draw().savefig(temporary, format="png", dpi=150)
         return numbers, figure
 

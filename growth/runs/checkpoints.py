@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import content_digest, write_json
+from growth.core.files import content_digest, is_file, write_json
 from growth.core.schemas import DigestsRecord, TrainerStateRecord, read_record
 from growth.model.weight_files import CONFIG, SINGLE, tensor_shapes, weight_files
 
@@ -189,7 +189,7 @@ def changed_files(checkpoint: Path, names: Iterable[str]) -> list[str]:
         checkpoint: of a run; one of an earlier version has no digests, and nothing is known.
         names: of the files.
     """
-    if not (checkpoint / DIGESTS).is_file():
+    if not is_file(checkpoint / DIGESTS):
         return []
     try:
         saved = read_record(checkpoint / DIGESTS, DigestsRecord, "remove it")["files"]
@@ -213,7 +213,7 @@ def check_as_saved(folder: Path) -> None:
     Raises:
         InputError: a file is another.
     """
-    if not (folder / DIGESTS).is_file():
+    if not is_file(folder / DIGESTS):
         return
     if changed := changed_files(folder, [*weight_files(folder), CONFIG, *_ADAPTER]):
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
+from growth.core.files import is_file
 from growth.core.options import AUTO
 from growth.core.schemas import TrainingRecord, read_record
 
@@ -60,7 +61,7 @@ def read_run(run_dir: Path) -> Run | None:
         InputError: there is a record, and it is damaged.
     """
     path = run_dir / RUN_RECORD
-    if not path.is_file():
+    if not is_file(path):
         return None
     remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
     return read_record(path, TrainingRecord, remedy)

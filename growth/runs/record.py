@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, parse_json, sha256, write_json, write_text
+from growth.core.files import Object, is_file, parse_json, sha256, write_json, write_text
 from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
@@ -69,7 +69,7 @@ def check_owned(run_dir: Path) -> None:
         InputError: there are checkpoints or metrics and no run.json: they would pass for those of
             the run that begins.
     """
-    if (run_dir / RUN_RECORD).is_file():
+    if is_file(run_dir / RUN_RECORD):
         return
     others = sorted(
         path.name for name in (f"{CHECKPOINT}*", METRICS) for path in run_dir.glob(name)
@@ -274,7 +274,7 @@ def _identity(run: Run) -> dict[str, Any]:
 def read_metrics(run_dir: Path) -> list[Object]:
     """The lines of metrics.jsonl, in order; what a kill or another program left is passed over."""
     path = run_dir / METRICS
-    if not path.is_file():
+    if not is_file(path):
         return []
     found = (_metrics_line(line) for line in path.read_bytes().split(b"\n"))
     return [line for line in found if line is not None]
@@ -292,7 +292,7 @@ def _metrics_line(line: bytes) -> Object | None:
 def forget_metrics_after(run_dir: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl that a resumed run will write again, and what are none."""
     path = run_dir / METRICS
-    if not path.is_file():
+    if not is_file(path):
         return
     lines = path.read_bytes().splitlines(keepends=True)
     read = [(line, _metrics_line(line)) for line in lines if line.strip()]

@@ -169,7 +169,9 @@ def score_folder(
             files[stem] = score_file(judged)
             if name in repeats.within:
                 files[stem][REPEATED] = repeats.within[name]
-    results: Results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
+    repeated = {name: run[name] for name in RUN_FIELDS if name in run}
+    # The study as it is now: its rules gave these scores.
+    results: Results = {"run": repeated | {"study": study.record()}}
     if missing := _missing_files(folder, run, files):
         results["missing_files"] = missing
     return results | summarise(files, study) | {"files": files}, study
