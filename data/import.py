@@ -34,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = import_files(options, reading_of(options_from(args, ReadingOptions)))
     print_tables(made)
     print(f"written to {options.output_dir}")
+    for name, count in made.empty.items():
+        print(
+            f"warning: no line of {name} can be used: all {count:,} were refused, as said above",
+            file=sys.stderr,
+        )
+    for message in made.short:
+        print(f"warning: {message}", file=sys.stderr)
     warn_of_overlaps(made.overlaps, sum(sum(sizes[1:]) for sizes in made.counts.values()))
 
 
@@ -47,13 +54,17 @@ def print_tables(made: Imported) -> None:
     for reason, first in made.refusals.first.items():
         print(f"\nrefused, {reason}: {made.refusals.counts[reason]:,}")
         print("\n".join(f"  {message}" for message in first))
-    width = max(len("ability"), *map(len, made.counts)) + 2
+        if (more := made.refusals.counts[reason] - len(first)) > 0:
+            print(f"  ... and {more:,} more")
+    counts = dict(sorted((made.counts | dict.fromkeys(made.empty, (0,) * len(SPLITS))).items()))
+    width = max(len("ability"), *map(len, counts)) + 2
     print(f"\n{'ability':<{width}}" + "".join(f"{name:>12}" for name in SPLITS))
-    for name, sizes in made.counts.items():
+    for name, sizes in counts.items():
         print(f"{name:<{width}}" + "".join(f"{size:>12,}" for size in sizes))
     totals = [sum(sizes) for sizes in zip(*made.counts.values(), strict=True)]
     print(f"{'total':<{width}}" + "".join(f"{size:>12,}" for size in totals))
-    print(f"{made.alike:,} lines have a near-duplicate; each stays on its side")
+    largest = f" (the largest group: {made.largest:,} lines)" if made.alike else ""
+    print(f"{made.alike:,} lines have a near-duplicate; each stays on its side{largest}")
 
 
 if __name__ == "__main__":

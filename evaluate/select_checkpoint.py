@@ -3,9 +3,10 @@
     python evaluate/select_checkpoint.py --results_path evaluate/results/valid
 
 Best mean valid score over the study's abilities, from the fifth epoch's checkpoint on (all of them
-when a run is shorter), ties to the earlier. Prints `<model_size>/<data_type>/<timestamp>/<checkpoint>`,
-a tab and the reason, a line a run. The valid score of a chosen checkpoint is optimistic; report its
-test score. Runs without a candidate are named at the end, with exit code 2; the others are written.
+when a run is shorter), ties to the earlier. Prints
+`<model_size>/<data_type>/<timestamp>/<checkpoint>`, a tab and the reason, a line a run. The valid
+score of a chosen checkpoint is optimistic; report its test score. Runs without a candidate are
+named at the end, with exit code 2; the others are written.
 """
 
 import sys

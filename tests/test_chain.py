@@ -91,6 +91,7 @@ def test_the_run_record_says_what_was_run(study):
     assert record["train"]["samples"] == 40
     assert record["valid"]["samples"] == 39
     assert record["ended"] >= record["started"]
+    assert record["peak_memory_bytes"] > 2**20
     assert {"git", "versions", "device", "seed"} <= record.keys()
 
 

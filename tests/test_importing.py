@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from growth.core.errors import InputError
+from growth.core.files import parse_json
 from growth.core.options import ImportOptions
 from growth.data.conversations import Reading, converted, recognised_format
 from growth.data.importing import find_overlaps, import_files
@@ -160,13 +161,13 @@ def test_a_system_message_is_refused_or_folded(fields):
         ({"messages": [{"role": ["user"], "content": "x"}, messages()[1]]}, "unknown role"),
         ({"messages": [{"content": "x"}, messages()[1]]}, "unknown role"),
         ({"messages": ["x", "y"]}, "malformed turn"),
-        ({"messages": messages(3, "a")}, "not only text"),
+        ({"messages": messages(3, "a")}, "number, not text"),
         ({"messages": messages([{"type": "image_url", "image_url": "u"}], "a")}, "not only text"),
         ({"messages": messages(), "images": ["x.png"]}, "not only text"),
         ({"instruction": "", "input": " ", "output": "a"}, "empty turn"),
         ({"instruction": "q", "output": ""}, "empty turn"),
         ({"instruction": None, "output": "a"}, "empty turn"),
-        ({"instruction": "q", "output": 3}, "not only text"),
+        ({"instruction": "q", "output": True}, "not only text"),
         ({"instruction": "q", "output": "a", "history": "x"}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x"]]}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x", ""]]}, "empty turn"),
@@ -429,7 +430,7 @@ def near(texts, similarity=0.8):
     fingerprints = Fingerprints(True, similarity)
     for text in texts:
         fingerprints.add([text])
-    return pairs_of(fingerprints.groups(texts.__getitem__))
+    return pairs_of(fingerprints.groups(lambda place: normalised(texts[place])))
 
 
 def test_near_duplicates_are_together_and_others_apart():
@@ -461,6 +462,41 @@ def test_groups_are_those_of_all_pairs():
     found = near(texts, 0.85)
     assert found <= expected
     assert len(found) >= 0.9 * len(expected)  # MinHash finds 98 % of those just similar enough
+
+
+def test_null_is_a_missing_field_and_a_number_no_text():
+    fields = {"instruction": "q", "input": None, "output": "a"}
+    assert converted(fields, "alpaca", Reading())[0] == messages("q", "a")
+    fields = {"instruction": None, "input": "q", "output": "a"}
+    assert converted(fields, "alpaca", Reading())[0] == messages("q", "a")
+    for number in (7, 0, 1.5):
+        with pytest.raises(Refusal, match=f'`output` is a number, not text; quote it: "{number}"'):
+            converted({"instruction": "q", "output": number}, "alpaca", Reading())
+    assert refusal({"messages": messages("q", 3)}) == "number, not text"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"instruction": "What is it", "output": "', "ends early, at column 41"),
+        ('{"instruction": "What is it", "output"', "ends early, at column 38"),
+        ('{"instruction": "What is it", ', "ends early, at column 29"),
+        ('{"instruction": ["x", tru', "Expecting value"),
+        ('{"a": 1,}', "double quotes"),
+        ('{"a": 1} x', "Extra data"),
+        ('{\n"a": [1,', "ends early, at line 2, column 8"),
+    ],
+)
+def test_a_text_that_was_cut_says_where(text, fault):
+    with pytest.raises(ValueError, match=fault):
+        parse_json(text)
+
+
+def test_refused_lines_that_are_not_named_are_counted(tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", [*(alpaca(n) for n in range(20)), *["{"] * 8])
+    done = run("data/import.py", "--input", path, "--output_dir", tmp_path / "out", cwd=ROOT)
+    assert "x.jsonl:25: malformed JSON (ends early, at column 1)\n  ... and 3 more\n" in done.stdout
+    assert done.stdout.count("more") == 1
 
 
 # Splitting
@@ -495,7 +531,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order(tmp_path):
     write_lines(tmp_path / "b/y/law.jsonl", rows[50:])
 
     def sides(source, **options):
-        written, _ = imported(tmp_path, source, valid=0.1, test=0.2, **options)
+        written, _ = imported(tmp_path, source, valid=0.1, test=0.2, replace=True, **options)
         return {
             side: {json.dumps(line["messages"]) for line in files["law"]}
             for side, files in written.items()
@@ -541,6 +577,65 @@ def test_near_duplicates_stay_on_one_side_unless_told_otherwise(tmp_path, split_
     }[split_by]  # fmt: skip
     assert made.alike == {"near": 120, "exact": 80, "none": 0}[split_by]
     assert bool(made.overlaps) == (split_by != "near")
+
+
+@pytest.mark.parametrize("kind", ["alpaca", "system", "messages", "greeting", "variants"])
+def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
+    prompt = "You sort letters of customers by what they want, and answer with one word alone. " * 4
+
+    def line(number):
+        asked = " ".join(random.Random(number).sample(WORDS, 3))
+        if kind == "alpaca":
+            return alpaca(number, instruction=prompt, input=asked)
+        if kind == "variants":
+            return alpaca(number, instruction=f"{number % 3} {prompt}", input=asked)
+        if kind == "messages":
+            return {"messages": messages(f"{prompt}\n\n{asked}")}
+        if kind == "system":
+            return {"messages": [{"role": "system", "content": prompt}, *messages(asked)]}
+        turns = [("human", "你好"), ("gpt", "您好"), ("human", asked), ("gpt", "A")]
+        return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+    path = write_lines(tmp_path / "x.jsonl", [line(number) for number in range(100)])
+    made = imported(tmp_path, path, reading=Reading(system="fold"), valid=0.1, test=0.2)[1]
+    assert made.counts == {"x": (70, 10, 20)}
+    assert (made.alike, made.largest, made.short, made.overlaps) == (0, 1, [], [])
+
+
+def test_questions_behind_an_opening_are_still_compared(tmp_path):
+    prompt = "You sort letters of customers by what they want, and answer with one word alone."
+    rows = [alpaca(n, instruction=prompt, input=question(n // 2) + "!" * n) for n in range(100)]
+    made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.2)[1]
+    assert (made.alike, made.largest) == (100, 2)
+
+
+def test_a_few_near_duplicates_in_a_small_file_are_no_opening(tmp_path):
+    rows = [alpaca(n) for n in range(30)]
+    rows += [alpaca(n, instruction=f"{question(99)} {WORDS[n]}") for n in range(10)]
+    made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.1)[1]
+    assert (made.alike, made.largest) == (10, 10)
+
+
+def test_a_share_that_is_served_in_part_is_a_warning(tmp_path):
+    rows = [alpaca(n, instruction=question(n // 30)) for n in range(90)]
+    path = write_lines(tmp_path / "x.jsonl", [*rows, alpaca(200), alpaca(201)])
+    done = run(
+        "data/import.py", "--input", path, "--output_dir", tmp_path / "out",
+        "--valid", "0", "--test", "0.1", cwd=ROOT,
+    )  # fmt: skip
+    assert "(the largest group: 30 lines)" in done.stdout
+    assert "warning: --test 0.1: x has 92 lines" in done.stderr
+    assert "only 2 of 9 can be told apart" in done.stderr
+
+
+@pytest.mark.parametrize("split_by", ["near", "exact"])
+def test_the_remedy_is_another_mode(tmp_path, split_by):
+    path = write_lines(tmp_path / "x.jsonl", [alpaca(n, instruction="same") for n in range(40)])
+    with pytest.raises(InputError, match=r"x has 40 lines.* only 0 of 2") as caught:
+        imported(tmp_path, path, split_by=split_by)
+    assert f"--split_by {split_by}" not in str(caught.value)
+    assert "--split_by none, which lets lines with the same question" in str(caught.value)
+    assert imported(tmp_path, path, split_by="none")[1].counts == {"x": (36, 2, 2)}
 
 
 @settings(deadline=None)  # other tests may run beside it
@@ -592,10 +687,20 @@ def test_questions_in_training_lines_are_found_and_others_not():
     assert overlaps(train, test) == {"0": "0", "1": "1", "2": "2"}
 
 
+def test_a_greeting_is_no_question():
+    test = [[*messages("你好", "您好"), *messages(text)] for text in (question(1), "几点了")]
+    index = QuestionIndex((str(n), turns) for n, turns in enumerate(test))
+    hello = [*messages("你好", "您好"), *messages(question(2))]
+    assert not list(index.found_in("0", hello))
+    assert [own.test for own in index.found_in("0", test[1])] == ["1"]  # the whole conversation
+    assert [own.test for own in index.found_in("0", messages(question(1)))] == ["0"]
+
+
 def test_a_template_is_no_overlap():
     template = "Read the following passage with care and choose the one right answer to it. "
-    test = [template + question(number) for number in range(20)]
-    assert not overlaps([template + question(99)], test)
+    for count in (20, 10, 3):  # few questions have a template too
+        test = [template * 9 + question(number) for number in range(count)]
+        assert not overlaps([template * 9 + question(99)], test)
 
 
 def test_overlaps_of_folders_are_shown(tmp_path):
@@ -672,8 +777,8 @@ REFUSED = {
     "half a line": (many, ["--test", "1.5"], "--test 1.5: expected a share below 1"),
     "near-duplicates": (
         lambda t: many(t, instruction="always the same"),
-        ["--test", "3"],
-        "only 0 can be told apart",
+        ["--test", "3", "--valid", "0"],
+        "only 0 of 3 can be told apart",
     ),
     "two types": (many, ["--type", "a", "--type_field", "b"], "leave one of them out"),
     "type": (many, ["--type", "a/b"], "--type 'a/b': a name has"),
@@ -718,6 +823,45 @@ def test_nothing_is_replaced_by_an_import_that_fails(tmp_path):
     with pytest.raises(InputError):
         imported(tmp_path, many(tmp_path, 5), test=9)
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == files
+
+
+def test_an_import_of_other_files_is_replaced_only_if_told_to(tmp_path):
+    law = write_lines(tmp_path / "law.jsonl", [alpaca(n) for n in range(40)])
+    math = write_lines(tmp_path / "math.jsonl", [alpaca(n) for n in range(50, 90)])
+    written, _ = imported(tmp_path, law)
+    files = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json")}
+    with pytest.raises(InputError, match=r"holds an import of .*law\.jsonl too.* --replace"):
+        imported(tmp_path, math)
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json")} == files
+    both, _ = imported(tmp_path, law, math)
+    assert [both[side]["law"] for side in SPLITS] == [written[side]["law"] for side in SPLITS]
+    with pytest.raises(InputError, match=r"law\.jsonl too"):
+        imported(tmp_path, math)
+    law.rename(moved := tmp_path / "moved.jsonl")
+    assert imported(tmp_path, moved, math, type="law")[1].counts.keys() == {"law"}
+    assert imported(tmp_path, math, replace=True)[1].counts.keys() == {"math"}
+    for content in ("{", "[]", '{"inputs": 3}'):
+        (tmp_path / "out/import.json").write_text(content)
+        with pytest.raises(InputError, match=r"import\.json.*--replace"):
+            imported(tmp_path, math)
+
+
+def test_an_ability_refused_whole_is_listed_and_warned_of(tmp_path):
+    many(tmp_path, 20)
+    system = [{"role": "system", "content": "S"}, *messages()]
+    write_lines(tmp_path / "tickets.jsonl", [{"messages": system}] * 3)
+    rows = [{"messages": system, "type": "own"}, {"messages": messages(question(70)), "type": "a"}]
+    write_lines(tmp_path / "own.jsonl", rows)
+    write_lines(tmp_path / "broken.jsonl", ["{", "{"])
+    inputs = [tmp_path / f"{name}.jsonl" for name in ("law", "tickets", "own", "broken")]
+    done = run(
+        "data/import.py", "--input", *inputs, "--output_dir", tmp_path / "out", cwd=ROOT
+    )  # fmt: skip
+    for name, count in {"tickets": 3, "own": 1, "broken": 2}.items():
+        assert [name, "0", "0", "0"] in map(str.split, done.stdout.splitlines())
+        assert f"warning: no line of {name} can be used: all {count} were" in done.stderr
+    assert done.stderr.count("no line of") == 3
+    assert not (tmp_path / "out/train/tickets.json").exists()
 
 
 def test_too_many_abilities_are_no_abilities(tmp_path):

@@ -254,7 +254,7 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
     results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
     own = tmp_path / "own-results.json"
     own.write_text(json.dumps(results))
-    foreign = {"name": "theirs", "digest": "0" * 16, "file": "theirs.toml"}
+    foreign = {"name": "theirs", "digest": "0" * 16, "asked": "0" * 16, "file": "theirs.toml"}
     results["run"] |= {"study": foreign, "timestamp": "other"}
     (tmp_path / "foreign-results.json").write_text(json.dumps(results))
     plot = ("evaluate/plot.py", "--plot_type", "overall", "--results_path", tmp_path)
@@ -294,6 +294,15 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(mine, tiny_model):
         check=False,
     )
     refused(done, "first one, second one", "other options")
+    done = run(
+        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
+        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
+        *("--data_type", "own-14", "--output_dir", "runs/labels"),
+        cwd=mine,
+        check=False,
+    )
+    refused(done, "first one, second one", "other options")
+    assert not (mine / "runs/labels").exists()
 
 
 # How the general kinds read an answer
@@ -326,6 +335,35 @@ def test_truth_in_words(response, truth):
     assert read_truth(response, ("yes", "true"), ("no", "false")) is truth
 
 
+@pytest.mark.parametrize(
+    ("words", "response", "truth"),
+    [
+        (("T", "F"), "Not known", None),
+        (("T", "F"), "T.", True),
+        (("T", "F"), "答案是F吧", False),
+        (("Y", "N"), "Why?", None),
+        (("sí", "no"), "así", None),
+        (("sí", "no"), "noël", None),
+        (("sí", "no"), "¡Sí!", True),
+        (("да", "нет"), "всегда", None),
+        (("да", "нет"), "Нет, никогда", False),
+        (("न", "हाँ"), "ना", None),
+        (("对", "错"), "这是对的", True),
+        (("√", "×"), "a√b", True),
+    ],
+)
+def test_words_of_scripts_with_spaces_are_whole(words, response, truth):
+    true, false = words
+    assert read_truth(response, (true,), (false,)) is truth
+
+
+def test_letters_of_sets_may_touch():
+    """As published: `ABD` is three labels, and longer labels are whole words."""
+    assert Ability("s", Kind.DOIT_LETTER_SET).labels_in("ABD") == set("ABD")
+    own = Ability("s", Kind.LETTER_SET, options=("A", "да"))
+    assert own.labels_in("всегда A") == {"A"}
+
+
 def test_of_two_words_at_one_place_the_longer_counts():
     assert read_truth("not true", ("true",), ("not true",)) is False
 
@@ -348,6 +386,26 @@ def test_short_texts(one, other, same):
     assert (normalised(one, ()) == normalised(other, ())) is (one == other)
 
 
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("*", "*", 1),
+        (" * ", "*", 1),
+        ("", "*", 0),
+        ("/", "*", 0),
+        ("...", "Paris", 0),
+        ("", "Paris", 0),
+        ("C", "C#", 0),
+        ("c#.", "C#", 1),
+        ("50", "50%", 0),
+        ("50％", "50%", 1),
+        ("**Paris**", "Paris", 1),
+    ],
+)
+def test_signs_that_are_the_answer_or_belong_to_it(response, gold, right):
+    assert verdict(Ability("t", Kind.TEXT), response, gold).score == right
+
+
 def test_a_pattern_reads_its_group():
     pattern = r"(?i)answer: *(?P<answer>\w+)"
     assert read_pattern("I think.\nAnswer: B, as", pattern) == "B"
@@ -367,6 +425,38 @@ def test_numbers_are_compared_as_mathematics():
     ability = Ability("n", Kind.NUMBER)
     assert verdict(ability, "so it is $\\frac{1}{2}$", "0.5").score == 1
     assert verdict(ability, "13", "12").score == 0
+
+
+NUMBERS = [r"\sqrt{2}", "2^{10}", "x^2+1", r"\pi", "(1,2)", "1e3", "½", "１２", "12元", "12.", "−3"]
+
+
+@pytest.mark.parametrize("gold", [*NUMBERS, "1 234", "10²", "3/4", "50%", "5°", "∞"])
+def test_a_gold_number_repeated_is_right(gold):
+    ability = Ability("n", Kind.NUMBER)
+    assert verdict(ability, gold, gold).score == 1
+    assert verdict(ability, f"The answer is {gold}.", gold).score == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("12", "12元", 1),
+        ("1,234", "1 234", 1),
+        ("1000", "1e3", 1),
+        ("1e3", "1000", 1),
+        ("0.5", "½", 1),
+        ("½", "0.5", 1),
+        ("-3", "−3", 1),
+        ("3", "−3", 0),
+        ("12", "1 2", 0),
+        ("12 3", "123", 0),
+        ("102", "10²", 0),
+        ("(2,1)", "(1,2)", 0),
+        ("5", "50%", 0),
+    ],
+)
+def test_both_sides_of_a_number_are_read_alike(response, gold, right):
+    assert verdict(Ability("n", Kind.NUMBER), response, gold).score == right
 
 
 def test_sets_of_labels():

@@ -12,6 +12,7 @@ from conftest import run as run_script
 from matplotlib.image import imread
 
 from growth.core.errors import InputError
+from growth.data.study import read_study
 from growth.report.axes import COLOURS, CURVE_ORDER, look_of
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
 from growth.report.plots import drawings, title_of
@@ -132,6 +133,24 @@ def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_ty
     for path in plots.rglob("*.png"):
         pixels = (255 * imread(path)[..., :3]).round().astype(int)
         assert (pixels == SEVEN_B).all(axis=-1).any(), f"{path}: the curve of 7b is not seen"
+
+
+def test_series_whose_names_begin_alike_are_told_apart(tmp_path):
+    """b_vs_c-7-7b is b against c-7 at 7b, not against c at a size 7-7b."""
+    series = "".join(
+        f'[[series]]\nname = "{name}"\nsizes = [10]\ntake = [{{ pool = "p" }}]\n'
+        for name in ("b", "c", "c-7")
+    )
+    path = tmp_path / "own.toml"
+    path.write_text(
+        f'name = "own"\n[pools.p]\npath = "p"\n[[abilities]]\nname = "a"\nkind = "text"\n{series}'
+    )
+    points = pd.DataFrame(
+        {"model_size": "7b", "source": ["b", "c", "c-7"], "ability": "a", "parts": 1, "limit": None}
+    )
+    drawn = drawings(points, "all", read_study(path))
+    pairs_drawn = {d.folder: set(d.points["source"]) for d in drawn if "_vs_" in d.folder}
+    assert pairs_drawn == {"b_vs_c-7b": {"b", "c"}, "b_vs_c-7-7b": {"b", "c-7"}}
 
 
 def test_csv_holds_the_numbers_of_the_results(results, tmp_path):
@@ -411,6 +430,8 @@ def test_two_files_of_one_ability_are_pooled_by_their_questions(tmp_path):
     path.write_text(json.dumps(value))
     points = points_of(tmp_path / "test").set_index("ability")
     assert points.loc["biology", ["score", "n"]].tolist() == [50.0, 400]
+    # Wilson's interval of 200 of 400, as of one file
+    assert points.loc["biology", ["low", "high"]].tolist() == [45.12, 54.88]
 
 
 def test_the_selected_checkpoint_is_drawn(results, tmp_path):

@@ -2,12 +2,14 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from growth.core.errors import InputError
 from growth.data.abilities import Ability, Kind
+from growth.data.records import ability_name
 from growth.data.study import (
     _MARKERS,
     OF_PREDICTIONS,
@@ -17,6 +19,7 @@ from growth.data.study import (
     read_study,
     study_of,
 )
+from growth.scoring.results import summarise
 
 OWN = """
 name = "law"
@@ -99,6 +102,9 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
         ('name = "torts"', 'name = "contracts"', r"abilities\[1\].name: 'contracts'.*abilities\[0"),
         ('name = "torts"', 'name = "a/b"', r"abilities\[1\].name: 'a/b'"),
         ('name = "torts"', 'name = ""', r"abilities\[1\].name: ''"),
+        ('name = "torts"', 'name = "average"', r"abilities\[1\].name: 'average' is what results"),
+        ('name = "torts"', 'name = "ood_average"', r"abilities\[1\].name: 'ood_average'"),
+        ('name = "torts"', 'name = "t"\naliases = ["mixed"]', r"abilities\[1\].name: 'mixed'"),
         ('name = "torts"', 'nmae = "torts"', r"abilities\[1\]: .*'nmae'; expected name, kind"),
         ('name = "law"\n', "", "missing required field 'name'"),
         ('"D", "E"]', '"D", "D"]', r"abilities\[0\] \(contracts\): options"),
@@ -107,10 +113,21 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
         ('kind = "text"', 'kind = "truth"', r"true_words and false_words"),
         (
             'kind = "text"',
+            'kind = "truth"\ntrue_words = ["Yes"]\nfalse_words = ["ｙes"]',
+            r"true_words has 'Yes' and false_words 'ｙes', which are read as one",
+        ),
+        (
+            'kind = "text"',
             'kind = "regex"\npattern = "(a"',
             r"'\(a': no regular expression",
         ),
         ('kind = "text"', 'kind = "regex"\npattern = "(a)"', r"a group named answer"),
+        (
+            '"text"',
+            '"text"\ngold = "generated_response"',
+            r"abilities\[1\] \(torts\): gold is 'gen",
+        ),
+        ('"text"', '"text"\ngold = "type"', r"abilities\[1\] \(torts\): gold is 'type'"),
         ('kind = "choices"', 'kind = "choices"\nchoices = 1', r"choices is 1, expected 2 to 10"),
         ("out_of_domain = true", "out_of_domain = 1", r"abilities\[3\].out_of_domain: .*bool"),
         ('pool = "own"', 'pool = "mine"', r"series\[0\].take\[0\].pool: 'mine'.*pools: own"),
@@ -127,6 +144,21 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
             '{ pool = "own" }',
             '{ pool = "own", lines = { ethics = 3 } }',
             r"take\[0\].lines: ethics: expected abilities",
+        ),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = { torts = 3 } }',
+            r"series\[0\].sizes: 8: takes 3 lines but stands at 8 on the axis",
+        ),
+        (
+            '{ pool = "own" }',
+            '{ pool = "own", lines = { torts = 4, contracts = "all" } }',
+            r"series\[0\].sizes: 3: takes 4 lines or more but stands at 3",
+        ),
+        (
+            '[{ pool = "own" }]',
+            '[{ pool = "own" }, { pool = "all" }]\n[pools.all]\npath = "a"\ngathered_as = "all"',
+            r"series\[0\].sizes: 3: takes 6 lines but stands at 3",
         ),
         ("[pools.own]", "[pools.own", r"not TOML: .*line"),
         ("[pools.own]", "\x00", r"not TOML: .*line"),
@@ -164,6 +196,11 @@ def test_a_fault_is_named_with_its_key(tmp_path, old, new, complaint):
             '[[settings]]\nname = "a"\nsamples = 1\n'
             'take = [{ pool = "own", lines = { torts = 0 } }]',
             r"expected numbers above 0 or 'all'",
+        ),
+        (
+            '[[settings]]\nname = "a"\nsamples = 999\n'
+            'take = [{ pool = "own", lines = { torts = 1 } }]',
+            r"settings \(a\): takes 1 lines but stands at 999 on the axis",
         ),
     ],
 )
@@ -293,3 +330,25 @@ def test_markers_are_those_of_matplotlib(tmp_path, marker):
 def test_values_that_fail_only_later_are_refused(tmp_path, old, new, key):
     with pytest.raises(InputError, match=f"own.toml: {key}: "):
         study(tmp_path, OWN.replace(old, new))
+
+
+def test_an_ability_in_two_files_counts_once_in_the_average(tmp_path):
+    """By its questions; in the published study each file counts, as published."""
+
+    def entry(type_, score, n):
+        return {"type": type_, "n": n, "score": score, "low": score, "high": score, "expected": 0.0}
+
+    def average(found, one, two):
+        files = {"a_x": entry(one, 100.0, 30), "a_y": entry(one, 0.0, 10), "b": entry(two, 0.0, 40)}
+        return summarise(files, found)["average"]
+
+    assert average(study(tmp_path, OWN), "contracts", "torts") == 37.5
+    assert average(published_study(), "biology", "history") == 33.33
+
+
+def test_an_alias_is_the_ability_in_training_lines_too(tmp_path):
+    own = study(tmp_path, OWN.replace('name = "torts"', 'name = "torts"\naliases = ["wrongs"]'))
+    assert ability_name({"type": "wrongs"}, Path("part-0.json"), own) == "torts"
+    assert ability_name({}, Path("wrongs_train.json"), own, by_file=True) == "torts"
+    with pytest.raises(InputError, match="no"):
+        ability_name({"type": "ethics"}, Path("part-0.json"), own)

@@ -1,6 +1,7 @@
 """The device and precision to compute with, selected automatically."""
 
 import contextlib
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ class Compute:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = "" if self.device.type == "cuda" else f", {torch.get_num_threads()} threads"
         return f"computing on {name}{threads} in {self.precision}: {self.reason}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory that this process has held, in bytes: on its GPU, or else in all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
 
 
 def choose_compute(precision: str = Hyperparameters.precision) -> Compute:

@@ -332,7 +332,7 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     try:
         value = json.loads(text, **(checks if finite else {}))
     except json.JSONDecodeError as error:
-        raise ValueError(f"malformed JSON ({error})") from None
+        raise ValueError(f"malformed JSON ({_fault(error)})") from None
     if "\\u" in text:  # only an escape can hold what UTF-8 can't
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -340,6 +340,18 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
             message = "a text holds half a surrogate pair, which no UTF-8 file can"
             raise ValueError(message) from None
     return value
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text; of one that was cut, where it ends."""
+    text = error.doc.rstrip()
+    if not text:
+        return "empty"
+    if error.pos < len(text) and not error.msg.startswith("Unterminated string"):
+        return str(error)
+    line = text.count("\n") + 1
+    at = f"line {line}, column" if line > 1 else "column"
+    return f"ends early, at {at} {len(text) - text.rfind(chr(10)) - 1}"
 
 
 def _depth(text: str) -> int:

@@ -547,3 +547,4 @@ class ImportOptions:
     )
     seed: int = _seed("of the split")
     strict: bool = option(False, "end at the first line that can't be used")
+    replace: bool = option(False, "replace an import of other files in --output_dir")

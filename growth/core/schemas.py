@@ -36,12 +36,29 @@ class BuildRecord(TypedDict):
     files: dict[str, FileRecord]
 
 
+class ImportedFile(TypedDict):
+    """A file that an import read."""
+
+    path: str
+    sha256: str
+
+
+class ImportRecord(TypedDict):
+    """import.json beside imported data."""
+
+    inputs: list[ImportedFile]
+
+
 class DataRecord(TypedDict, total=False):
     """What a run was trained or validated on."""
 
     files: Required[dict[str, FileRecord]]
     samples: Required[Count]
+    dir: str
+    tokens: Count
+    supervised_tokens: Count
     tokens_sha256: str
+    answers_lost: Count
     build: BuildRecord | None
 
 
@@ -88,6 +105,7 @@ class TrainingRecord(TypedDict, total=False):
     started: Required[str]
     study: StudyRecord
     ended: str | None
+    peak_memory_bytes: Count
     resumed_otherwise: list[dict[str, Any]]
     git: GitRecord
     versions: dict[str, str]
@@ -122,6 +140,9 @@ class MetricsLine(TypedDict, total=False):
     loss: float
     eval_loss: float
     eval_perplexity: float
+    tokens: Count
+    supervised_tokens: Count
+    tokens_per_second: float
 
 
 class PredictionRecord(TypedDict, total=False):
@@ -139,6 +160,10 @@ class PredictionRecord(TypedDict, total=False):
     limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
     split: str
     device: str
+    model_name_or_path: str
+    fingerprint: str
+    git: GitRecord
+    versions: dict[str, str]
     decoding: dict[str, Any]
     lines: dict[str, Count]
     cut_prompts: dict[str, Count]
@@ -183,6 +208,32 @@ class ResultsRecord(TypedDict, total=False):
     expected_ood_average: float | None
 
 
+class BenchmarkScore(TypedDict, total=False):
+    """One setting of a benchmark's results.json: means over subjects; per cent."""
+
+    average: Required[float]
+    average_low: Required[float]
+    average_high: Required[float]
+    over_examples: dict[str, Any]
+    subjects: Required[dict[str, Any]]
+    missing: list[str]
+
+
+class BenchmarkResultsRecord(TypedDict):
+    """results.json of a benchmark."""
+
+    run: PredictionRecord
+    settings: dict[str, BenchmarkScore]
+
+
+class CandidateRecord(TypedDict, total=False):
+    """A checkpoint that could have been selected."""
+
+    checkpoint: Required[Name]
+    epoch: float
+    average: Required[float]
+
+
 class SelectionRecord(TypedDict, total=False):
     """selected-checkpoint.json."""
 
@@ -191,6 +242,11 @@ class SelectionRecord(TypedDict, total=False):
     timestamp: Required[Name]
     checkpoint: Required[Name]
     limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
+    average: float
+    epoch: float
+    reason: str
+    average_note: str
+    candidates: list[CandidateRecord]
 
 
 def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:

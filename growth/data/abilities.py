@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import unicodedata
 from enum import Enum
 from typing import Any, Literal
 
@@ -41,17 +42,37 @@ _READS_LABELS = {
 _A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
 
 
+# Scripts whose words may touch: Thai, Lao, Burmese, Khmer, kana, ideographs; Hangul, for endings.
+_TOUCHING = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+_MARKS = r"\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff"  # of letters, which \w lacks
+_IN_WORD = rf"(?:[^\W_{_TOUCHING}]|[{_MARKS}])"
+
+
 @functools.lru_cache(64)
-def words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds any of `words`, the longest at a place; of several Latin letters as a whole word."""
-    return re.compile("|".join(map(_whole, sorted(words, key=lambda word: (-len(word), word)))))
+def words_pattern(words: tuple[str, ...], letters_touch: bool = False) -> re.Pattern[str]:
+    """Finds any of `words`, the longest at a place, as whole words where their script has spaces.
+
+    With `letters_touch`, words of one letter count anywhere (`ABD`).
+    """
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile(
+        "|".join(
+            re.escape(word) if letters_touch and len(word) == 1 else _whole(word)
+            for word in longest_first
+        )
+    )
 
 
 def _whole(word: str) -> str:
-    escaped = re.escape(word)
-    if len(word) > 1 and word.isascii():
-        return rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
-    return escaped
+    before, after = (re.match(_IN_WORD, end) is not None for end in (word[:1], word[-1:]))
+    return (
+        (f"(?<!{_IN_WORD})" if before else "")
+        + re.escape(word)
+        + (f"(?!{_IN_WORD})" if after else "")
+    )
 
 
 class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,7 +127,8 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Of labels with several letters whole words count, the longest at a place.
         """
         lines = [line for line in text.split("\n") if line.strip()]
-        return frozenset(words_pattern(self.options).findall(lines[-1])) if lines else frozenset()
+        labels = words_pattern(self.options, letters_touch=True)
+        return frozenset(labels.findall(lines[-1])) if lines else frozenset()
 
     def asked(self) -> dict[str, Any]:
         """All that a prediction depends on: how a question is put, which labels are read."""
@@ -165,6 +187,16 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return "true_words and false_words: expected at least one word each"
         if len(set(words)) < len(words):
             return "true_words and false_words: a word stands there twice"
+        true, false = (
+            {unicodedata.normalize("NFKC", word).casefold().strip(): word for word in of_one}
+            for of_one in (self.true_words, self.false_words)
+        )
+        if both := true.keys() & false.keys():
+            word = min(both)
+            return (
+                f"true_words has {true[word]!r} and false_words {false[word]!r}, which are read as "
+                "one word, as case and width don't matter"
+            )
         return ""
 
     def _problem_of_pattern(self) -> str:

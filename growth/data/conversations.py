@@ -128,7 +128,9 @@ def _alpaca_turns(fields: Fields, reading: Reading) -> tuple[list[tuple[str, str
         if not isinstance(pair, list) or len(pair) != 2:
             raise Refusal("malformed history", "`history` must be a list of [question, answer]")
         turns += [("user", _text(pair[0], "history")), ("assistant", _text(pair[1], "history"))]
-    parts = [_text(fields.get(reading.name(name), ""), name) for name in ("instruction", "input")]
+    # null is how many tools write a field that is missing
+    given = [(name, fields.get(reading.name(name))) for name in ("instruction", "input")]
+    parts = [_text(value, name) for name, value in given if value is not None]
     question = "\n".join(part for part in parts if part.strip())
     answer = reading.name("output")
     if answer not in fields:
@@ -165,6 +167,9 @@ def _text(content: object, name: str) -> str:
         texts = [part.get("text") for part in content if _is_text(part)]
         if len(texts) == len(content):
             return "".join(map(str, texts))
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        message = f'`{name}` is a number, not text; quote it: "{content}"'
+        raise Refusal("number, not text", message)
     if not isinstance(content, str):
         raise Refusal("not only text", f"`{name}` is not text: {_shown(content)}")
     return content

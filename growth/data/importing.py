@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,14 +22,22 @@ from tqdm import tqdm
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, parse_json, replacing, sha256, write_json
 from growth.core.options import MESSAGES, NEAR, NONE, ImportOptions, ReadingOptions
+from growth.core.schemas import ImportRecord, read_record
 from growth.data.conversations import Messages, Reading, converted, parse_columns, recognised_format
 from growth.data.overlap import Overlap, QuestionIndex
 from growth.data.raw_files import Fields, Refusal, Row, find_files, read_rows
-from growth.data.similarity import Fingerprints, digest
-from growth.data.splitting import SPLITS, Sizes, split
+from growth.data.similarity import (
+    Fingerprints,
+    digest,
+    question_of,
+    shared_openings,
+    without_opening,
+)
+from growth.data.splitting import SPLITS, Sizes, split, unserved
 
 SUMMARY = "import.json"
 SHOWN = 5  # refused lines of a kind that are named
+_LOOKED_AT = 1000  # lines of an ability, in which shared openings are looked for
 _RECOGNISED_WITHIN = 1000  # lines; in which a line of a known format must come
 _LONGEST_NAME = 200  # bytes of a type, which names a file
 _MOST_TYPES = 1000  # a field with more values names no ability
@@ -42,6 +50,7 @@ class Refusals:
     strict: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
+    abilities: dict[str, int] = field(default_factory=dict)
 
     def add(self, path: Path, number: int, refusal: Refusal) -> None:
         """Note one line.
@@ -56,6 +65,20 @@ class Refusals:
         named = self.first.setdefault(refusal.reason, [])
         if len(named) < SHOWN:
             named.append(message)
+
+    def add_ability(self, name: str) -> None:
+        """Note that a line of this ability was refused."""
+        if name in self.abilities or len(self.abilities) < _MOST_TYPES:
+            self.abilities[name] = self.abilities.get(name, 0) + 1
+
+    def abilities_but(self, used: Iterable[str]) -> dict[str, int]:
+        """The abilities with refused lines that are not among `used`, and how many lines."""
+        known = {name.casefold() for name in used}
+        return {
+            name: count
+            for name, count in sorted(self.abilities.items())
+            if name.casefold() not in known
+        }
 
 
 @dataclass
@@ -90,6 +113,7 @@ def read_conversations(
     refusals: Refusals,
     sources: list[Source],
     description: str = "read",
+    refused_of: Callable[[Source, Fields], None] | None = None,
 ) -> Iterator[Conversation]:
     """The lines of `paths` that can be used, with a progress bar.
 
@@ -99,6 +123,7 @@ def read_conversations(
         refusals: where lines that can't be used are noted.
         sources: where each file is noted once it is opened.
         description: of the bar.
+        refused_of: told of each line that can't be used, with its fields as far as there are any.
 
     Raises:
         InputError: a file can't be read or its format not be recognised.
@@ -118,6 +143,8 @@ def read_conversations(
                 except Refusal as refusal:
                     source.refused += 1
                     refusals.add(path, row.number, refusal)
+                    if refused_of is not None:
+                        refused_of(source, row.content if isinstance(row.content, dict) else {})
             if not source.format and source.unknown:
                 raise source.unknown
             before += path.stat().st_size
@@ -153,11 +180,10 @@ class Pool:
 
     Args:
         file: where they are; it is this pool's alone.
-        fingerprints: what tells near-duplicates apart; None where nobody asks.
     """
 
-    def __init__(self, file: IO[bytes], fingerprints: Fingerprints | None) -> None:
-        self._file, self._fingerprints = file, fingerprints
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._offsets, self._types, self._keys = array("q", [0]), array("q"), array("Q")
         self.names: list[str] = []
         self._places: dict[str, int] = {}
@@ -178,8 +204,6 @@ class Pool:
         self._offsets.append(self._offsets[-1] + len(line))
         self._types.append(place)
         self._counts[place] += 1
-        if self._fingerprints is not None:
-            self._fingerprints.add([message["content"] for message in messages])
 
     def _place(self, type_: str) -> int:
         place = self._places.get(type_.casefold())
@@ -204,32 +228,53 @@ class Pool:
         self._file.seek(self._offsets[place])
         return self._file.read(self._offsets[place + 1] - self._offsets[place])
 
-    def question(self, place: int) -> str:
-        """The first user turn of a line."""
-        return str(parse_json(self.line(place).decode())["messages"][0]["content"])
+    def turns(self, place: int) -> list[str]:
+        """The texts of a line's turns."""
+        return [turn["content"] for turn in parse_json(self.line(place).decode())["messages"]]
 
     def types(self) -> npt.NDArray[np.int64]:
         """Of each line the place of its ability in `names`."""
         return np.array(self._types, np.int64)
 
-    def split(self, sizes: Sizes, seed: int) -> tuple[npt.NDArray[np.int8], int]:
-        """Which split each line goes to, and how many lines have another one like them."""
-        lines = len(self)
-        groups = np.arange(lines)
-        if self._fingerprints is not None:
-            groups = self._fingerprints.groups(self.question)
-        alike = int((np.bincount(groups)[groups] > 1).sum())
-        keys = np.array(self._keys, np.uint64)
-        return split(groups, self.types(), self.names, keys, sizes, seed), alike
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """Of each line a digest of what it says."""
+        return np.array(self._keys, np.uint64)
+
+    def groups(self, split_by: str, similarity: float) -> npt.NDArray[np.int64]:
+        """A number for each line, the same for lines that must stay on one side."""
+        if split_by == NONE:
+            return np.arange(len(self))
+        near = split_by == NEAR
+        types = self.types()
+        openings = [
+            self._openings(types == place) if near else [] for place in range(len(self.names))
+        ]
+        fingerprints = Fingerprints(near, similarity)
+        for place in tqdm(range(len(self)), desc="look", unit="line", delay=1):
+            fingerprints.add(self.turns(place), openings[types[place]])
+        return fingerprints.groups(
+            lambda place: without_opening(question_of(self.turns(place)), openings[types[place]])
+        )
+
+    def _openings(self, is_of: npt.NDArray[np.bool_]) -> list[str]:
+        """What many questions of one ability begin with, by those of its lines with the smallest
+        digests, so that neither the order of the lines nor their number costs anything."""
+        places = np.flatnonzero(is_of)
+        places = places[np.argsort(self.keys()[places], kind="stable")][:_LOOKED_AT]
+        return shared_openings(question_of(self.turns(place)) for place in places.tolist())
 
 
-def type_of(conversation: Conversation, options: ImportOptions) -> str:
+def type_of(fields: Fields, source: Source, options: ImportOptions) -> str:
     """The ability of a line, fit to name a file.
+
+    Args:
+        fields: of the line; those of its turns play no part.
+        source: the file that it stands in.
+        options: what names the ability.
 
     Raises:
         Refusal: the line names none, or one that names no file.
     """
-    fields, source = conversation.others, conversation.source
     if options.type is not None:
         name: object = options.type
     elif options.type_field is not None:
@@ -267,14 +312,20 @@ class Imported:
         sources: the files that were read.
         refusals: what could not be used.
         counts: the lines of each ability in train, valid and test.
+        empty: the abilities of which every line was refused, and how many lines that were.
         alike: how many lines have a near-duplicate, which is on the same side.
+        largest: how many lines the largest group of near-duplicates has.
+        short: which shares of valid and test are smaller than was asked for, a sentence each.
         overlaps: questions of valid and test that stand in a training line.
     """
 
     sources: list[Source]
     refusals: Refusals
     counts: dict[str, tuple[int, ...]]
+    empty: dict[str, int]
     alike: int
+    largest: int
+    short: list[str]
     overlaps: list[Overlap]
 
 
@@ -291,16 +342,23 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
         raise InputError(f"--type {options.type!r}: {fault}")
     paths = find_files([Path(name) for name in options.input], "--input")
     _check_folder(options.output_dir, paths)
+    if not options.replace:
+        _check_inputs(options.output_dir, paths)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     sources: list[Source] = []
     refusals = Refusals(options.strict)
-    near = options.split_by == NEAR
-    fingerprints = None if options.split_by == NONE else Fingerprints(near, options.similarity)
     with tempfile.TemporaryFile(dir=options.output_dir) as file:
-        pool = Pool(file, fingerprints)
-        for conversation in read_conversations(paths, reading, refusals, sources):
+        pool = Pool(file)
+
+        def refused_of(source: Source, fields: Fields) -> None:
+            with contextlib.suppress(Refusal):  # it has an ability's name or none
+                refusals.add_ability(type_of(fields, source, options))
+
+        for conversation in read_conversations(
+            paths, reading, refusals, sources, refused_of=refused_of
+        ):
             try:
-                pool.add(conversation, type_of(conversation, options))
+                pool.add(conversation, type_of(conversation.others, conversation.source, options))
             except Refusal as refusal:
                 conversation.source.refused += 1
                 refusals.add(conversation.source.path, conversation.number, refusal)
@@ -309,7 +367,11 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
                 (messages[0] for messages in refusals.first.values()), "no file has a line"
             )
             raise InputError(f"--input: nothing can be used; the first of the reasons: {first}")
-        sides, alike = pool.split(sizes, options.seed)
+        groups = pool.groups(options.split_by, options.similarity)
+        sides = split(groups, pool.types(), pool.names, pool.keys(), sizes, options.seed)
+        short = unserved(sides, groups, pool.types(), pool.names, sizes, options.split_by)
+        members = np.bincount(groups)
+        alike, largest = int((members[groups] > 1).sum()), int(members.max())
         with (
             contextlib.ExitStack() as stack
         ):  # nothing is replaced before all is written; last first
@@ -318,8 +380,9 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
                 temporary[name] = stack.enter_context(replacing(options.output_dir / name))
                 temporary[name].mkdir()
             counts = _write(pool, sides, temporary)
+            empty = refusals.abilities_but(counts)
             overlaps = _overlaps(options.output_dir, temporary, counts)
-            made = Imported(sources, refusals, counts, alike, overlaps)
+            made = Imported(sources, refusals, counts, empty, alike, largest, short, overlaps)
             summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
             write_json(summary, _summary(made, options, reading, temporary))
     return made
@@ -340,6 +403,28 @@ def _check_folder(folder: Path, paths: Iterable[Path]) -> None:
                 f"--output_dir {folder}: {folder / name} is not of an import and would be "
                 "replaced; choose another folder"
             )
+
+
+def _check_inputs(folder: Path, paths: Sequence[Path]) -> None:
+    """An import of fewer files would remove what the others gave, and deal the rest out anew."""
+    if not (folder / SUMMARY).is_file():
+        return
+    remedy = "choose another folder, or --replace"
+    given = {path.resolve() for path in paths}
+    missing = [
+        file
+        for file in read_record(folder / SUMMARY, ImportRecord, remedy)["inputs"]
+        if Path(file["path"]).resolve() not in given
+    ]
+    if missing:  # a file that was moved is the same one
+        digests = set(map(sha256, paths))
+        missing = [file for file in missing if file["sha256"] not in digests]
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"--output_dir {folder}: holds an import of {missing[0]['path']}{more} too, which "
+            "--input leaves out; give all files together, or --replace to drop what it gave"
+        )
 
 
 def _write(
@@ -444,7 +529,9 @@ def _summary(
         "abilities": {
             name: dict(zip(SPLITS, sizes, strict=True)) for name, sizes in made.counts.items()
         },
+        "refused_whole": made.empty,
         "near_duplicates": made.alike,
+        "largest_group": made.largest,
         "overlaps": [dataclasses.asdict(own) for own in made.overlaps],
         "files": {f"{names[file.parent]}/{file.name}": sha256(file) for file in files},
     }

@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from growth.data.similarity import normalised
+from growth.data.similarity import normalised, question_of
 
 RUN = 20  # characters, once normalised; a shorter question is compared as a whole
 SHARE = 0.8  # of a question's runs that one training line holds
 _COMMON = 10  # questions; what more of them share is a template and says nothing
+_FEW = 2  # the same where there are few questions: a fifth of them, but at least these
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,23 @@ class QuestionIndex:
     """The questions of test data, to be looked for in training lines.
 
     Args:
-        asked: where each line stands, and its turns; the first is the question.
+        asked: where each line stands, and its turns; what all user turns ask is the question.
     """
 
     def __init__(self, asked: Iterable[tuple[str, list[dict[str, str]]]]) -> None:
         self._places: list[str] = []
         self._same: dict[str, list[int]] = defaultdict(list)  # the questions of a text
         for place, messages in asked:
-            self._same[normalised(messages[0]["content"])].append(len(self._places))
+            self._same[question_of([turn["content"] for turn in messages])].append(
+                len(self._places)
+            )
             self._places.append(place)
         runs: dict[str, list[str]] = defaultdict(list)  # the texts that have a run
         for text in self._same:
             for run in _pieces(text):
                 runs[run].append(text)
-        self._runs = {run: texts for run, texts in runs.items() if len(texts) <= _COMMON}
+        common = min(_COMMON, max(_FEW, len(self._same) // 5))
+        self._runs = {run: texts for run, texts in runs.items() if len(texts) <= common}
         self._sizes = Counter(text for texts in self._runs.values() for text in texts)
 
     def __len__(self) -> int:
@@ -63,7 +67,8 @@ class QuestionIndex:
             messages: its turns.
         """
         turns = [normalised(message["content"]) for message in messages]
-        shares = {turn: 1.0 for turn in turns[::2] if turn in self._same}
+        asked = (*turns[::2], question_of([message["content"] for message in messages]))
+        shares = {text: 1.0 for text in asked if text in self._same}
         runs = self._runs
         found = {
             run
@@ -81,6 +86,11 @@ class QuestionIndex:
 
 
 def _pieces(text: str) -> set[str]:
-    """Runs side by side that cover `text`, as all would take gigabytes; none if it is short."""
-    last = len(text) - RUN
-    return {text[i : i + RUN] for i in (*range(0, last, RUN), last) if i >= 0}
+    """Runs side by side that cover each turn of `text`, as all would take gigabytes; none of a
+    short one."""
+    return {
+        turn[i : i + RUN]
+        for turn in text.split("\n")
+        for i in (*range(0, len(turn) - RUN, RUN), len(turn) - RUN)
+        if i >= 0
+    }

@@ -207,8 +207,9 @@ def ability_name(record: Record, path: Path, study: Study, by_file: bool = False
     names = [ability.name for ability in study.in_domain]
     type_name, stem = record.get("type"), path.stem.rpartition("_")[0]
     for name in (None if by_file else type_name, stem, path.stem):
-        if name in names:
-            return name
+        ability = study.ability_of(name)
+        if ability is not None and not ability.out_of_domain:
+            return ability.name
     neither = "" if by_file else f"neither its lines' type {shown(type_name)} nor "
     raise InputError(
         f"{path}: {neither}its name is one of the {len(names)} abilities of the study "

@@ -7,6 +7,8 @@ and compared in full, so that chance finds none that isn't one.
 
 import functools
 import hashlib
+import math
+import os.path
 import re
 import unicodedata
 from array import array
@@ -22,6 +24,9 @@ Groups = npt.NDArray[np.int64]
 GRAM = 4  # characters; one changed character of a short Chinese question changes few of them
 BANDS, ROWS = 16, 8  # of texts with similarity 0.8 this finds 95 %, with 0.9 all but 1 in 8,000
 _MINHASH_SEED = 1
+_OPENING_SHARE = 0.2  # of an ability's questions; what more of them begin with is its instruction
+_FEWEST_ALIKE = 20  # questions, so that a few near-duplicates in a small file are no instruction
+_SHORTEST_OPENING = 20  # characters, once normalised; a shorter one decides no comparison
 _MOST_COMPARED = 8  # of one band, so that a million lines of one template take no square of that
 # Spaces and points count between digits only, signs beside a digit: 1.5 is not 15, 7-3 not 73.
 _LOOSE = re.compile(r"(?<!\d)[ .]|[ .](?!\d)|(?<!\d)[-*/%](?!\d)")
@@ -70,6 +75,43 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+def question_of(turns: Sequence[str]) -> str:
+    """What a conversation asks: all its user turns, normalised, a line each.
+
+    A first turn that only greets makes no two conversations alike.
+
+    Args:
+        turns: the texts of the turns, the user's first.
+    """
+    return "\n".join(map(normalised, turns[::2]))
+
+
+def shared_openings(questions: Iterable[str]) -> list[str]:
+    """What many questions of one ability begin with: an instruction or a folded system prompt.
+
+    Args:
+        questions: normalised; the order plays no part, and the same question counts once.
+
+    Returns:
+        The openings, the longest first.
+    """
+    ordered = sorted(set(questions))
+    count = max(_FEWEST_ALIKE, math.ceil(_OPENING_SHARE * len(ordered)))
+    openings = {
+        os.path.commonprefix([first, last])  # noqa: RUF071 - texts, no paths; sorted: of all between
+        for first, last in zip(ordered, ordered[count - 1 :], strict=False)
+    }
+    return sorted((o for o in openings if len(o) >= _SHORTEST_OPENING), key=lambda o: (-len(o), o))
+
+
+def without_opening(question: str, openings: Iterable[str]) -> str:
+    """`question` without the first of `openings` that it goes on from."""
+    for opening in openings:
+        if len(question) > len(opening) and question.startswith(opening):
+            return question[len(opening) :]
+    return question
+
+
 class Fingerprints:
     """What tells near-duplicates among many lines apart, in 150 bytes a line.
 
@@ -84,24 +126,29 @@ class Fingerprints:
         # any odd numbers; they make one number of a band's eight
         self._mixers = np.random.default_rng(0).integers(2**63, size=ROWS, dtype=np.uint64) * 2 + 1
 
-    def add(self, turns: Sequence[str]) -> None:
-        """Note the texts of one line's turns; the first is its question."""
-        question, *others = map(normalised, turns)
+    def add(self, turns: Sequence[str], openings: Sequence[str] = ()) -> None:
+        """Note the texts of one line's turns, the user's first.
+
+        Args:
+            turns: their texts.
+            openings: of questions, which say nothing where questions are nearly the same.
+        """
+        question = question_of(turns)
         self._questions.append(digest(question))
-        self._wholes.append(digest("".join((question, *others))))
+        self._wholes.append(digest("".join(map(normalised, turns))))
         if self._near:
             sketch = RMinHash(num_perm=BANDS * ROWS, seed=_MINHASH_SEED)
-            sketch.update(list(grams(question)))
+            sketch.update(list(grams(without_opening(question, openings))))
             rows = np.array(sketch.digest(), np.uint64).reshape(BANDS, ROWS)
             self._bands.frombytes((rows * self._mixers).sum(axis=1).tobytes())
 
-    def groups(self, question_of: Callable[[int], str]) -> Groups:
+    def groups(self, compared: Callable[[int], str]) -> Groups:
         """A number for each line, the same for lines that say nearly the same question.
 
         Which lines are together does not depend on the order in which they were added.
 
         Args:
-            question_of: the first user turn of the line with this place.
+            compared: the question of the line with this place, normalised, without its opening.
         """
         union = _Union(len(self._questions))
         questions, wholes = (
@@ -113,11 +160,11 @@ class Fingerprints:
             for place in np.flatnonzero(keys[order[1:]] == keys[order[:-1]]).tolist():
                 union.join(int(order[place]), int(order[place + 1]))
         if self._near:
-            self._join_near(union, first, question_of)
+            self._join_near(union, first, compared)
         return union.roots()
 
     def _join_near(
-        self, union: "_Union", places: npt.NDArray[np.intp], question_of: Callable[[int], str]
+        self, union: "_Union", places: npt.NDArray[np.intp], compared: Callable[[int], str]
     ) -> None:
         """Join the lines at `places`, one a question, whose questions are similar.
 
@@ -127,7 +174,7 @@ class Fingerprints:
 
         @functools.lru_cache(maxsize=10_000)
         def grams_of(place: int) -> set[str]:
-            return grams(normalised(question_of(place)))
+            return grams(compared(place))
 
         bands = np.frombuffer(self._bands, np.uint64).reshape(-1, BANDS)
         for band in tqdm(range(BANDS), desc="compare", unit="band", delay=1):

@@ -9,10 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from growth.core.errors import InputError
+from growth.core.options import EXACT, NEAR, NONE
 from growth.data.similarity import Groups, digest
 
 SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
+_LEAKS = "which lets lines with the same question stand in train and test"
+_REMEDIES = {
+    NEAR: "give another size or a higher --similarity, --split_by exact to part all that are not "
+    f"the same, or --split_by none, {_LEAKS}",
+    EXACT: f"give another size, or --split_by none, {_LEAKS}",
+    NONE: "give another size",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def split(
         seed: of the order.
 
     Raises:
-        InputError: an ability has too few lines, or too few outside of large groups.
+        InputError: an ability has too few lines.
     """
     counts = np.bincount(types, minlength=len(names))
     wanted = [sizes.of(name, int(count)) for name, count in zip(names, counts, strict=True)]
@@ -85,16 +93,51 @@ def split(
                 for type_, count in needed.items():
                     left[side][type_] -= count
                 break
-    for side, size in ((VALID, sizes.valid), (TEST, sizes.test)):
-        missing = next((place for place, count in enumerate(left[side]) if count), None)
-        if size >= 1 and missing is not None:
-            raise InputError(
-                f"--{SPLITS[side]} {size:g}: {names[missing]} has {counts[missing]:,} lines, but "
-                f"so many near-duplicates that only {int(size) - left[side][missing]:,} can be "
-                "told apart from the rest; give a smaller size or a higher --similarity, or "
-                "--split_by exact"
-            )
     return sides
+
+
+def unserved(
+    sides: npt.NDArray[np.int8],
+    groups: Groups,
+    types: npt.NDArray[np.int64],
+    names: Sequence[str],
+    sizes: Sizes,
+    split_by: str,
+) -> list[str]:
+    """Which shares of valid and test are smaller than asked for, a sentence each.
+
+    Args:
+        sides: of each line, as `split` dealt them out.
+        groups: of each line.
+        types: of each line, the place of its ability in `names`.
+        names: of the abilities.
+        sizes: of valid and test, for each ability.
+        split_by: what made the groups, one of `growth.core.options.SPLIT_BY`.
+
+    Raises:
+        InputError: a number of lines can't be served, or nothing of a share.
+    """
+    members = np.bincount(groups)
+    short = []
+    for place, name in enumerate(names):
+        of_ability = types == place
+        count, largest = int(of_ability.sum()), int(members[groups[of_ability]].max())
+        for side, size, wanted in zip(
+            (VALID, TEST), (sizes.valid, sizes.test), sizes.of(name, count), strict=True
+        ):
+            served = int((of_ability & (sides == side)).sum())
+            if served == wanted:
+                continue
+            message = (
+                f"--{SPLITS[side]} {size:g}: {name} has {count:,} lines, but so many "
+                f"near-duplicates that only {served:,} of {wanted:,} can be "
+                "told apart from the rest; the largest group that stays on one side has "
+                f"{largest:,} lines"
+            )
+            if size >= 1 or not served:
+                raise InputError(f"{message}; {_REMEDIES[split_by]}")
+            short.append(message)
+    return short
 
 
 def _members(groups: Groups, keys: npt.NDArray[np.uint64]) -> list[npt.NDArray[np.intp]]:

@@ -25,6 +25,7 @@ from growth.core.errors import InputError
 from growth.core.files import json_line, open_file
 from growth.core.options import LARGEST, MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
 from growth.data.abilities import Ability, Kind
+from growth.data.copies import UNCOMPARED
 
 PUBLISHED = "doit"
 EQUAL, ALL = "equal", "all"
@@ -36,6 +37,10 @@ _KEY_PARTS = 50
 # tomllib's time grows with the square of the parts
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 _DEEP_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*+(?:{_PART}\.[ \t]*+){{{_KEY_PARTS}}}", re.MULTILINE)
+AVERAGE, OOD_AVERAGE = "average", "ood_average"  # scores over several files, beside abilities
+_NO_GOLD = (*UNCOMPARED, "messages", "type", "question_format", "choices")
+# Of results files and figures, where no ability may go by them.
+_RESERVED_NAMES = {AVERAGE, OOD_AVERAGE, "overall", "mixed"}
 _NAME_LENGTH = 80  # of abilities, settings: they become names of files
 
 
@@ -419,6 +424,9 @@ def _check(written: _Study, path: Path) -> None:
     _check_names(written, fail)
     for i, ability in enumerate(written.abilities):
         problem = ability.problem()
+        if ability.gold in _NO_GOLD:
+            problem = f"gold is {ability.gold!r}, a field of every line or prediction that is no "
+            problem += "gold answer; name another one, or leave gold out for the last message"
         if problem:
             fail(f"abilities[{i}] ({ability.name})", problem)
     if all(ability.out_of_domain for ability in written.abilities):
@@ -450,6 +458,8 @@ def _check_names(written: _Study, fail: Any) -> None:
     for i, ability in enumerate(written.abilities):
         for name in (ability.name, *ability.aliases):
             key = f"abilities[{i}].name"
+            if name in _RESERVED_NAMES:
+                fail(key, f"{name!r} is what results call a score over several files; rename it")
             if name in in_use:
                 fail(key, f"{name!r} is the name of {in_use[name]} already")
             in_use[name] = f"abilities[{i}]"
@@ -524,6 +534,7 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
             name = f"{series.name}-{size}"
             where = f"--study {path}: series[{i}].sizes: {size}"
             shares = _shares(written.pools, series.take, names, size, where)
+            _check_total(shares, size, where)
             recipes[name] = Recipe(name, series.name, size, shares, name)
             _check_names_once(recipes[name], path)
     lone = {setting.name: setting for setting in written.settings}
@@ -562,11 +573,25 @@ def _lone_recipe(
     other = recipes.get(own.same_as or own.extends)
     if other is not None and own.same_as:
         return dataclasses.replace(other, name=own.name)
-    shares = _shares(pools, own.take, [], 0, f"--study {path}: settings ({own.name})")
-    return Recipe(
-        *(own.name, "", own.samples, (*(other.shares if other else ()), *shares), own.name),
-        own.marker,
-    )
+    where = f"--study {path}: settings ({own.name})"
+    shares = (*(other.shares if other else ()), *_shares(pools, own.take, [], 0, where))
+    _check_total(shares, own.samples, where)
+    return Recipe(own.name, "", own.samples, shares, own.name, own.marker)
+
+
+def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
+    """A setting holds as many lines as its place on the axis says, where that is known.
+
+    Raises:
+        InputError: it does not.
+    """
+    quotas = [share.quota for share in shares if share.quota is not None]
+    total, known = sum(quotas), len(quotas) == len(shares)
+    if total > samples or (known and total < samples):
+        raise InputError(
+            f"{where}: takes {total:,} lines{'' if known else ' or more'} but stands at "
+            f"{samples:,} on the axis; expected the same number"
+        )
 
 
 def _shares(

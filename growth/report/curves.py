@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
+from growth.scoring.intervals import pooled_score
 
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 POINT = (
@@ -56,7 +57,7 @@ def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
     """One place of a curve, from the rows of each run there."""
     repeats: dict[Hashable, list[Row]] = {}
     for identity, rows in sorted(runs.items()):
-        repeats.setdefault(repeat_of(rows[0], identity), []).append(_pooled(rows))
+        repeats.setdefault(repeat_of(rows[0], identity), []).append(pooled_score(rows))
     pooled = [_repeat(of_seed) for of_seed in repeats.values()]
     first = next(iter(runs.values()))[0]
     limit = first["limit"]
@@ -85,14 +86,6 @@ def _repeat(runs: list[Row]) -> Row:
         return runs[0]
     means = {key: _mean(run[key] for run in runs) for key in SCORES}
     return {"n": max(run["n"] for run in runs)} | means
-
-
-def _pooled(rows: list[Row]) -> Row:
-    """The score of one ability in one run, over the files that hold it."""
-    if len(rows) == 1:
-        return rows[0]
-    n = sum(row["n"] for row in rows)
-    return {"n": n} | {key: sum(row[key] * row["n"] for row in rows) / n for key in SCORES}
 
 
 def _mean(numbers: Iterable[float]) -> float:

@@ -4,7 +4,7 @@ Figures are matplotlib's `Figure` objects, drawn by Agg; no state of pyplot is t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from growth.core.errors import InputError
 from growth.core.files import replacing, write_text
-from growth.data.study import OTHER, Study
+from growth.data.study import AVERAGE, OOD_AVERAGE, OTHER, Study
 from growth.report.axes import (
     GREY,
     LEGEND,
@@ -29,7 +29,6 @@ from growth.report.axes import (
     top_of,
 )
 from growth.report.curves import SIGMA, sizes_of, smooth
-from growth.report.results_table import AVERAGE, OOD_AVERAGE
 
 OVERALL, OOD, ALL = "overall", "ood", "all"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -104,8 +103,8 @@ def drawings(
         abilities = (*(ability.name for ability in study.out_of_domain), OOD_AVERAGE)
         about = f"out of domain, {_joined(series)} data"
     else:
-        prefix = next(p for p in versus_types(study) if plot_type.startswith(p))
-        pair, size = versus_types(study)[prefix], plot_type.removeprefix(prefix)
+        prefix, size = _versus_of(plot_type, study, set(points["model_size"]))
+        pair = versus_types(study)[prefix]
         chosen = points[(points["model_size"] == size) & points["source"].isin(pair)]
         if pair[1] not in set(chosen["source"]):
             return []
@@ -129,6 +128,17 @@ def versus_types(study: Study) -> dict[str, tuple[str, str]]:
     """Plot types less the model size that compare the first series with another one."""
     first, *others = study.series or [""]
     return {f"{first}_vs_{other}-": (first, other) for other in others}
+
+
+def _versus_of(plot_type: str, study: Study, sizes: Collection[str]) -> tuple[str, str]:
+    """The prefix and the model size of a plot type that compares two series.
+
+    Where a series' name begins with another one's (c and c-7), the size says which of them is
+    meant: one that there are points of, else the rest behind the longest prefix.
+    """
+    prefixes = [prefix for prefix in versus_types(study) if plot_type.startswith(prefix)]
+    readings = [(prefix, plot_type.removeprefix(prefix)) for prefix in prefixes]
+    return max(readings, key=lambda reading: (reading[1] in sizes, len(reading[0])))
 
 
 def plot_types(study: Study) -> list[str]:

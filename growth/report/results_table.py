@@ -12,7 +12,15 @@ import pandas as pd
 
 from growth.core.errors import InputError
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
-from growth.data.study import OTHER, Study, read_study, recorded, study_of
+from growth.data.study import (
+    AVERAGE,
+    OOD_AVERAGE,
+    OTHER,
+    Study,
+    read_study,
+    recorded,
+    study_of,
+)
 from growth.runs.layout import (
     MIXED,
     RESULTS_SUFFIX,
@@ -22,8 +30,6 @@ from growth.runs.layout import (
     selection_name,
 )
 
-# Scores over several files, kept as abilities of their own.
-AVERAGE, OOD_AVERAGE = "average", "ood_average"
 _SELECTION = r"selected-checkpoint(-limit\d+)?\.json"  # as `selection_name` makes it
 IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
 RUN = ["model_size", "data_type", "timestamp"]

@@ -23,6 +23,7 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
+REPORT = Path("evaluate/report")
 PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"

@@ -28,6 +28,20 @@ def rounded(value: float) -> float:
     return round(value, 2)
 
 
+def pooled_score(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Several files' scores as one of all their questions: n, score, low, high, expected; per cent.
+
+    Args:
+        entries: each with n, score and expected; one alone is taken as it is.
+    """
+    if len(entries) == 1:
+        return {name: entries[0][name] for name in ("n", "score", "low", "high", "expected")}
+    n = sum(entry["n"] for entry in entries)
+    right = sum(round(entry["score"] * entry["n"] / 100) for entry in entries)
+    expected = sum(entry["expected"] * entry["n"] for entry in entries) / n
+    return {"n": n, **percentages(right, n), "expected": expected}
+
+
 def mean_score(name: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean of the scores of at least one entry, as `name`.
 

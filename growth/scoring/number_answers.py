@@ -10,6 +10,7 @@ import re
 from fractions import Fraction
 
 from growth.scoring.answer_text import MARKUP, after_answer_mark, after_refusal, plain
+from growth.scoring.normal_form import nfkc
 
 SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+|⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 SUPERSCRIPT_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -307,3 +308,34 @@ def repeats(response: str, gold: str) -> bool:
     stated = [response, before and raw.partition("\n")[0], _last_box(response), marked]
     stated += [marked and marked.strip().partition("\n")[0], marked and marked.partition("。")[0]]
     return bool(key) and any(part and expression_key(part) == key for part in stated)
+
+
+GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d)")
+EXPONENT = re.compile(r"(?<![\w.])-?\d{1,15}(?:\.\d{1,15})?[eE][-+]?\d{1,2}(?!\w|\.\d)")
+APART = re.compile(r"(?<=\d)\s+(?=\d)")
+
+
+def in_plain_signs(text: str) -> str:
+    """Numbers of a text in ASCII, without grouping and exponents: １２, −3, ½, 1 234, 1.5e3."""
+    text = SUPERSCRIPTS.sub(
+        lambda found: f"^{{{found[0].translate(SUPERSCRIPT_DIGITS)}}}", text.strip()
+    )
+    for sign, fraction in VULGAR.items():
+        text = text.replace(sign, fraction)
+    text = nfkc(text).replace("\u2212", "-").replace("\u2044", "/").strip()
+    text = GROUPED.sub(lambda found: found[0].replace(" ", ""), text)
+    return EXPONENT.sub(lambda found: str(Fraction(found[0])), text)
+
+
+def bare_gold(gold: str) -> str:
+    """A gold number in plain signs, without a unit and a full stop; an expression as it is."""
+    text = in_plain_signs(gold).rstrip(".")
+    return plain_number(text) or text
+
+
+def is_written_alike(response: str, gold: str) -> bool:
+    """Whether a response is the gold number or expression in writing, as `repeats` reads it.
+
+    Digits that spaces keep apart are several numbers.
+    """
+    return repeats(*(APART.sub(";", in_plain_signs(text)) for text in (response, gold)))

@@ -22,7 +22,14 @@ from growth.core.schemas import PredictionRecord, read_record
 from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
 from growth.data.lines import Lines, Record, index_lines
 from growth.data.records import prediction_check, reads_letter
-from growth.data.study import OF_PREDICTIONS, Study, read_study, study_of
+from growth.data.study import (
+    AVERAGE,
+    OF_PREDICTIONS,
+    OOD_AVERAGE,
+    Study,
+    read_study,
+    study_of,
+)
 from growth.runs.layout import (
     MIXED,
     PARTIAL_SUFFIX,
@@ -33,7 +40,7 @@ from growth.runs.layout import (
     RUN_RECORD,
     Run,
 )
-from growth.scoring.intervals import mean_score, percentages, rounded
+from growth.scoring.intervals import mean_score, percentages, pooled_score, rounded
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
 Results = dict[str, Any]  # the content of a results file
@@ -162,7 +169,9 @@ def score_folder(
             files[stem] = score_file(judged)
             if name in repeats.within:
                 files[stem][REPEATED] = repeats.within[name]
-    results: Results = {"run": {name: run[name] for name in RUN_FIELDS if name in run}}
+    repeated = {name: run[name] for name in RUN_FIELDS if name in run}
+    # The study as it is now: its rules gave these scores.
+    results: Results = {"run": repeated | {"study": study.record()}}
     if missing := _missing_files(folder, run, files):
         results["missing_files"] = missing
     return results | summarise(files, study) | {"files": files}, study
@@ -249,17 +258,27 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
 
 
 def summarise(files: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, float]:
-    """The averages of a results file: the abilities, the OOD sets, all files as published."""
-    groups: dict[str, list[Mapping[str, Any]]] = {"average": [], "ood_average": [], "overall": []}
-    for entry in files.values():
+    """The averages of a results file: the abilities, the OOD sets, all files as published.
+
+    The files of one ability count as one, by their questions. In the published study, where each
+    has one, every file counts, as published.
+    """
+    of_ability: dict[str, list[Mapping[str, Any]]] = {}
+    for stem, entry in files.items():
         ability = study.ability_of(entry["type"])
         if ability is not None:
-            groups["ood_average" if ability.out_of_domain else "average"].append(entry)
-        groups["overall"].append(entry)
+            key = stem if study.is_published else ability.name
+            of_ability.setdefault(key, []).append(entry)
+    groups: dict[str, list[Mapping[str, Any]]] = {AVERAGE: [], OOD_AVERAGE: []}
+    for entries in of_ability.values():
+        ability = study.ability_of(entries[0]["type"])
+        out_of_domain = ability is not None and ability.out_of_domain
+        groups[OOD_AVERAGE if out_of_domain else AVERAGE].append(pooled_score(entries))
+    groups["overall"] = list(files.values())
     summary: dict[str, float] = {}
-    for name, entries in groups.items():
-        if entries:
-            summary |= mean_score(name, entries)
+    for name, scores in groups.items():
+        if scores:
+            summary |= mean_score(name, scores)
     return summary
 
 

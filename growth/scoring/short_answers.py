@@ -14,6 +14,7 @@ from growth.data.abilities import words_pattern
 from growth.scoring.normal_form import nfkc
 
 _SPACES = re.compile(r"\s+")
+_SUFFIXES = "#%‰＃％"  # punctuation by their category in Unicode, but no marks of a sentence
 
 
 def read_label(response: str, options: Sequence[str], logits: Mapping[str, float]) -> str | None:
@@ -33,8 +34,8 @@ def read_label(response: str, options: Sequence[str], logits: Mapping[str, float
 def read_truth(text: str, true_words: Collection[str], false_words: Collection[str]) -> bool | None:
     """True or false, where the text holds words of only one kind; case and width don't matter.
 
-    Latin words count as whole words: there is no "true" in "untrue". Of two words at one place the
-    longer one counts, so that "not true" may be a false word though "true" is a true one.
+    Where a script has spaces whole words count: there is no "true" in "untrue". Of two words at one
+    place the longer one counts, so that "not true" may be a false word though "true" is a true one.
     """
     words = {fold(word): True for word in true_words} | {fold(word): False for word in false_words}
     found = words_pattern(tuple(words)).findall(fold(text))
@@ -51,7 +52,8 @@ def normalised(text: str, steps: Collection[str]) -> str:
     """`text` without what does not count, by the `steps` of `growth.data.abilities`.
 
     width: full-width and compatibility forms are their plain ones (NFKC); case: none; punctuation:
-    none, in any script, but within and before numbers (3.5 is not 35, nor -3 3); spaces: none.
+    none, in any script, but within and before numbers (3.5 is not 35, nor -3 3) and signs that
+    belong to what is before them (C# is not C, nor 50% 50); spaces: none.
     """
     if "width" in steps:
         text = nfkc(text)
@@ -63,8 +65,18 @@ def normalised(text: str, steps: Collection[str]) -> str:
             for before, c, after in zip(" " + text, text, text[1:] + " ", strict=False)
             if not unicodedata.category(c).startswith("P")
             or (after.isdigit() and (before.isdigit() or c == "-"))
+            or (c in _SUFFIXES and before.isalnum())
         )
     return _SPACES.sub("", text) if "spaces" in steps else text.strip()
+
+
+def is_same_text(response: str, gold: str, steps: Collection[str]) -> bool:
+    """Whether two texts are the same but for what does not count.
+
+    Where nothing of one of them counts (`*` without punctuation), they are compared as they are.
+    """
+    one, other = normalised(response, steps), normalised(gold, steps)
+    return one == other if one and other else response.strip() == gold.strip()
 
 
 def read_pattern(response: str, pattern: str) -> str | None:

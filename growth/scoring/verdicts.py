@@ -15,10 +15,16 @@ from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kin
 from growth.data.records import Record, gold_of, reads_letter
 from growth.scoring.extracted_answers import Reading, extract, is_same
 from growth.scoring.math_answers import published_verdict
-from growth.scoring.number_answers import plain_number, repeats
+from growth.scoring.number_answers import (
+    bare_gold,
+    in_plain_signs,
+    is_written_alike,
+    plain_number,
+    repeats,
+)
 from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
-    normalised,
+    is_same_text,
     read_label,
     read_pattern,
 )
@@ -133,16 +139,29 @@ def _general_verdict(kind: Kind, gold: str, response: str, ability: Ability) -> 
         truth, said = read_words(gold, *words), read_words(response, *words)
         return Verdict(int(said is truth), 0.5, said, truth)
     if kind is Kind.NUMBER:
-        right = second_opinion(response, gold)
+        right = _equals_number(response, gold)
         return Verdict(int(bool(right)), 0, None, gold, over_bound=right is None)
     parsed: str | None = response.strip()
     if kind is Kind.REGEX:
         parsed = read_pattern(response, ability.pattern)
         gold = read_pattern(gold, ability.pattern) or gold
-    same = parsed is not None and normalised(parsed, ability.normalise) == normalised(
-        gold, ability.normalise
-    )
+    same = parsed is not None and is_same_text(parsed, gold, ability.normalise)
     return Verdict(int(same), 0, parsed, gold)
+
+
+def _equals_number(response: str, gold: str) -> bool | None:
+    """Whether an answer is the gold number, in writing or in value; None over the bound.
+
+    math-verify reads formulas of the gold answer that it does not see in a bare response
+    (`x^2+1`), and on neither side signs such as ½ and １２.
+    """
+    if is_written_alike(response, gold):
+        return True
+    right = second_opinion(response, gold)
+    plain = in_plain_signs(response), bare_gold(gold)
+    if right is False and plain != (response, gold):
+        right = second_opinion(*plain)
+    return right
 
 
 def _joined(letters: frozenset[str]) -> str:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import Compute, choose_compute, out_of_memory_explained
+from growth.core.device import Compute, choose_compute, out_of_memory_explained, peak_memory
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.files import check_writable, write_json_lines
@@ -173,9 +173,7 @@ def _train_locked(job: TrainingRun) -> None:
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)
-    for ability in job.study.abilities:
-        if not ability.is_choice:
-            chat.labels(ability.options)  # now, not after training: can they be told apart?
+    _check_labels(job.study, chat)
     max_length = bounded_length(source, asked.max_length)
     examples = {part: tokenised_files(files[part], chat, max_length) for part in files}
     data = {part: data_record(folders[part], files[part], examples[part]) for part in files}
@@ -218,7 +216,8 @@ def _train_locked(job: TrainingRun) -> None:
     finally:
         trainer.progress_bar.close()
     if distributed_state().is_main_process:
-        write_run(job.output_dir, run | {"ended": now()})
+        peak = peak_memory(compute.device)
+        write_run(job.output_dir, run | {"ended": now(), "peak_memory_bytes": peak})
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
 
@@ -254,6 +253,17 @@ def _report_cut(
                 *(folder / name, f"{len(records):,}"),
                 *(f"{cut:,}", f"{lost:,}", f"{max_length:,}"),
             )
+
+
+def _check_labels(study: Study, chat: ChatTokenizer) -> None:
+    """Refuse a study of one's own whose answers prediction could not read, before it is paid for.
+
+    Raises:
+        InputError: the tokenizer can't tell the options of an ability apart.
+    """
+    for ability in () if study.is_published else study.abilities:
+        if not ability.is_choice:
+            chat.labels(ability.options)
 
 
 def _check_steps(examples: Sequence[Example], hyperparameters: Hyperparameters) -> None:

@@ -1,0 +1,80 @@
+"""Write <output_dir>/report.html, the whole study on one page, and report.json, its numbers.
+
+    python evaluate/report.py
+
+The page needs no network and no script: overview, growth curve and table of each ability, selected
+checkpoints, public benchmarks, cost of each run, provenance, and what failed or is missing.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
+
+from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.files import check_writable, write_json, write_text
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, StudyOptions
+from growth.data.study import read_study
+from growth.runs.layout import REPORT, RESULTS
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, read, write, print each path written."""
+    # A notebook's, which need not be there: matplotlib refuses it.
+    os.environ["MPLBACKEND"] = "agg"
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--results_path",
+        type=Path,
+        default=RESULTS / "test",
+        help="folder of *-results.json files, at any depth",
+    )
+    parser.add_argument(
+        "--selection_path",
+        type=Path,
+        help="folder of the choices of select_checkpoint.py; default: valid next to --results_path",
+    )
+    parser.add_argument(
+        "--runs_dir", type=Path, default=Path("runs"), help="folder of the training runs"
+    )
+    parser.add_argument(
+        "--benchmarks_dir",
+        type=Path,
+        default=Path("evaluate"),
+        help="folder with <benchmark>/outputs, as evaluate/cmmlu/run.sh makes it",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help=f"where the report is written; default: {REPORT}, with --study {REPORT}/<its name>",
+    )
+    add_options(parser, StudyOptions)
+    add_options(parser, OutputOptions)
+    args = parser.parse_args(argv)
+    # Imported here: Ctrl-C is answered from now on.
+    from growth.report.page import render
+    from growth.report.summary import Places, summarise
+
+    output_dir = args.output_dir or (REPORT / read_study(args.study).name if args.study else REPORT)
+    check_writable(output_dir, "--output_dir")
+    selection_path = args.selection_path or args.results_path.parent / "valid"
+    places = Places(args.results_path, selection_path, args.runs_dir, args.benchmarks_dir)
+    with locked(output_dir, "--output_dir", args.wait):
+        summary = summarise(places, args.study)
+        page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))
+        write_json(numbers, summary.report)
+        write_text(page, render(summary))
+        print(page, numbers, sep="\n")
+
+
+if __name__ == "__main__":
+    run_script(main)
