@@ -47,7 +47,10 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -n "$model_size" ]] || fail "--model_size is missing, such as 7b; it names the runs"
 [[ -n "$model" ]] || fail "--model_name_or_path is missing"
-[[ "$seed" =~ ^[0-9]+$ ]] || fail "--seed '$seed': expected a whole number"
+# Ten digits at most, which bash can count; no 08, which it would take for octal.
+if ! [[ "$seed" =~ ^(0|[1-9][0-9]{0,9})$ ]] || ((seed >= 2 ** 32)); then
+    fail "--seed '$seed': expected a whole number below 4294967296, without leading zeros"
+fi
 [[ "$jobs" =~ ^[1-9][0-9]*$ ]] || fail "--jobs '$jobs': expected a whole number of at least 1"
 for name in "$model_size" "$run_name"; do
     [[ "$name" != */* && "$name" != . && "$name" != .. ]] ||
@@ -70,6 +73,7 @@ import sys
 from pathlib import Path
 
 from growth.core.cli import run_script
+from growth.core.errors import InputError
 from growth.data.records import read_evaluation_files
 from growth.data.study import published_study, read_study
 
@@ -81,7 +85,14 @@ def main(_):
     # Now, not after hours of training: are the lines to evaluate on what the study says?
     for folder in study.splits.values():
         read_evaluation_files(Path(data_dir) / folder, "--data_dir", study)
-    print(study.splits["valid"], *study.matching(patterns), sep="\n")
+    settings = study.matching(patterns)
+    if not settings:
+        names = ", ".join(study.recipes) or "none; give it [[series]] or [[settings]]"
+        raise InputError(
+            f"--data_types: the study {study.source} has no series, whose settings are the "
+            f"default; name settings of it ({names})"
+        )
+    print(study.splits["valid"], *settings, sep="\n")
 
 
 run_script(main)

@@ -53,8 +53,9 @@ done
 activate_environment
 
 # The name of the setting is checked before anything is created; a misspelt one is answered with
-# the nearest names.
-python - "$data_type" "$study" <<'PYTHON'
+# the nearest names. A run to resume knows its study, which train/finetune.py looks up.
+if [[ -n "$study" ]] || ! $resume || [[ -n "$output_dir" && ! -e "$output_dir/run.json" ]]; then
+    python - "$data_type" "$study" <<'PYTHON'
 import sys
 from pathlib import Path
 
@@ -64,6 +65,7 @@ from growth.data.study import published_study, read_study
 setting, file = sys.argv[1:]
 run_script(lambda _: (read_study(Path(file)) if file else published_study()).recipe(setting))
 PYTHON
+fi
 if [[ -z "$train_dir" && ! -d "data/$data_type" ]]; then
     fail "data/$data_type: not built yet; python data/build.py --data_type $data_type"
 fi

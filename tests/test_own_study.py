@@ -110,6 +110,16 @@ def test_options_that_the_tokenizer_cannot_tell_apart_are_refused_before_trainin
     assert not (mine / "runs/labels").exists()
 
 
+def test_a_run_is_resumed_without_naming_its_study(mine, tiny_model):
+    done = run(
+        *("train/finetune.py", "--resume", "--model_name_or_path", tiny_model),
+        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
+        *("--data_type", "own-14", "--output_dir", "runs/r"),
+        cwd=mine,
+    )
+    assert "runs/r is finished" in done.stderr
+
+
 def build(setting, data_dir="lines", study="mine.toml"):
     return (
         *("data/build.py", "--study", study, "--data_type", setting),

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_scripts, processes_of, run
+from conftest import copy_scripts, line, processes_of, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.locks import locked
@@ -122,6 +122,20 @@ def test_a_run_that_never_started_leaves_nothing(study):
     assert not (study / "runs/runs-never").exists()
 
 
+OWN = """
+name = "own"
+[[abilities]]
+name = "biology"
+kind = "letter"
+[pools.p]
+path = "train"
+"""
+LONE_SETTING = """
+[[settings]]
+name = "lone"
+samples = 1
+take = [{ pool = "p", lines = { biology = 1 } }]
+"""
 # Only what is written in a script itself is run; of other calls a line is kept.
 PYTHON_THAT_NOTES = f"""#!/bin/bash
 [[ $1 != -c && $1 != - ]] || exec {sys.executable} "$@"
@@ -203,3 +217,25 @@ def test_predictions_of_two_launches_do_not_mix(study, tiny_model, tmp_path):
     run(*predict, cwd=study)
     with pytest.raises(InputError), locked(folder, "test"), locked(folder, "again"):
         pass
+
+
+@pytest.mark.parametrize("seed", ["08", "4294967296", "9" * 30])
+def test_a_seed_that_no_stage_takes_is_refused_by_the_sweep(tmp_path, seed):
+    sweep = ("scripts/run_sweep.sh", "--model_size", "s", "--model_name_or_path", "m")
+    done = run(*sweep, "--seed", seed, cwd=copy_scripts(tmp_path), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --seed '{seed}': expected a whole number")
+
+
+@pytest.mark.parametrize("settings", ["", LONE_SETTING])
+def test_a_sweep_of_a_study_without_series_names_what_there_is(tmp_path, settings):
+    root = copy_scripts(tmp_path)
+    (root / "own.toml").write_text(OWN + settings, encoding="utf-8")
+    for split in ("valid", "test"):
+        write_lines(root / f"data/{split}/biology.json", [line()])
+    sweep = ("scripts/run_sweep.sh", "--model_size", "s", "--model_name_or_path", "m")
+    done = run(*sweep, "--study", "own.toml", cwd=root, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --data_types: the study ")
+    assert ("(lone)" if settings else "(none; give it [[series]]") in done.stderr
+    assert not (root / "runs").exists()

@@ -45,6 +45,7 @@ from growth.core.options import (
     StudyOptions,
 )
 from growth.data.study import published_study, read_study
+from growth.runs.recorded_study import study_of_models
 
 # Hyper-parameters that depend on the machine; their flags are shown in its group.
 _MACHINE = ("precision", "attn_implementation")
@@ -55,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_flags(parser, args)
-    study = read_study(args.study) if args.study else published_study()
+    if args.resume and args.output_dir is not None:
+        study = study_of_models([str(args.output_dir)], args.study)
+    else:
+        study = read_study(args.study) if args.study else published_study()
     if args.data_type is not None:
         study.recipe(args.data_type)
     # Imported here: flags are checked before torch takes its seconds.

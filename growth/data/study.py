@@ -280,7 +280,7 @@ class Study:
         raise InputError(
             f"{flag} {setting}: no such setting. The {len(self.recipes)} settings of "
             f"{self.source.name}, nearest first: {', '.join(near)}"
-            + ("; for those of your own study add --study FILE" if self.is_published else "")
+            + (". For those of your own study add --study FILE" if self.is_published else "")
         )
 
     def matching(self, patterns: Sequence[str], flag: str = "--data_types") -> list[str]:
