@@ -310,7 +310,7 @@ def test_predictions_that_lost_their_last_line_are_refused(tmp_path):
         ("samples", (10, 999)),
         ("split", ("valid", "test")),
         ("timestamp", ("t0", "t1")),
-        ("study", [{"name": "x", "digest": digest, "file": "a"} for digest in "12"]),
+        ("study", [{"name": "x", "digest": digest, "asked": "b", "file": "a"} for digest in "12"]),
     ],
 )
 def test_results_of_two_runs_in_one_folder_are_not_chosen_among(tmp_path, field, values):

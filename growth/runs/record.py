@@ -244,7 +244,8 @@ def _changed_content(earlier: Run, run: Run) -> list[str]:
         changed.append("the files of its tokenizer")
     for part in ("train", "valid"):
         before = earlier[part].get("tokens_sha256")
-        if before not in (run[part]["tokens_sha256"], None):
+        same_files = earlier[part]["files"] == run[part]["files"]
+        if same_files and before not in (run[part]["tokens_sha256"], None):
             changed.append(f"the tokens of --{part}_dir, as the tokenizer is another")
     return changed
 
