@@ -9,8 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from growth.scoring.intervals import mean_score, percentages
-
+from growth.core.intervals import mean_score, percentages
 from growth.data.study import Study, published_study, read_study
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
