@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from growth.core.intervals import mean_score, percentages
 from growth.data.study import Study, published_study, read_study
-from growth.scoring.intervals import mean_score, percentages
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0"}
