@@ -191,6 +191,7 @@ def place(tmp_path_factory, tiny_model, tiny_data):
     root = copy_scripts(tmp_path_factory.mktemp("place"))
     shutil.copytree(tiny_data / "curated", root / "curated")
     (root / "model").symlink_to(tiny_model)
+    (root / "points.csv").write_text("curve,samples,value\na,10,3\na,40,2\n")
     write_lines(
         root / "predictions/c/pred_biology.json",
         [line("biology", "A", generated_response="A", choice_logits=[0.0] * 4)],
@@ -216,6 +217,7 @@ OUTPUTS = {
     "evaluate/score.py --pred_data_path predictions --results_path scores": "scores/c-results.json",
     "evaluate/select_checkpoint.py --results_path results": "results/selected-checkpoint.json",
     "evaluate/plot.py --plot_type all --results_path results --plots_path plots": "plots",
+    "evaluate/fit.py --points points.csv --output_dir laws": "laws",
     "evaluate/export.py --model_name_or_path model --output_dir exported": "exported",
     "evaluate/export.py --model_name_or_path model --gguf model.gguf": "model.gguf",
     "evaluate/cmmlu/run.py --model_name_or_path model --data_dir cmmlu --output_dir ans": "ans",

@@ -279,15 +279,6 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(mine, tiny_model):
         check=False,
     )
     refused(done, "first one, second one", "other options")
-    done = run(
-        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
-        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
-        *("--data_type", "own-14", "--output_dir", "runs/labels"),
-        cwd=mine,
-        check=False,
-    )
-    refused(done, "first one, second one", "other options")
-    assert not (mine / "runs/labels").exists()
 
 
 # How the general kinds read an answer

@@ -7,9 +7,9 @@ from conftest import ABILITY_NAMES, ROOT, STUDY, judged, line, read_lines, run, 
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
+from growth.core.intervals import wilson
 from growth.data.abilities import LETTERS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
-from growth.scoring.intervals import wilson
 from growth.scoring.results import _lacking, score_file, score_predictions, summarise
 
 # Lines in the repository and in ../shared: the longer texts there are not ours to copy.

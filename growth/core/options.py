@@ -499,6 +499,43 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
+class LawOptions(SeedOptions):
+    """Which growth curves get a law, and what is predicted (docs/laws.md)."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    points: Path | None = option(
+        None,
+        "a CSV file instead, with the columns curve, samples, value (a loss, or per cent of n "
+        "questions), and n and repeat if there are any",
+        unset="the results",
+        metavar="FILE",
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    sizes: tuple[str, ...] = option(
+        (),
+        "to predict as well as 4 and 16 times each curve's largest size",
+        unit="samples",
+        unset="none",
+        metavar="N",
+    )
+    hold_out: int | None = option(
+        None,
+        "leave out the largest sizes of each curve and print how well they are predicted",
+        unit="sizes",
+        unset="none, so the laws are written",
+    )
+    output_dir: Path = option(
+        Path("evaluate/growth"), "where laws.csv and predictions.csv are written"
+    )
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """How files of instruction data are read."""
 

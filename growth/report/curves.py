@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from growth.core.intervals import pooled_score
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
-from growth.scoring.intervals import pooled_score
 
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 POINT = (

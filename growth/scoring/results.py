@@ -17,6 +17,7 @@ from tqdm import tqdm
 from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, replacing, write_json
+from growth.core.intervals import mean_score, percentages, pooled_score, rounded
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
 from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
@@ -40,7 +41,6 @@ from growth.runs.layout import (
     RUN_RECORD,
     Run,
 )
-from growth.scoring.intervals import mean_score, percentages, pooled_score, rounded
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
 Results = dict[str, Any]  # the content of a results file

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from growth.core.errors import InputError
 from growth.core.files import open_file, parse_json
+from growth.core.intervals import mean_score, percentages
 from growth.core.schemas import AnswerRecord, check_schema
 from growth.data.abilities import LETTERS
-from growth.scoring.intervals import mean_score, percentages
 
 CHANCE = 100 / len(LETTERS)
 Messages = list[dict[str, str]]

@@ -1,0 +1,102 @@
+"""Fit a law to each growth curve: <output_dir>/laws.csv and predictions.csv, 90 % intervals on all.
+
+    python evaluate/fit.py --results_path evaluate/results/test
+
+Reads results as plot.py does, or any CSV file of scores or losses (--points). Prints a line a
+curve: grows, saturated, flat, declines, or can't be told, and what four times its largest size
+would give. --hold_out K leaves out each curve's K largest sizes and prints how well they are
+predicted, beside "stays as it is" and a line in log samples. docs/laws.md has the formula, the
+priors and what the words mean.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
+
+from growth.core.cli import add_options, argument_parser, options_from, run_script
+from growth.core.errors import InputError
+from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import LawOptions, OutputOptions, StudyOptions
+from growth.runs.layout import RESULTS
+
+if TYPE_CHECKING:
+    from growth.report.growth_law import Curve
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, read the curves, then fit and write, or hold out and print."""
+    parser = argument_parser(__doc__)
+    for group in (LawOptions, StudyOptions, OutputOptions):
+        add_options(parser, group)
+    args = parser.parse_args(argv)
+    options = options_from(args, LawOptions)
+    if options.points and (options.results_path or args.study or options.selection_path):
+        raise InputError(
+            f"--points {options.points}: beside --results_path, --selection_path or --study, which "
+            "it replaces; give one of the two"
+        )
+    if options.hold_out:
+        hold_out(options, args.study)
+        return
+    check_writable(options.output_dir, "--output_dir")
+    with locked(options.output_dir, "--output_dir", args.wait):
+        write_laws(options, args.study)
+
+
+def read_curves(options: LawOptions, study: Path | None) -> "list[Curve]":
+    """The curves that the flags name; a note on each that is left out goes to stderr."""
+    from growth.report.laws import curves_of_points, curves_of_results
+
+    if options.points:
+        found = curves_of_points(options.points)
+    else:
+        results = options.results_path or RESULTS / "test"
+        selection = options.selection_path or results.parent / "valid"
+        found = curves_of_results(results, selection, study)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return found.curves
+
+
+def hold_out(options: LawOptions, study: Path | None) -> None:
+    """Print errors and coverage for the sizes that are left out."""
+    from growth.report.laws import held_out_table
+
+    table = held_out_table(read_curves(options, study), options.hold_out or 1, options.seed)
+    print(
+        "errors: points for scores, per cent for losses; coverage: of the 90 % intervals, per cent"
+    )
+    print(table.to_string(index=False, float_format="%.2f"))
+
+
+def write_laws(options: LawOptions, study: Path | None) -> None:
+    """Fit all curves, write both tables, print a line a curve."""
+    from growth.report.growth_law import fit
+    from growth.report.laws import (
+        laws_table,
+        predictions_table,
+        sizes_asked,
+        summary,
+        write_table,
+    )
+
+    sizes = sizes_asked(options.sizes)
+    posteriors = [fit(curve, options.seed) for curve in read_curves(options, study)]
+    write_table(options.output_dir / "laws.csv", laws_table(posteriors))
+    write_table(options.output_dir / "predictions.csv", predictions_table(posteriors, sizes))
+    print(*map(summary, posteriors), sep="\n")
+    print(options.output_dir / "laws.csv", options.output_dir / "predictions.csv", sep="\n")
+
+
+if __name__ == "__main__":
+    run_script(main)

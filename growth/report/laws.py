@@ -1,0 +1,306 @@
+"""Growth curves read from files, their laws and predictions as tables.
+
+The law itself is `growth.report.growth_law`.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from growth.core.errors import InputError
+from growth.core.files import open_file, write_text
+from growth.data.study import OTHER
+from growth.report.curves import growth_points
+from growth.report.growth_law import STEP, Array, Curve, Posterior, fit, interval
+from growth.report.results_table import read_results
+
+FACTORS = (STEP, STEP**2)  # of the largest size, which are always predicted
+REQUIRED = ("curve", "samples", "value")
+COLUMNS = (*REQUIRED, "n", "repeat")
+MOST = 200  # points of a curve: more make the grid larger than memory
+LARGEST = 1e15  # number of samples or questions
+Point = tuple[float, float, float | None]  # samples, value, questions
+
+
+class Curves(NamedTuple):
+    """Curves that have a law, and a sentence on each that has none."""
+
+    curves: list[Curve]
+    notes: list[str]
+
+
+def curves_of_results(results_path: Path, selection_path: Path, flag: Path | None) -> Curves:
+    """The curves below a results folder, `<ability>/<model size>/<source>`; each seed is a repeat.
+
+    Args:
+        results_path: as of `read_results`, as are the others.
+        selection_path: of the choices of checkpoints.
+        flag: the value of --study.
+
+    Raises:
+        InputError: as `read_results`, or no curve has two sizes.
+    """
+    results = read_results(results_path, selection_path, flag)
+    points: dict[str, list[Point]] = {}
+    chances: dict[str, float] = {}
+    for place in growth_points(results.rows).to_dict("records"):
+        if place["source"] == OTHER:
+            continue
+        # A smoke run can't pass for a result.
+        limit = "" if pd.isna(place["limit"]) else f"-limit{int(place['limit'])}"
+        name = f"{place['ability']}/{place['model_size']}/{place['source']}{limit}"
+        scores = [(place["samples"], score, place["n"]) for score in place["run_scores"]]
+        points.setdefault(name, []).extend(scores)
+        if not pd.isna(place["chance"]):
+            chances.setdefault(name, place["chance"])
+    found = _with_laws(points, chances, f"--results_path {results_path}")
+    return Curves(found.curves, results.notes + found.notes)
+
+
+def curves_of_points(path: Path) -> Curves:
+    """The curves of a CSV file with the columns curve, samples, value, and n and repeat if wanted.
+
+    With n the values are per cents of n questions; without it they are losses.
+
+    Raises:
+        InputError: it is no such file (the line is named), or no curve has two sizes.
+    """
+    with open_file(path) as file:
+        content = file.read()
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        columns = rows.fieldnames or []
+        lacking = [name for name in REQUIRED if name not in columns]
+        if lacking or len(set(columns)) < len(columns):
+            raise InputError(
+                f"--points {path}: lacks the column {', '.join(lacking) or 'names once each'}; "
+                f"expected a header with {', '.join(REQUIRED)}, and n and repeat if there are any"
+            )
+        lines = [(rows.line_num, row) for row in rows]
+    except UnicodeDecodeError as error:
+        raise InputError(f"--points {path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"--points {path}:{rows.line_num}: not CSV: {error}") from None
+    points: dict[str, list[Point]] = {}
+    seen: dict[tuple[str, float, str], int] = {}
+    for line, row in lines:
+        where = f"--points {path}:{line}"
+        name, point = _point(row, where)
+        key = (name, point[0], row.get("repeat") or "")
+        if key in seen:
+            raise InputError(
+                f"{where}: {name} has a value for {point[0]:g} samples in line {seen[key]} "
+                "already; number repeats in a column named repeat, or remove one"
+            )
+        seen[key] = line
+        others = points.setdefault(name, [])
+        if others and (others[0][2] is None) != (point[2] is None):
+            raise InputError(
+                f"{where}: {name} has n in some of its lines only; give it in all (scores, per "
+                "cent) or in none (losses)"
+            )
+        others.append(point)
+    return _with_laws(points, {}, f"--points {path}")
+
+
+def _point(row: dict[str, str], where: str) -> tuple[str, Point]:
+    """One line of a CSV file, checked."""
+    if None in row.values() or None in row:
+        raise InputError(f"{where}: has more or fewer fields than the header; mend the line")
+    name = row["curve"].strip()
+    if not name or not name.isprintable():
+        raise InputError(f"{where}: curve is {name!r}; expected a name")
+    samples = _number(row["samples"], f"{where}: samples", 0, LARGEST, "0 for the untuned model")
+    if not row.get("n", "").strip():
+        value = _number(
+            row["value"], f"{where}: value", 1e-12, 1e12, "a loss, or give n if a score"
+        )
+        return name, (samples, value, None)
+    questions = _number(row["n"], f"{where}: n", 1, LARGEST, "the number of questions")
+    if questions != int(questions):
+        raise InputError(f"{where}: n is {row['n']!r}; expected a whole number of questions")
+    return name, (samples, _number(row["value"], f"{where}: value", 0, 100, "per cent"), questions)
+
+
+def _number(text: str, what: str, low: float, high: float, meaning: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise InputError(
+            f"{what} is {text[:40]!r}; expected a number from {low:g} to {high:g} ({meaning})"
+        )
+    return number
+
+
+def _with_laws(points: dict[str, list[Point]], chances: dict[str, float], where: str) -> Curves:
+    """The curves that a law can be of; a note on each of the others."""
+    curves, notes = [], []
+    for name, own in points.items():
+        samples, values, questions = zip(*sorted(own, key=lambda point: point[0]), strict=True)
+        if len(own) > MOST:
+            raise InputError(
+                f"{where}: {name} has {len(own):,} points; expected at most {MOST}, so give means"
+            )
+        sizes = len(set(samples))
+        if sizes < 2:
+            notes.append(
+                f"{name}: left out, one size only ({samples[0]:g} samples); a law needs two or more"
+            )
+            continue
+        asked = None if questions[0] is None else np.array(questions, float)
+        measured = np.array(samples, float), np.array(values, float)
+        curves.append(Curve(name, *measured, asked, chances.get(name)))
+        if sizes == 2:
+            notes.append(f"{name}: two sizes only; its intervals are mostly those of the priors")
+    if not curves:
+        raise InputError(
+            f"{where}: no curve has two sizes or more, so there is no law to fit; measure another "
+            "size. " + "; ".join(notes)
+        )
+    return Curves(curves, notes)
+
+
+def sizes_asked(texts: Iterable[str]) -> tuple[float, ...]:
+    """The values of --sizes.
+
+    Raises:
+        InputError: one of them is no number of samples.
+    """
+    return tuple(_number(text, "--sizes: one", 1, LARGEST, "samples") for text in texts)
+
+
+def laws_table(posteriors: Sequence[Posterior]) -> pd.DataFrame:
+    """A row a curve: each parameter as a median with `_low` and `_high` of its 90 % interval."""
+    rows = []
+    for posterior in posteriors:
+        curve = posterior.curve
+        row: dict[str, Any] = {
+            "curve": curve.name,
+            "kind": "score" if curve.is_score else "loss",
+            "sizes": len(curve.sizes),
+            "points": len(curve.samples),
+            "largest": curve.sizes[-1],
+            "word": posterior.word(),
+        }
+        for name in ("start", "plateau", "half_way", "slope", "data_for_90", "noise"):
+            found = interval(getattr(posterior, name))
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def predictions_table(posteriors: Sequence[Posterior], sizes: Sequence[float]) -> pd.DataFrame:
+    """A row a curve and size: `low`, `high` of its value, `measured_*` of one new measurement."""
+    rows = []
+    for posterior in posteriors:
+        largest = float(posterior.curve.sizes[-1])
+        for samples in sorted({*(largest * factor for factor in FACTORS), *sizes}):
+            law, new = (
+                interval(draws) for draws in (posterior.at(samples), posterior.measured_at(samples))
+            )
+            rows.append(
+                {"curve": posterior.curve.name, "samples": samples, "value": law.value}
+                | {"low": law.low, "high": law.high}
+                | {"measured_low": new.low, "measured_high": new.high}
+            )
+    return pd.DataFrame(rows)
+
+
+def summary(posterior: Posterior) -> str:
+    """A line on a curve: the word that its intervals allow, and what four times the data gives."""
+    samples = STEP * posterior.curve.sizes[-1]
+    low, value, high = interval(posterior.at(samples))
+    return (
+        f"{posterior.curve.name}: {posterior.word()}; {samples:g} samples would give {value:.4g} "
+        f"({low:.4g} to {high:.4g})"
+    )
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, numbers to six significant digits."""
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
+
+
+def line_in_log_samples(curve: Curve, samples: float) -> float:
+    """What the usual line predicts: scores, or logs of losses, linear in log samples."""
+    tuned = curve.samples > 0
+    x = np.log(curve.samples[tuned])
+    values = curve.values[tuned] if curve.is_score else np.log(curve.values[tuned])
+    if len(set(x)) < 2:
+        return curve.mean_at(curve.sizes[-1])
+    slope, level = np.polyfit(x, values, 1)
+    at = level + slope * np.log(samples)
+    return float(np.clip(at, 0, 100) if curve.is_score else np.exp(at))
+
+
+def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
+    """How well the largest sizes of each curve are predicted from the others.
+
+    Errors are points for scores and per cent for losses; coverage is that of the 90 % intervals of
+    a new measurement.
+
+    Args:
+        curves: those with fewer than `held_out` + 2 sizes do not count.
+        held_out: how many sizes are left out.
+        seed: of the draws.
+
+    Returns:
+        A row a kind and place: 1 is the first size that is left out.
+
+    Raises:
+        InputError: no curve has enough sizes.
+    """
+    rows = [row for curve in curves for row in _held_out(curve, held_out, seed)]
+    if not rows:
+        raise InputError(
+            f"--hold_out {held_out}: no curve has {held_out + 2} sizes or more, two of them to "
+            "fit; leave out fewer"
+        )
+    table = []
+    for (kind, place), group in pd.DataFrame(rows).groupby(["kind", "place"]):
+        row = {"kind": kind, "place": place, "points": len(group)}
+        for name in ("law", "as_it_is", "log_line"):
+            row |= {
+                f"{name}_median": group[name].median(),
+                f"{name}_p90": group[name].quantile(0.9),
+            }
+        table.append(row | {"coverage": 100 * group["covered"].mean()})
+    return pd.DataFrame(table)
+
+
+def _held_out(curve: Curve, held_out: int, seed: int) -> list[dict[str, Any]]:
+    """The errors at each measurement that is left out of one curve."""
+    sizes = curve.sizes
+    if len(sizes) < held_out + 2:
+        return []
+    seen = curve.up_to(sizes[-held_out - 1])
+    posterior = fit(seen, seed)
+    rows: list[dict[str, Any]] = []
+    for i in np.flatnonzero(curve.samples > seen.sizes[-1]):
+        samples, truth = float(curve.samples[i]), float(curve.values[i])
+        questions = None if curve.questions is None else float(curve.questions[i])
+        law = interval(posterior.measured_at(samples, questions))
+        guesses = {
+            "law": interval(posterior.at(samples)).value,
+            "as_it_is": seen.mean_at(seen.sizes[-1]),
+            "log_line": line_in_log_samples(seen, samples),
+        }
+        unit = 1 if curve.is_score else 100 / truth
+        rows.append(
+            {name: abs(guess - truth) * unit for name, guess in guesses.items()}
+            | {"kind": "score" if curve.is_score else "loss"}
+            | {"place": _place(sizes, samples, held_out), "covered": law.low <= truth <= law.high}
+        )
+    return rows
+
+
+def _place(sizes: Array, samples: float, held_out: int) -> int:
+    return int(np.searchsorted(sizes, samples)) - (len(sizes) - held_out) + 1
