@@ -95,21 +95,6 @@ def mine(tmp_path_factory, tiny_model):
     return root
 
 
-def test_options_that_the_tokenizer_cannot_tell_apart_are_refused_before_training(mine, tiny_model):
-    text = STUDY.replace('options = ["A", "B", "C"]', 'options = ["A1", "B1", "C1"]')
-    assert text != STUDY
-    (mine / "labels.toml").write_text(text, encoding="utf-8")
-    done = run(
-        *("train/finetune.py", "--study", "labels.toml", "--model_name_or_path", tiny_model),
-        *("--train_dir", "data/own-14", "--valid_dir", "lines/valid", "--model_size", "tiny"),
-        *("--data_type", "own-14", "--output_dir", "runs/labels"),
-        cwd=mine,
-        check=False,
-    )
-    refused(done, "A1, B1, C1", "give the study's ability other options")
-    assert not (mine / "runs/labels").exists()
-
-
 def test_a_run_is_resumed_without_naming_its_study(mine, tiny_model):
     done = run(
         *("train/finetune.py", "--resume", "--model_name_or_path", tiny_model),

@@ -247,7 +247,7 @@ def test_a_short_file_says_which_and_how_many(tiny_data, checkout):
 def test_an_unknown_setting_lists_the_known_ones_nearest_first(checkout):
     done = run("data/build.py", "--data_type", "curated-16", cwd=checkout, check=False)
     assert done.returncode == 2
-    listed = done.stderr.partition("nearest first: ")[2].strip().split(", ")
+    listed = done.stderr.partition("nearest first: ")[2].partition(". For")[0].strip().split(", ")
     assert listed[0] in ("curated-160", "curated-10")
     assert sorted(listed) == sorted(DATA_TYPES)
 
