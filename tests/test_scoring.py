@@ -273,7 +273,7 @@ def test_a_run_without_a_candidate_does_not_stop_the_others(tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr.startswith("error: no checkpoint chosen in 2 of 4 runs: ")
     assert f"{tmp_path / 'b'}: no result from epoch 5 on" in done.stderr
-    assert f"{tmp_path / 'd'}: no file of the ten abilities" in done.stderr
+    assert f"{tmp_path / 'd'}: no file of an ability of the study" in done.stderr
     chosen = {path.parent.name for path in tmp_path.rglob("selected-checkpoint.json")}
     assert chosen == {"a", "c"}
 

@@ -146,6 +146,9 @@ printf '%s\\n' "$*" >>calls
 def test_sweeps_of_other_seeds_and_data_have_builds_of_their_own(study, tmp_path):
     root = copy_scripts(tmp_path)
     executable(root / "bin/python", PYTHON_THAT_NOTES)
+    for data in ("data", "other"):
+        for part in ("valid", "test"):
+            write_lines(root / f"{data}/curated/{part}/biology_{part}.json", [line()])
     builds = set()
     for seed, data in (("0", "data"), ("1", "data"), ("0", "other")):
         (root / "calls").unlink(missing_ok=True)
