@@ -678,10 +678,11 @@ def test_a_finished_run_without_its_last_weights_is_not_finished(study, tiny_mod
         assert "is finished" not in done.stderr
 
 
-def test_predictions_are_of_the_weights_that_were_saved(study, alone):
-    copy = shutil.copytree(alone, study / "runs/bit")
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model"])
+def test_predictions_are_of_what_was_saved(study, alone, name):
+    copy = shutil.copytree(alone, study / f"runs/bit-{name}")
     checkpoint = checkpoints(copy)[-1]
-    one_bit(checkpoint / "model.safetensors")
+    one_bit(checkpoint / name)
     done = run(
         *("evaluate/predict.py", "--model_name_or_path", checkpoint, "--split", "valid"),
         *("--eval_data_path", "valid_lines", "--max_new_tokens", "2"),
@@ -689,7 +690,7 @@ def test_predictions_are_of_the_weights_that_were_saved(study, alone):
         check=False,
     )
     assert done.returncode == 2
-    assert "model.safetensors is not what was saved" in done.stderr
+    assert f"{name} is not what was saved" in done.stderr
     assert "remove digests.json" in done.stderr
 
 

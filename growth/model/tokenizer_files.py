@@ -60,7 +60,7 @@ _MODEL_OPTIONS = (
     *("continuing_subword_prefix", "end_of_word_suffix"),
 )
 # What transformers and ourselves read of a tokenizer, whatever its class.
-_FILES = (
+TOKENIZER_FILES = (
     *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
     *("special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
     *("sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json"),
@@ -80,7 +80,7 @@ def tokenizer_fingerprint(source: Source) -> str:
     source = tokenizer_source(source)
     if source.folder is None or source.gguf_file:
         return fingerprint(source)  # of the same commit, or in the same file
-    paths = [source.folder / name for name in _FILES]
+    paths = [source.folder / name for name in TOKENIZER_FILES]
     paths += sorted(source.folder.glob("*.tiktoken"))
     return files_digest(path for path in paths if path.is_file())
 

@@ -14,6 +14,7 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.core.files import content_digest, is_file, write_json
 from growth.core.schemas import DigestsRecord, TrainerStateRecord, read_record
+from growth.model.tokenizer_files import TOKENIZER_FILES
 from growth.model.weight_files import CONFIG, SINGLE, tensor_shapes, weight_files
 
 logger = logging.getLogger(__name__)
@@ -215,7 +216,8 @@ def check_as_saved(folder: Path) -> None:
     """
     if not is_file(folder / DIGESTS):
         return
-    if changed := changed_files(folder, [*weight_files(folder), CONFIG, *_ADAPTER]):
+    loaded = [*weight_files(folder), CONFIG, *_ADAPTER, *TOKENIZER_FILES]
+    if changed := changed_files(folder, loaded):
         raise InputError(
             f"{folder}: {', '.join(changed)}; put the file back, or, if the change is meant, "
             f"remove {DIGESTS}"
