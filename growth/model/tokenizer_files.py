@@ -23,6 +23,7 @@ from growth.core.files import read_object
 from growth.model import baichuan, lora
 from growth.model.content_encoder import PREFIX_FIELD, ContentEncoder
 from growth.model.source import Source, files_digest, fingerprint, model_file
+from growth.model.weight_files import TOKENIZER_FILES
 
 logger = logging.getLogger(__name__)
 # Tokenizers that are a sentencepiece BPE model and nothing else; transformers' own LlamaTokenizer
@@ -58,12 +59,6 @@ PROBE_TEXTS = (
 _MODEL_OPTIONS = (
     *("unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "dropout"),
     *("continuing_subword_prefix", "end_of_word_suffix"),
-)
-# What transformers and ourselves read of a tokenizer, whatever its class.
-TOKENIZER_FILES = (
-    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
-    *("special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
-    *("sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json"),
 )
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 

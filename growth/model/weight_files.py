@@ -15,6 +15,12 @@ from safetensors import SafetensorError, safe_open
 from growth.core.errors import InputError
 from growth.core.files import LFS_ADVICE, Object, is_lfs_pointer, read_object
 
+# What transformers and ourselves read of a tokenizer, whatever its class.
+TOKENIZER_FILES = (
+    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
+    *("special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json", "chat_template.jinja", "chat_template.json"),
+)
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 FETCH = "fetch the model again"
 _EXPLICIT = "transformers_weights"  # a field of config.json that names the file of weights

@@ -14,8 +14,13 @@ from typing import Any
 from growth.core.errors import InputError
 from growth.core.files import content_digest, is_file, write_json
 from growth.core.schemas import DigestsRecord, TrainerStateRecord, read_record
-from growth.model.tokenizer_files import TOKENIZER_FILES
-from growth.model.weight_files import CONFIG, SINGLE, tensor_shapes, weight_files
+from growth.model.weight_files import (
+    CONFIG,
+    SINGLE,
+    TOKENIZER_FILES,
+    tensor_shapes,
+    weight_files,
+)
 
 logger = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
