@@ -124,7 +124,7 @@ one_setting() {
     local run_dir="runs/runs-$model_size/$data_type/$run_name" log
     log="$run_dir.sweep.log"
     mkdir -p "$(dirname "$run_dir")"
-    # shellcheck disable=SC2086 # empty, or the flag
+    # shellcheck disable=SC2086,SC2094 # empty, or the flag; the log's name stands for its lock
     if while_locked "$log" --run_name $wait_flag bash -c 'steps "$@"' steps "$data_type" "$run_dir" \
         >>"$log" 2>&1; then
         echo "[$(($(date +%s) - began)) s] $data_type: $(grep '^chosen: ' "$log" | tail -n 1)"
@@ -139,6 +139,7 @@ export model_size model study valid data_dir build_dir run_name seed train_flags
 # When one setting fails, xargs continues with the others and reports it in its exit code.
 # shellcheck disable=SC2329 # run_and_wait calls it
 all_settings() {
+    # shellcheck disable=SC2016 # the shell that xargs starts expands it
     printf '%s\0' "${settings[@]}" |
         xargs -0 -n 1 -P "$jobs" bash -c 'set -uo pipefail; trap "exit 143" INT TERM HUP; one_setting "$1"' sweep
 }
