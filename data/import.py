@@ -19,7 +19,8 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
-from growth.core.options import ImportOptions, ReadingOptions
+from growth.core.locks import locked
+from growth.core.options import ImportOptions, OutputOptions, ReadingOptions
 from growth.data.importing import Imported, import_files, reading_of, warn_of_overlaps
 from growth.data.splitting import SPLITS
 
@@ -29,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     add_options(parser, ImportOptions)
     add_options(parser, ReadingOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     options = options_from(args, ImportOptions)
-    made = import_files(options, reading_of(options_from(args, ReadingOptions)))
+    with locked(options.output_dir, "--output_dir", args.wait):
+        made = import_files(options, reading_of(options_from(args, ReadingOptions)))
     print_tables(made)
     print(f"written to {options.output_dir}")
     for name, count in made.empty.items():

@@ -20,8 +20,9 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, run_script
-from growth.core.files import write_text
-from growth.core.options import SeedOptions
+from growth.core.files import check_writable, write_text
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, SeedOptions
 from growth.sample.english import example_lines
 
 
@@ -32,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output_dir", type=Path, default=Path("data/example/raw"), help="where files are written"
     )
     add_options(parser, SeedOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
-    for name, lines in example_lines(args.seed).items():
-        path = args.output_dir / f"{name}.json"
-        write_text(path, json.dumps(lines, indent=1) + "\n")
-        print(f"{path}: {len(lines):,} lines")
+    check_writable(args.output_dir, "--output_dir")
+    with locked(args.output_dir, "--output_dir", args.wait):
+        for name, lines in example_lines(args.seed).items():
+            path = args.output_dir / f"{name}.json"
+            write_text(path, json.dumps(lines, indent=1) + "\n")
+            print(f"{path}: {len(lines):,} lines")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -868,3 +869,34 @@ def test_too_many_abilities_are_no_abilities(tmp_path):
     path = write_lines(tmp_path / "x.jsonl", [alpaca(n, key=f"k{n}") for n in range(1001)])
     with pytest.raises(InputError, match="more than 1,000 abilities"):
         imported(tmp_path, path, type_field="key", split_by="none")
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_an_import_that_ends_amid_its_renames_mixes_no_splits(tmp_path, monkeypatch, number):
+    """Another seed over an earlier import: no test line of one split is a training line now."""
+    text = [{"instruction": f"What is {word * 9}?", "output": "x"} for word in map(str, range(200))]
+    raw = write_lines(tmp_path / "raw.jsonl", text)
+    sizes = {"valid": 20.0, "test": 20.0, "split_by": "exact"}
+    imported(tmp_path, raw, seed=0, **sizes)
+    replace, calls = os.replace, []
+
+    def dies(source, target):
+        if Path(target).parent == tmp_path / "out" and not str(target).endswith(".old"):
+            calls.append(target)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            imported(tmp_path, raw, seed=1, **sizes)
+
+    def questions(name):
+        files = (tmp_path / "out" / name).glob("*.json")
+        return {r["messages"][0]["content"] for path in files for r in read_lines(path)}
+
+    train = questions("train")
+    assert not train & (questions("valid") | questions("test"))
+    written, _ = imported(tmp_path, raw, seed=1, **sizes)
+    assert [len(written[name]["raw"]) for name in SPLITS] == [160, 20, 20]

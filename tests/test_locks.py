@@ -208,6 +208,8 @@ def place(tmp_path_factory, tiny_model, tiny_data):
 OUTPUTS = {
     "data/build.py --data_type curated-10 --data_dir . --output_dir out": "out/curated-10",
     "data/make_sample.py --output_dir sample": "sample",
+    "data/make_example.py --output_dir example": "example",
+    "data/import.py --input curated/1000 --output_dir imported": "imported",
     "data/download.py --datasets doit --data_dir .": "doit",
     "train/finetune.py --model_name_or_path model --train_dir curated/1000 --valid_dir "
     "curated/valid --output_dir runs/x": "runs/x",

@@ -7,6 +7,7 @@ file.
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 import tempfile
 from array import array
@@ -372,20 +373,27 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
         short = unserved(sides, groups, pool.types(), pool.names, sizes, options.split_by)
         members = np.bincount(groups)
         alike, largest = int((members[groups] > 1).sum()), int(members.max())
-        with (
-            contextlib.ExitStack() as stack
-        ):  # nothing is replaced before all is written; last first
-            temporary = {}
-            for name in SPLITS:
+        # Nothing is replaced before all is written; what is entered last is replaced first.
+        with contextlib.ExitStack() as stack:
+            summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
+            temporary = dict.fromkeys(SPLITS, Path())
+            for name in reversed(SPLITS):
                 temporary[name] = stack.enter_context(replacing(options.output_dir / name))
                 temporary[name].mkdir()
             counts = _write(pool, sides, temporary)
             empty = refusals.abilities_but(counts)
             overlaps = _overlaps(options.output_dir, temporary, counts)
             made = Imported(sources, refusals, counts, empty, alike, largest, short, overlaps)
-            summary = stack.enter_context(replacing(options.output_dir / SUMMARY))
             write_json(summary, _summary(made, options, reading, temporary))
+            # A kill amid the renames leaves no old test questions beside new training lines.
+            for name in SPLITS[1:]:
+                stack.callback(_remove_folder, options.output_dir / name)
     return made
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _check_folder(folder: Path, paths: Iterable[Path]) -> None:
