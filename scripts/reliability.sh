@@ -29,7 +29,7 @@ while [[ $# -gt 0 ]]; do
     esac
     shift
 done
-use_environment
+activate_environment
 
 export OMP_NUM_THREADS=1
 logs="$(mktemp -d)"

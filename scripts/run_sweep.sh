@@ -84,7 +84,8 @@ def main(_):
     study = read_study(Path(file)) if file else published_study()
     # Now, not after hours of training: are the lines to evaluate on what the study says?
     for folder in study.splits.values():
-        read_evaluation_files(Path(data_dir) / folder, "--data_dir", study)
+        if (Path(data_dir) / folder).is_dir():
+            read_evaluation_files(Path(data_dir) / folder, "--data_dir", study)
     settings = study.matching(patterns)
     if not settings:
         names = ", ".join(study.recipes) or "none; give it [[series]] or [[settings]]"

@@ -182,7 +182,8 @@ def finetune(model, *flags):
         (lambda folder: (folder / "model.safetensors").unlink(), [MODEL_FLAG, "incomplete"]),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
          [MODEL_FLAG, "pickled weights", "safetensors"]),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text(
+        (lambda folder: (folder / "model.safetensors").rename(
+            folder / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})),
          [MODEL_FLAG, "incomplete", "model-00001-of-00002.safetensors"]),
         (lambda folder: save_file(

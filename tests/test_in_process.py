@@ -13,7 +13,7 @@ from conftest import copy_scripts, run
 # What differs between any two runs: clocks and what is computed from them.
 TIMES = re.compile(
     rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
-    rb"|\"(?:tokens_per_second|\w+_runtime|\w+_per_second)\": [\d.]+"
+    rb"|\"(?:tokens_per_second|peak_memory_bytes|\w+_runtime|\w+_per_second)\": [\d.]+"
 )
 
 
