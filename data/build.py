@@ -32,7 +32,7 @@ from growth.data.settings import (
     read_build,
     write_build,
 )
-from growth.data.study import published_study, read_study
+from growth.data.study import named_study, published_study
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     check_writable(args.output_dir, "--output_dir")
-    study = read_study(args.study) if args.study else published_study()
+    study = named_study(args.study)
     recipes = study.recipes.values() if args.data_type == "all" else [study.recipe(args.data_type)]
     for recipe in recipes:
         check_replaceable(args.output_dir / recipe.name, study, args.data_dir)

@@ -75,13 +75,13 @@ from pathlib import Path
 from growth.core.cli import run_script
 from growth.core.errors import InputError
 from growth.data.records import read_evaluation_files
-from growth.data.study import published_study, read_study
+from growth.data.study import named_study
 
 file, data_dir, *patterns = sys.argv[1:]
 
 
 def main(_):
-    study = read_study(Path(file)) if file else published_study()
+    study = named_study(Path(file) if file else None)
     # Now, not after hours of training: are the lines to evaluate on what the study says?
     for folder in study.splits.values():
         if (Path(data_dir) / folder).is_dir():

@@ -60,10 +60,10 @@ import sys
 from pathlib import Path
 
 from growth.core.cli import run_script
-from growth.data.study import published_study, read_study
+from growth.data.study import named_study
 
 setting, file = sys.argv[1:]
-run_script(lambda _: (read_study(Path(file)) if file else published_study()).recipe(setting))
+run_script(lambda _: named_study(Path(file) if file else None).recipe(setting))
 PYTHON
 fi
 if [[ -z "$train_dir" && ! -d "data/$data_type" ]]; then

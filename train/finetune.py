@@ -44,7 +44,7 @@ from growth.core.options import (
     ModelOptions,
     StudyOptions,
 )
-from growth.data.study import published_study, read_study
+from growth.data.study import named_study
 from growth.runs.recorded_study import study_of_models
 
 # Hyper-parameters that depend on the machine; their flags are shown in its group.
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.resume and args.output_dir is not None:
         study = study_of_models([str(args.output_dir)], args.study)
     else:
-        study = read_study(args.study) if args.study else published_study()
+        study = named_study(args.study)
     if args.data_type is not None:
         study.recipe(args.data_type)
     # Imported here: flags are checked before torch takes its seconds.

@@ -341,6 +341,11 @@ def published_study() -> Study:
     return read_study(_published_path())
 
 
+def named_study(flag: Path | None) -> Study:
+    """The study that `--study` names, or the published one where the flag is not given."""
+    return read_study(flag) if flag is not None else published_study()
+
+
 def _published_path() -> Path:
     """In a checkout, or where `pip install .` puts it."""
     installed = Path(sysconfig.get_path("data")) / "share/growth/doit.toml"

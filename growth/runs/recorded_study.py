@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.data.study import OF_RUNS, Study, published_study, read_study, study_of
+from growth.data.study import OF_RUNS, Study, named_study, study_of
 from growth.runs.layout import read_run
 
 
@@ -31,4 +31,4 @@ def study_of_models(names: Sequence[str], flag: Path | None) -> Study:
         )
     if found:
         return next(iter(found.values()))[0]
-    return read_study(flag) if flag is not None else published_study()
+    return named_study(flag)
