@@ -32,6 +32,7 @@ from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import (
     CHECKPOINT,
+    DIGESTS,
     checkpoints,
     drop_resume_state,
     remove_checkpoint,
@@ -361,12 +362,20 @@ class InstructionTrainer(Trainer):
                 drop_resume_state(path)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk."""
+        """As it is; then all but trainer_state.json, which makes a checkpoint, to the disk.
+
+        Each process syncs, since on a network file system it has written on a machine of its own;
+        the first adds a file only when the others have looked through the folder.
+        """
         super()._save_rng_state(output_dir)
+        folder = Path(output_dir)
         self.accelerator.wait_for_everyone()  # their random numbers are part of it
+        sync(folder)
+        self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_digests(Path(output_dir))
-        sync(Path(output_dir))
+            write_digests(folder)
+            sync(folder / DIGESTS)
+            sync_names(folder)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
