@@ -46,7 +46,7 @@ from growth.sweep import checks
 from growth.sweep.job import JobFailed, is_done
 from growth.sweep.launcher import Launcher, ends_by_signal
 from growth.sweep.local import run_locally
-from growth.sweep.plan import Model, Plan, SweepRun, make_runs, run_names
+from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
 from growth.sweep.stages import closing_stages
 
@@ -94,11 +94,11 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
     words = {name: checks.words_of(getattr(options, name), name) for name in flag_parsers()}
     train, predict = (flag_parsers()[name].parse_args(words[name]) for name in words)
     problems = checks.Problems()
-    seeds = problems.of(lambda: checks.seeds_of(options.seeds), [])
-    models = problems.of(lambda: [of_caller(m) for m in checks.models_of(options)], [])
-    settings = problems.of(lambda: checks.settings_of(study, options), [])
-    exams = problems.of(lambda: checks.exams_of(options), ())
-    gpus = problems.of(
+    seeds: list[int] = problems.of(lambda: checks.seeds_of(options.seeds), [])
+    models: list[Model] = problems.of(lambda: [of_caller(m) for m in checks.models_of(options)], [])
+    settings: list[Setting] = problems.of(lambda: checks.settings_of(study, options), [])
+    exams: tuple[Exam, ...] = problems.of(lambda: checks.exams_of(options), ())
+    gpus: tuple[str, ...] = problems.of(
         lambda: checks.gpus_of(options, lambda: launcher.call(checks.count_gpus)), ()
     )
     problems.of(lambda: checks.check_executor(options), None)
