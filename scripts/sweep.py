@@ -163,16 +163,22 @@ def benchmark_flags(predict: argparse.Namespace) -> Iterator[str]:
             yield f"--{name}"
 
 
+def is_elsewhere() -> bool:
+    """Whether the caller of the wrapper is not in the repository's folder."""
+    return Path(os.environ.get(_CALLER, ".")).resolve() != Path.cwd()
+
+
 def of_caller(model: Model) -> Model:
     """A model whose relative path is the caller's, where it is there."""
     path = Path(os.environ.get(_CALLER, "."), model.name_or_path)
-    return dataclasses.replace(model, name_or_path=str(path)) if path.exists() else model
+    if is_elsewhere() and path.exists():
+        return dataclasses.replace(model, name_or_path=str(path))
+    return model
 
 
 def to_caller(path: str) -> str:
     """A path of an output, absolute where the caller is elsewhere."""
-    elsewhere = Path(os.environ.get(_CALLER, ".")).resolve() != Path.cwd()
-    return str(Path(path).resolve()) if elsewhere else path
+    return str(Path(path).resolve()) if is_elsewhere() else path
 
 
 def described(plan: Plan) -> Iterator[str]:

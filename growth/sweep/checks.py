@@ -13,6 +13,7 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import LOCAL, SLURM, ModelOptions, SweepOptions
+from growth.core.slots import check_slots
 from growth.data.records import read_evaluation_files
 from growth.data.study import Study
 from growth.sweep.plan import BENCHMARKS, CMMLU, Exam, Model, Setting, SweepRun
@@ -168,16 +169,11 @@ def gpus_of(options: SweepOptions, count: Callable[[], int]) -> tuple[str, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = listed([visible]) if visible is not None else list(map(str, range(count())))
     for name in names:
-        if name not in there or names.count(name) > 1:
+        if name not in there:
             has = f"has {', '.join(there)}" if there else "has none"
             by = " (CUDA_VISIBLE_DEVICES)" if visible is not None else ""
-            raise InputError(
-                f"--gpus {options.gpus}: {name}: no such GPU, or twice; this machine {has}{by}"
-            )
-    if not names or len(names) < options.num_processes:
-        raise InputError(
-            f"--gpus '{options.gpus}': a run needs --num_processes {options.num_processes} GPUs"
-        )
+            raise InputError(f"--gpus {options.gpus}: no GPU {name}; this machine {has}{by}")
+    check_slots(names, options.num_processes)
     return tuple(names)
 
 

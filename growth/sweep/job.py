@@ -6,20 +6,23 @@ started again passes over what is finished, and looks again at what may have cha
 themselves know by content what is theirs, and redo nothing.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from growth.core.errors import InputError
 from growth.core.files import Object, is_file, json_line, read_object, write_json
 from growth.core.locks import locked
+from growth.core.slots import gpu_slots
 from growth.data.study import Study, named_study
 from growth.runs.record import now
 from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
 from growth.sweep.stages import Stage, outputs, stages
 
+GPU_SLOTS = Path("runs/sweeps/gpus")  # lock files; all sweeps of a checkout share them
 FAILED = "failed: "  # begins the line of a log that says how a job ended
 _ERROR = "error: "
 
@@ -38,18 +41,32 @@ def run_job(plan: Plan, run: SweepRun, launcher: Launcher) -> None:
     try:
         # The log's name stands for the run's lock.
         with locked(run.log, "--run_name", plan.wait):
-            _carry_out(plan, run, launcher)
+            if not is_done(plan, run):
+                with _own_gpus(plan) as environment:
+                    _carry_out(plan, run, launcher, environment)
     except InputError as error:
         raise _failed(run, str(error)) from None
+    except OSError as error:  # of a full disk, say, where the stages could still write
+        raise _failed(run, f"{error.filename or run.log}: {error.strerror or error}") from None
 
 
-def _carry_out(plan: Plan, run: SweepRun, launcher: Launcher) -> None:
-    if is_done(plan, run):
+@contextlib.contextmanager
+def _own_gpus(plan: Plan) -> Iterator[dict[str, str]]:
+    """Hold the GPUs of a run; what its stages have to be told of them."""
+    if not plan.gpus:
+        yield {}
         return
+    with gpu_slots(plan.gpus, plan.num_processes, GPU_SLOTS) as ids:
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
+
+
+def _carry_out(
+    plan: Plan, run: SweepRun, launcher: Launcher, environment: Mapping[str, str]
+) -> None:
     digest = job_digest(plan, run)  # of before: what changes meanwhile is looked at again
     for stage in stages(plan, run):
         before = stage.log.stat().st_size if is_file(stage.log) else 0
-        code = launcher.run(stage, {})
+        code = launcher.run(stage, environment)
         if code:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = _last_error(stage.log, before)
@@ -60,7 +77,7 @@ def _carry_out(plan: Plan, run: SweepRun, launcher: Launcher) -> None:
 
 def _failed(run: SweepRun, how: str) -> JobFailed:
     """The error, noted in the run's log for who schedules by processes."""
-    with open(run.log, "a", encoding="utf-8") as log:
+    with contextlib.suppress(OSError), open(run.log, "a", encoding="utf-8") as log:  # a full disk
         log.write(f"{FAILED}{how}\n")
     return JobFailed(how)
 
