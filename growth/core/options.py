@@ -28,6 +28,7 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
+CHOSEN, ALL = KEEP_CHECKPOINTS = ("chosen", "all")
 MESSAGES, ALPACA, SHAREGPT = FORMATS = ("messages", "alpaca", "sharegpt")
 DATA_FORMATS = (AUTO, *FORMATS)
 REFUSE, FOLD = SYSTEM_MESSAGES = ("refuse", "fold")
@@ -435,6 +436,18 @@ class PredictionOptions:
     precision: str = option(AUTO, "of the model", choices=PRECISIONS)
     as_published: bool = option(False, "as the published run predicted: in fp32")
     wait: bool = _wait_option()
+
+
+@dataclass(frozen=True)
+class RetentionOptions:
+    """Which checkpoints of a run stay once one of them is selected."""
+
+    keep_checkpoints: str = option(
+        ALL,
+        "chosen: once the selected checkpoint is predicted on test, remove the others, whose "
+        "predictions suffice to score them again; never with --limit, which selects no result",
+        choices=KEEP_CHECKPOINTS,
+    )
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,22 @@ class StudyRecord(TypedDict):
     file: str
 
 
+class RemovedCheckpoint(TypedDict):
+    """A checkpoint that was removed once another was selected."""
+
+    checkpoint: Name
+    step: Count
+    epoch: Count
+
+
+class RemovalRecord(TypedDict):
+    """What a run has kept and removed of its checkpoints (`growth.runs.retention`)."""
+
+    time: str
+    kept: Annotated[list[Name], msgspec.Meta(min_length=1)]
+    removed: list[RemovedCheckpoint]
+
+
 class TrainingRecord(TypedDict, total=False):
     """run.json of a training run."""
 
@@ -107,6 +123,7 @@ class TrainingRecord(TypedDict, total=False):
     ended: str | None
     peak_memory_bytes: Count
     resumed_otherwise: list[dict[str, Any]]
+    removed_checkpoints: RemovalRecord
     git: GitRecord
     versions: dict[str, str]
 
@@ -247,6 +264,7 @@ class SelectionRecord(TypedDict, total=False):
     reason: str
     average_note: str
     candidates: list[CandidateRecord]
+    not_scored: list[list[Count]]
 
 
 def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:

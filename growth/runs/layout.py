@@ -7,12 +7,13 @@
 No stage parses a path: run.json says what a folder is about.
 """
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import is_file
+from growth.core.files import is_file, write_json
 from growth.core.options import AUTO
 from growth.core.schemas import TrainingRecord, read_record
 
@@ -66,6 +67,16 @@ def read_run(run_dir: Path) -> Run | None:
         return None
     remedy = "put back what train/finetune.py wrote, or train anew in another --output_dir"
     return read_record(path, TrainingRecord, remedy)
+
+
+def write_run(run_dir: Path, run: Run) -> None:
+    """Write the record of a run."""
+    write_json(run_dir / RUN_RECORD, run)
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def decoding_of(run: Run) -> dict[str, Any]:
