@@ -27,13 +27,23 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
-class BuildRecord(TypedDict):
+class RecipeRecord(TypedDict, total=False):
+    """A setting that no study lists; each table is by the name of its lines."""
+
+    samples: Required[Count]
+    lines: Required[dict[str, Count]]
+    pools: Required[dict[str, str]]
+    distinct: dict[str, Count]
+
+
+class BuildRecord(TypedDict, total=False):
     """build.record of a built setting: which study, setting and seed its files were made of."""
 
-    study: str
-    setting: Name
-    seed: int
-    files: dict[str, FileRecord]
+    study: Required[str]
+    setting: Required[Name]
+    seed: Required[int]
+    files: Required[dict[str, FileRecord]]
+    recipe: RecipeRecord
 
 
 class ImportedFile(TypedDict):
@@ -169,6 +179,7 @@ class PredictionRecord(TypedDict, total=False):
 
     model_size: str
     data_type: str
+    recipe: RecipeRecord
     timestamp: str
     checkpoint: str
     step: Count

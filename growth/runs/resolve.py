@@ -60,6 +60,9 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
         return [(name, known | {"checkpoint": "checkpoint-0", "step": 0, "epoch": 0, "epochs": 0})]
     known = {field: run[field] for field in ("model_size", "data_type", "timestamp", "seed")}
     known |= {"epochs": run["hyperparameters"]["epochs"], "samples": run["train"]["samples"]}
+    build = run["train"].get("build") or {}
+    if "recipe" in build and build["setting"] == run["data_type"]:
+        known["recipe"] = build["recipe"]
     found = []
     for checkpoint in paths:
         find_model(str(checkpoint))

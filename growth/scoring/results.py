@@ -52,7 +52,7 @@ REPEATED = "repeated"  # of an entry: lines that are there already
 RUN_FIELDS = (
     *("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs", "seed"),
     *("samples", "limit", "split", "model_name_or_path", "fingerprint", "decoding"),
-    *("git", "versions", "study"),
+    *("git", "versions", "study", "recipe"),
 )
 
 
