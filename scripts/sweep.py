@@ -103,14 +103,10 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
     )
     problems.of(lambda: checks.check_executor(options), None)
     problems.of(lambda: checks.check_evaluation_lines(study, options.data_dir), None)
-    how = options_from(train, ModelOptions)
-    problems.of(
-        lambda: launcher.call(
-            checks.check_models_and_exams, models, how, exams, options.benchmark_limit
-        ),
-        None,
-    )
     problems.check()
+    # Last, as it takes the imports.
+    how = options_from(train, ModelOptions)
+    launcher.call(checks.check_models_and_exams, models, how, exams, options.benchmark_limit)
     plan = Plan(
         runs=make_runs(models, settings, run_names(options.run_name, seeds)),
         study=study_flag,
@@ -122,6 +118,7 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
         benchmarks=exams,
         benchmark_limit=options.benchmark_limit,
         benchmark_flags=tuple(benchmark_flags(predict)),
+        keep_checkpoints=options.keep_checkpoints,
         limit=predict.limit,
         num_processes=options.num_processes,
         gpus=gpus,

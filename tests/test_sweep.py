@@ -1,6 +1,8 @@
 """The sweep: its plan, its checks, its runs by both engines, stopped and started again."""
 
 import csv
+import dataclasses
+import itertools
 import json
 import os
 import re
@@ -18,7 +20,7 @@ from growth.core.locks import locked
 from growth.core.options import SweepOptions
 from growth.data.study import published_study
 from growth.sweep import checks
-from growth.sweep.plan import Exam, Model, Plan, Setting, make_runs, run_names
+from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.stages import stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
@@ -112,6 +114,7 @@ def test_the_stages_are_those_of_the_scripts(undisturbed, inputs, tmp_path):
         benchmarks=(Exam("cmmlu", Path("cmmlu")),),
         benchmark_limit=2,
         benchmark_flags=("--precision", "fp32"),
+        keep_checkpoints="chosen",
     )
     before = os.getcwd()
     os.chdir(tmp_path / "root")
@@ -263,6 +266,8 @@ def refused(root, *flags, says):
         (("--models", "7b=model"), ["--models: beside --model_size"]),
         (("--jobs", "0"), ["--jobs: '0' is not a whole number"]),
         (("--model_name_or_path", "nowhere"), ["nowhere: no such folder"]),
+        (("--recipes", "model"), ["--recipes model: no *.toml in this folder"]),
+        (("--recipes", "x.toml"), ["--recipe x.toml: can't be read"]),
         (
             ("--data_types", "x", "--seeds", "x", "--benchmarks", "x"),
             ["3 things to mend: (1) --seeds", "(2) --data_types x", "(3) --benchmarks x"],
@@ -314,3 +319,40 @@ def test_several_models_are_one_study():
     runs = make_runs(checks.models_of(options), settings, run_names("x", [0, 7]))
     assert [run.setting.samples for run in runs] == [160] * 6 + [40] * 6 + [10] * 12
     assert len({run.place for run in runs}) == len(runs)
+
+
+def test_seeds_and_data_have_builds_of_their_own():
+    plan = Plan((), None, Path("data"), "curated/valid", Path("data/builds"))
+    other = dataclasses.replace(plan, data_dir=Path("other"))
+    of_study = dataclasses.replace(plan, study=Path("own.toml"))
+    builds = {plan.builds(0), plan.builds(1), other.builds(0), of_study.builds(0)}
+    assert len(builds) == 4
+    run = SweepRun(Model("s", "m"), Setting("curated-10"), 1, "sweep")
+    build, train = itertools.islice(stages(plan, run), 2)
+    assert build.argv[build.argv.index("--output_dir") + 1] == str(plan.builds(1))
+    assert train.argv[train.argv.index("--train_dir") + 1] == f"{plan.builds(1)}/curated-10"
+    assert train.argv[train.argv.index("--seed") + 1] == "1"
+
+
+def test_a_recipe_is_a_setting(inputs):
+    recipe = inputs / "blend.toml"
+    recipe.write_text(
+        'name = "blend"\n[[take]]\npool = "curated"\nlines = { biology = 3, math = 2 }\n'
+    )
+    options = SweepOptions(recipes=(str(inputs),))
+    (setting,) = checks.settings_of(published_study(), options)
+    assert setting == Setting("blend", 5, recipe)
+    plan = Plan((), None, Path("data"), "curated/valid", Path("data/builds"))
+    build = next(stages(plan, SweepRun(Model("s", "m"), setting, 0, "sweep")))
+    assert build.argv[:2] == ("--recipe", str(recipe))
+    recipe.unlink()
+
+
+def test_relative_paths_are_the_callers(inputs, tmp_path):
+    """Of the wrapper, from a folder elsewhere, and not those of the repository."""
+    shutil.copytree(inputs / "data", tmp_path / "mine")
+    shutil.copytree(inputs / "model", tmp_path / "my-model")
+    command = ("bash", inputs / "scripts/run_sweep.sh", "--dry_run", "--data_dir", "mine")
+    done = run(*command, "--models", "7b=my-model", cwd=tmp_path)
+    assert "7b/curated-10/sweep " in done.stdout
+    refused(inputs, "--dry_run", "--models", "7b=my-model", says=["my-model: no such folder"])

@@ -516,6 +516,12 @@ class SweepOptions:
         unset="those of all series of the study",
         metavar="SETTING",
     )
+    recipes: tuple[str, ...] = option(
+        (),
+        "files of a recipe each, or folders of them, run like settings (docs/study.md)",
+        unset="none; with them, --data_types has no default",
+        metavar="PATH",
+    )
     seeds: str | None = option(
         None,
         "of the sampling and of the training order, such as 0,1,2: each is a run of each setting",
@@ -551,6 +557,11 @@ class SweepOptions:
     )
     predict_flags: str = option(
         "", "further flags of evaluate/run.py", unset="none", metavar="'FLAGS'"
+    )
+    keep_checkpoints: str = option(
+        CHOSEN,
+        "of each run, once its choice is made and predicted on test",
+        choices=KEEP_CHECKPOINTS,
     )
     executor: str = option(
         LOCAL,

@@ -15,11 +15,12 @@ from growth.core.locks import locked
 from growth.core.options import LOCAL, SLURM, ModelOptions, SweepOptions
 from growth.core.slots import check_slots
 from growth.data.records import read_evaluation_files
-from growth.data.study import Study
+from growth.data.study import Study, read_recipe
 from growth.sweep.plan import BENCHMARKS, CMMLU, Exam, Model, Setting, SweepRun
 
 T = TypeVar("T")
 LARGEST_SEED = 2**32 - 1  # what numpy takes
+_TAME = re.compile(r"[\w.-]*", re.ASCII)
 _SEED = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
@@ -77,8 +78,8 @@ def seeds_of(text: str | None) -> list[int]:
     for name in names:
         if not _SEED.fullmatch(name) or int(name) > LARGEST_SEED:
             raise InputError(
-                f"--seeds '{text}': {name!r}: expected a whole number below {LARGEST_SEED + 1}, "
-                "without leading zeros, or several such as 0,1,2"
+                f"--seeds '{text}': {name!r}: expected a whole number of at least 0 and below "
+                f"{LARGEST_SEED + 1} without leading zeros, or several such as 0,1,2"
             )
     if len({*names}) < len(names):
         raise InputError(f"--seeds '{text}': a seed twice, which would be the same run twice")
@@ -120,19 +121,36 @@ def _is_plain(name: str) -> bool:
 
 
 def settings_of(study: Study, options: SweepOptions) -> list[Setting]:
-    """The settings that --data_types names.
+    """The settings that --data_types names, and the recipes of --recipes.
 
     Raises:
-        InputError: no such setting, or none is named and the study has no series.
+        InputError: no such setting or recipe, two recipes of one name, or nothing is named and the
+            study has no series.
     """
-    names = study.matching(listed(options.data_types))
-    if not names:
+    names, recipes = listed(options.data_types), _recipes(study, options.recipes)
+    if names or not recipes:
+        names = study.matching(names)
+    if not names and not recipes:
         there = ", ".join(study.recipes) or "none; give it [[series]] or [[settings]]"
         raise InputError(
             f"--data_types: the study {study.source} has no series, whose settings are the "
             f"default; name settings of it ({there})"
         )
-    return [Setting(name, study.recipes[name].samples) for name in names]
+    return [Setting(name, study.recipes[name].samples) for name in names] + recipes
+
+
+def _recipes(study: Study, places: Iterable[str]) -> list[Setting]:
+    """The recipes of files, and of the *.toml of folders."""
+    found = []
+    for place in map(Path, places):
+        paths = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not paths:
+            raise InputError(f"--recipes {place}: no *.toml in this folder")
+        for path in paths:
+            recipe = read_recipe(path, study)
+            study = study.with_recipe(recipe)  # so that names stay apart
+            found.append(Setting(recipe.name, recipe.samples, path))
+    return found
 
 
 def exams_of(options: SweepOptions) -> tuple[Exam, ...]:
@@ -178,7 +196,7 @@ def gpus_of(options: SweepOptions, count: Callable[[], int]) -> tuple[str, ...]:
 
 
 def check_executor(options: SweepOptions) -> None:
-    """Whether what is to carry out the runs is there.
+    """Whether what is to carry out the runs is there, and can have runs of these names.
 
     Raises:
         InputError: it is not.
@@ -196,6 +214,12 @@ def check_executor(options: SweepOptions) -> None:
             raise InputError(
                 f"--executor {SLURM}: there is no sbatch on the PATH of this machine; start the "
                 "sweep on a node that submits jobs, or leave --executor out"
+            )
+    for name in (options.run_name or "", options.model_size or "", *options.models):
+        if not _TAME.fullmatch(name.partition("=")[0]):
+            raise InputError(
+                f"--executor {options.executor}: {name}: Snakemake reads some characters of names "
+                "as its own; take letters, digits, '.', '_' and '-' for --run_name and sizes"
             )
     if find_spec("snakemake") is None:
         raise InputError(

@@ -17,7 +17,7 @@ from growth.core.files import Object, is_file, json_line, read_object, write_jso
 from growth.core.locks import locked
 from growth.core.slots import gpu_slots
 from growth.data.study import Study, named_study
-from growth.runs.record import now
+from growth.runs.layout import now
 from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
 from growth.sweep.stages import Stage, outputs, stages

@@ -10,6 +10,7 @@ import msgspec
 
 from growth.core.errors import InputError
 from growth.core.files import open_file, write_text
+from growth.core.options import ALL
 from growth.runs.layout import PREDICTIONS, RESULTS, selection_name
 
 SWEEP = "sweep"  # the name of a run where --run_name gives none
@@ -108,6 +109,7 @@ class Plan:
         train_flags: words for train/finetune.py; `predict_flags` for evaluate/run.py.
         benchmarks: to run on the chosen checkpoints, on `benchmark_limit` questions per subject.
         benchmark_flags: words for both of them.
+        keep_checkpoints: one of `growth.core.options.KEEP_CHECKPOINTS`.
         limit: of lines to predict, where `predict_flags` set one.
         num_processes: of a run, one per GPU.
         gpus: of this machine, which runs get for themselves; () leaves all to all.
@@ -124,6 +126,7 @@ class Plan:
     benchmarks: tuple[Exam, ...] = ()
     benchmark_limit: int | None = None
     benchmark_flags: tuple[str, ...] = ()
+    keep_checkpoints: str = ALL
     limit: int | None = None
     num_processes: int = 1
     gpus: tuple[str, ...] = ()

@@ -97,10 +97,11 @@ def _train(plan: Plan, run: SweepRun) -> Stage:
 
 
 def _evaluate(plan: Plan, run: SweepRun) -> Stage:
-    argv = ("--run_dir", str(run.folder), "--data_dir", str(plan.data_dir), *_study(plan.study))
-    return Stage(
-        "evaluate", "evaluate/run.py", (*argv, *plan.predict_flags), run.log, plan.num_processes
+    argv = (
+        *("--run_dir", str(run.folder), "--data_dir", str(plan.data_dir), *_study(plan.study)),
+        *("--keep_checkpoints", plan.keep_checkpoints, *plan.predict_flags),
     )
+    return Stage("evaluate", "evaluate/run.py", argv, run.log, plan.num_processes)
 
 
 def _benchmark(plan: Plan, run: SweepRun, exam: Exam, checkpoint: Path) -> Stage:
