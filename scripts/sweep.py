@@ -122,9 +122,10 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
         limit=predict.limit,
         num_processes=options.num_processes,
         gpus=gpus,
-        wait=options.wait,
+        # A job of SLURM may outlive its sweep; that of the next one waits for it.
+        wait=options.wait or options.executor == SLURM,
     )
-    if not options.wait and not options.dry_run:
+    if not plan.wait and not options.dry_run:
         checks.check_unlocked(plan.runs)
     return plan
 
@@ -215,7 +216,7 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
         run_locally(plan, jobs, launcher, ended)
     else:
         profile = options.profile or PROFILE
-        run_by_snakemake(plan, jobs, options.executor, profile, ended)
+        run_by_snakemake(plan, jobs, options.executor, profile, ended, options.wait)
     if failed:
         print(f"{len(failed)} of {count} runs failed; the same command tries them again:")
         for run, failure in failed.items():

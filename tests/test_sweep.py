@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import copy_scripts, processes_of, read_lines, run, write_lines
+from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
+from faults.faults import pages
 from faults.study import contents
 from test_wrappers import begin, wait_for
 
@@ -188,6 +190,50 @@ def test_snakemake_makes_the_same_runs(undisturbed, fresh):
     assert {p: s for p, s in states(fresh).items() if "runs/sweeps" not in str(p)} == {
         p: s for p, s in before.items() if "runs/sweeps" not in str(p)
     }
+
+
+# In mounts of its own: the sweep on a disk that fills, then, after room is made, once more.
+ON_A_SMALL_DISK = """
+import shutil, subprocess, sys
+from faults import faults
+inputs, root, out, pages, *command = sys.argv[1:]
+try:
+    faults.own_mounts()
+except OSError as error:
+    sys.exit(f"no mounts: {error}")
+faults.mount_small(root, int(pages))
+shutil.copytree(inputs, root, symlinks=True, dirs_exist_ok=True)
+full = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True)
+faults.enlarge(root)
+shutil.copytree(root, out + "/full", symlinks=True)
+again = subprocess.run(command, cwd=root)
+shutil.copytree(root, out + "/again", symlinks=True)
+print(full.stderr, file=sys.stderr)
+print(full.returncode, again.returncode)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_it_and_with_room_it_goes_on(undisturbed, inputs, tmp_path):
+    root, _ = undisturbed
+    room = pages(inputs) + (pages(root) - pages(inputs)) // 2
+    (tmp_path / "root").mkdir()
+    where = (inputs, tmp_path / "root", tmp_path, room)
+    command = (sys.executable, ROOT / SWEEP[0], *SWEEP[1:], *SETTINGS, *EXAM)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_SMALL_DISK, *map(str, (*where, *command))],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.stderr.startswith("no mounts: "):
+        pytest.skip(done.stderr)
+    assert done.stdout.splitlines()[-1] == "1 0", done.stderr
+    assert "No space left on device" in done.stderr
+    full, again = tmp_path / "full", tmp_path / "again"
+    whole = [place for place in PLACES if (full / f"runs/runs-tiny/{place}.sweep.json").is_file()]
+    assert 0 < len(whole) < len(PLACES)
+    assert results(again) == results(root)
 
 
 # Failing runs

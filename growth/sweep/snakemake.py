@@ -31,6 +31,7 @@ def run_by_snakemake(
     executor: str,
     profile: Path,
     ended: Callable[[SweepRun, JobFailed | None], None],
+    wait: bool = False,
 ) -> None:
     """Carry out all runs, `jobs` at a time; one that fails is tried once more.
 
@@ -40,13 +41,14 @@ def run_by_snakemake(
         executor: `growth.core.options.SNAKEMAKE` for this machine, or SLURM.
         profile: of Snakemake, read for SLURM.
         ended: called as runs end, with what went wrong if anything did.
+        wait: where the same sweep is under way, for it to end.
 
     Raises:
         InputError: the same sweep is under way.
     """
     content = msgspec.json.encode(plan, enc_hook=str)
     folder = Path("runs/sweeps", hashlib.sha256(content).hexdigest()[:12])
-    with locked(folder, "--run_name", plan.wait, make=True):
+    with locked(folder, "--run_name", wait, make=True):
         write_plan(folder / "plan.json", plan)
         left = list(plan.runs)
         for run in left:
