@@ -217,7 +217,7 @@ print(full.returncode, again.returncode)
 @pytest.mark.slow
 def test_a_full_disk_stops_it_and_with_room_it_goes_on(undisturbed, inputs, tmp_path):
     root, _ = undisturbed
-    room = pages(inputs) + (pages(root) - pages(inputs)) // 2
+    room = pages(inputs) + sum(pages(root / place) for place in ("runs", *RESULTS)) // 2
     (tmp_path / "root").mkdir()
     where = (inputs, tmp_path / "root", tmp_path, room)
     command = (sys.executable, ROOT / SWEEP[0], *SWEEP[1:], *SETTINGS, *EXAM)
@@ -409,8 +409,6 @@ def test_what_stages_are_forked_from_has_begun_nothing():
     """No thread of Python's, no use of the GPU: neither would survive a fork."""
     program = (
         "import growth.sweep.imports, threading, torch\n"
-        "print(threading.active_count(), torch.cuda.is_initialized(), torch.initial_seed())"
+        "print(threading.active_count(), torch.cuda.is_initialized())"
     )
-    done = run(sys.executable, "-c", program, cwd=ROOT)
-    fresh = run(sys.executable, "-c", "import torch; print(torch.initial_seed())", cwd=ROOT)
-    assert done.stdout.split() == ["1", "False", fresh.stdout.strip()]
+    assert run(sys.executable, "-c", program, cwd=ROOT).stdout.split() == ["1", "False"]
