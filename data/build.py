@@ -76,6 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             if before not in ({}, file_digests(folder)):
                 print(f"{folder}: replaced other lines, of {seed}", file=sys.stderr)
         print_table(folder, {name: (lines[name], characters[name]) for name in built})
+        if (total := sum(lines.values())) != recipe.samples:  # of a share that takes all there are
+            print(
+                f"{folder}: {total:,} lines, while {study.source.name} gives {recipe.name} "
+                f"{recipe.samples:,} samples, which is where figures draw it",
+                file=sys.stderr,
+            )
 
 
 def seed_of(folder: Path) -> str:

@@ -8,7 +8,7 @@ import random
 import shutil
 
 import pytest
-from conftest import ABILITY_NAMES, STUDY, line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, STUDY, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import sha256
@@ -146,6 +146,24 @@ def test_build_writes_the_table_and_replaces_an_older_folder(tiny_data, checkout
     characters = sum(len(m["content"]) for m in read_lines(folder / "biology.json")[0]["messages"])
     row = next(text for text in done.stdout.splitlines() if text.startswith("biology.json"))
     assert row.split() == ["biology.json", "1", str(characters)]
+
+
+def test_all_that_comes_to_another_total_is_said(tiny_data, tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\n[[abilities]]\nname = "biology"\nkind = "letter"\n'
+        '[pools.p]\npath = "curated/1000/biology_1000.json"\n'
+        '[[series]]\nname = "all"\nsizes = [4, 6]\ntake = [{ pool = "p", lines = "all" }]\n'
+        '[[settings]]\nname = "again"\nsame_as = "all-6"\n',
+        encoding="utf-8",
+    )
+    build = (ROOT / "data/build.py", "--study", "own.toml", "--data_dir", tiny_data)
+    done = run(*build, "--data_type", "all", cwd=tmp_path)
+    said = [text for text in done.stderr.splitlines() if text.startswith("data/")]
+    assert said == [
+        f"data/{name}: 4 lines, while own.toml gives {name} 6 samples, which is where figures draw "
+        "it"
+        for name in ("all-6", "again")
+    ]
 
 
 def test_another_seed_in_the_same_folder_is_said(checkout):
