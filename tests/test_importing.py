@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from growth.core.errors import InputError
 from growth.core.files import parse_json
-from growth.core.options import ImportOptions
+from growth.core.options import FORMATS, ImportOptions
 from growth.data.conversations import Reading, converted, recognised_format
 from growth.data.importing import find_overlaps, import_files
 from growth.data.lines import index_lines
@@ -106,6 +106,12 @@ def refusal(fields, system="refuse"):
             "q|a|r|b",
         ),
         ({"conversations": messages("q", "a")}, "q|a"),
+        ({"prompt": "q", "completion": "a"}, "q|a"),
+        ({"prompt": "q\n\n###\n\n", "completion": " a b\n"}, "q\n\n###\n\n|a b\n"),
+        ({"prompt": " q", "completion": "  a"}, " q|  a"),  # indented: no joining space
+        ({"prompt": messages("q", "a")[:1], "completion": messages("q", "a")[1:]}, "q|a"),
+        ({"prompt": [*messages("q", "a"), *messages("r", "b")][:3], "completion": "b"}, "q|a|r|b"),
+        ({"prompt": "q", "completion": [{"from": "gpt", "value": " a"}]}, "q| a"),
     ],
 )
 def test_every_format_becomes_turns(fields, expected):
@@ -136,6 +142,11 @@ def test_every_format_becomes_turns(fields, expected):
             "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
             "system": "S",
         },
+        {
+            "prompt": [{"role": "system", "content": "S"}, messages("q")[0]],
+            "completion": messages("q", "a")[1:],
+        },
+        {"prompt": "q", "completion": " a", "system": "S"},
     ],
 )
 def test_a_system_message_is_refused_or_folded(fields):
@@ -173,6 +184,11 @@ def test_a_system_message_is_refused_or_folded(fields):
         ({"instruction": "q", "output": "a", "history": [["x"]]}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x", ""]]}, "empty turn"),
         ({"conversations": [{"from": "gpt", "value": "a"}]}, "roles out of order"),
+        ({"prompt": "q", "completion": " "}, "empty turn"),
+        ({"prompt": "q", "completion": None}, "empty turn"),
+        ({"prompt": messages("q", "a"), "completion": "a"}, "roles out of order"),
+        ({"prompt": messages("q", "a")[:1], "completion": []}, "ends with the user"),
+        ({"prompt": ["q"], "completion": "a"}, "malformed turn"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(fields, reason):
@@ -193,7 +209,10 @@ JSON = st.recursive(
 )
 FIELDS = st.dictionaries(
     st.sampled_from(
-        ["messages", "conversations", "instruction", "input", "output", "system", "history"]
+        [
+            *("messages", "conversations", "instruction", "input", "output", "system", "history"),
+            *("prompt", "completion"),
+        ]
     ),
     JSON,
     max_size=4,
@@ -201,7 +220,7 @@ FIELDS = st.dictionaries(
 
 
 @settings(deadline=None)  # other tests may run beside it
-@given(FIELDS, st.sampled_from(["messages", "alpaca", "sharegpt"]), st.sampled_from(["fold", ""]))
+@given(FIELDS, st.sampled_from(FORMATS), st.sampled_from(["fold", ""]))
 def test_any_fields_are_refused_or_fit_for_training(fields, format_, system):
     try:
         turns, _ = converted(fields, format_, Reading(system=system))

@@ -166,8 +166,8 @@ def _converted_row(row: Row, source: Source, reading: Reading) -> tuple[Messages
     if not source.format:
         source.unknown = source.unknown or InputError(
             f"{source.path}:{row.number}: unknown format, with the fields "
-            f"{', '.join(list(fields)[:10]) or 'none'}; expected `messages`, `conversations`, or "
-            "`instruction` and `output`. Name the columns (--columns instruction=question "
+            f"{', '.join(list(fields)[:10]) or 'none'}; expected `messages`, `conversations`, "
+            "`instruction` and `output`, or `prompt` and `completion`. Name the columns (--columns instruction=question "
             "output=answer), or leave the file out"
         )
         if source.lines == _RECOGNISED_WITHIN:
