@@ -599,7 +599,9 @@ def test_near_duplicates_stay_on_one_side_unless_told_otherwise(tmp_path, split_
     assert bool(made.overlaps) == (split_by != "near")
 
 
-@pytest.mark.parametrize("kind", ["alpaca", "system", "messages", "greeting", "variants"])
+@pytest.mark.parametrize(
+    "kind", ["alpaca", "system", "messages", "greeting", "variants", "behind", "options", "around"]
+)
 def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
     prompt = "You sort letters of customers by what they want, and answer with one word alone. " * 4
 
@@ -607,6 +609,14 @@ def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
         asked = " ".join(random.Random(number).sample(WORDS, 3))
         if kind == "alpaca":
             return alpaca(number, instruction=prompt, input=asked)
+        if kind == "behind":
+            return alpaca(number, instruction=asked, input=prompt)
+        if kind == "options":  # two sets of them
+            labels = "ABCDE" if number % 2 else "12345"
+            options = [f"{label}. {word * 3}" for label, word in zip(labels, WORDS, strict=False)]
+            return {"messages": messages("\n".join([asked, *options]))}
+        if kind == "around":
+            return alpaca(number, instruction=f"{prompt}\n{asked}", input=prompt.upper())
         if kind == "variants":
             return alpaca(number, instruction=f"{number % 3} {prompt}", input=asked)
         if kind == "messages":
@@ -622,9 +632,12 @@ def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
     assert (made.alike, made.largest, made.short, made.overlaps) == (0, 1, [], [])
 
 
-def test_questions_behind_an_opening_are_still_compared(tmp_path):
+@pytest.mark.parametrize("place", ["in front", "behind"])
+def test_questions_beside_a_shared_text_are_still_compared(tmp_path, place):
     prompt = "You sort letters of customers by what they want, and answer with one word alone."
-    rows = [alpaca(n, instruction=prompt, input=question(n // 2) + "!" * n) for n in range(100)]
+    asked = [question(n // 2) + "!" * n for n in range(100)]
+    both = [(prompt, own) if place == "in front" else (own, prompt) for own in asked]
+    rows = [alpaca(n, instruction=one, input=two) for n, (one, two) in enumerate(both)]
     made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.2)[1]
     assert (made.alike, made.largest) == (100, 2)
 
