@@ -397,6 +397,31 @@ def test_a_gold_answer_is_read_by_the_pattern_too():
     assert verdict(ability, '{"label": "bug"}', '{"label": "idea"}').score == 0
 
 
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        (r"so \sqrt{2}", r"\sqrt{2}", 1),
+        (r"It is a \sqrt{2} m.", r"\sqrt{2}", 1),
+        (r"所以\sqrt{8}。", r"2\sqrt{2}", 1),
+        (r"(thus x = \frac{\sqrt{8}}{2})", r"\sqrt{2}", 1),
+        (r"with $x$ given: **\sqrt{2}**", r"\sqrt{2}", 1),
+        (r"\[x\] is \frac{3}{4}\pi", r"\frac{3\pi}{4}", 1),
+        (r"so 2^{10}", "1024", 1),
+        (r"so \frac12", "1/2", 1),
+        ("so 2√3", r"\sqrt{12}", 1),
+        ("so √(2)", "√2", 1),
+        ("therefore π/2", r"\frac{\pi}{2}", 1),
+        (r"so \sqrt{3}", r"\sqrt{2}", 0),
+        (r"\sqrt{2} = 1.414 or \sqrt{3}", r"\sqrt{2}", 0),
+        (r"not $\sqrt{2}$ but \boxed{2}", r"\sqrt{2}", 0),
+        (r"so -\sqrt{2}", r"\sqrt{2}", 0),
+        ("so 12 and \\alpha", "12", 1),
+    ],
+)
+def test_latex_needs_no_dollars(response, gold, right):
+    assert verdict(Ability("n", Kind.NUMBER), response, gold).score == right
+
+
 def test_numbers_are_compared_as_mathematics():
     ability = Ability("n", Kind.NUMBER)
     assert verdict(ability, "so it is $\\frac{1}{2}$", "0.5").score == 1
