@@ -20,6 +20,8 @@ import numpy.typing as npt
 from rensa import RMinHash
 from tqdm import tqdm
 
+from growth.core.normal_form import nfkc
+
 Groups = npt.NDArray[np.int64]
 
 GRAM = 4  # characters; one changed character of a short Chinese question changes few of them
@@ -57,7 +59,7 @@ _CHARACTERS = _Characters()
 
 def normalised(text: str) -> str:
     """`text` without what says nothing: width (NFKC), case, spaces and punctuation."""
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS)
+    folded = nfkc(text).casefold().translate(_CHARACTERS)
     # without a digit, what is loose needs no looking around, which takes most of the time
     if _DIGIT.search(folded):
         kept = _LOOSE.sub("", re.sub(" +", " ", folded))

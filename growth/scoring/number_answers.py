@@ -9,8 +9,8 @@ r"""Numbers and expressions, as a person reads them.
 import re
 from fractions import Fraction
 
+from growth.core.normal_form import nfkc
 from growth.scoring.answer_text import MARKUP, after_answer_mark, after_refusal, plain
-from growth.scoring.normal_form import nfkc
 
 SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+|⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 SUPERSCRIPT_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -305,8 +305,9 @@ def repeats(response: str, gold: str) -> bool:
     key = expression_key(gold)
     marked = after_answer_mark(MARKUP.sub("", response.replace("：", ":")))
     *before, raw = ANNOUNCED.split(response)
-    stated = [response, before and raw.partition("\n")[0], _last_box(response), marked]
-    stated += [marked and marked.strip().partition("\n")[0], marked and marked.partition("。")[0]]
+    stated = {response, raw.partition("\n")[0] if before else None, _last_box(response), marked}
+    if marked:
+        stated |= {marked.strip().partition("\n")[0], marked.partition("。")[0]}
     return bool(key) and any(part and expression_key(part) == key for part in stated)
 
 
