@@ -176,7 +176,12 @@ def test_another_seed_in_the_same_folder_is_said(checkout):
     assert not run(*command, cwd=checkout).stderr
     done = run(*command, "--seed", "1", cwd=checkout)
     assert done.stderr == "data/curated-10: replaced other lines, of seed 0\n"
-    built = json.loads((checkout / "data/curated-10/build.record").read_text())
+    record = checkout / "data/curated-10/build.record"
+    record.write_text(record.read_text().replace('"doit"', '"theirs"'))
+    done = run(*command, cwd=checkout)
+    assert done.stderr == "data/curated-10: replaced other lines, of seed 1 of the study theirs\n"
+    run(*command, "--seed", "1", cwd=checkout)
+    built = json.loads(record.read_text())
     assert (built["study"], built["setting"], built["seed"]) == ("doit", "curated-10", 1)
     assert len(built["files"]) == 10
 
