@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = options.results_path or RESULTS / "test"
     finder = Finder(results, options.selection_path or results.parent / "valid", args.study)
     a, b = finder.side(args.a, "A"), finder.side(args.b, "B")
-    comparison = compare(a, b, options.seed, args.study, finder.notes)
+    comparison = compare(a, b, options.seed, args.study, finder.notes(a, b))
     output_dir = options.output_dir or COMPARISONS / folder_name(comparison)
     check_writable(output_dir, "--output_dir")
     for note in comparison.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(comparison_table(comparison))
     with locked(output_dir, "--output_dir", args.wait):
+        print(comparison_table(comparison))
         print(*write_comparison(output_dir, comparison), sep="\n")
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from growth.report.answers import FileAnswers, RunAnswers, read_answers
 from growth.report.curves import repeat_of
 from growth.report.paired import Difference, Paired, compare_ability, compare_mean, holm
 from growth.report.plots import title_of
-from growth.report.results_table import IDENTITY, RUN, Results, read_results
+from growth.report.results_table import IDENTITY, RUN, Results, Row, read_results
 from growth.runs.layout import decoding_differences, decoding_of, limit_suffix, read_run
 
 COLUMNS = (
@@ -107,10 +107,14 @@ class Finder:
             self._results = read_results(self.results_path, self.selection_path, self.flag)
         return self._results
 
-    @property
-    def notes(self) -> list[str]:
-        """On what was left out of the results folder."""
-        return self._results.notes if self._results else []
+    def notes(self, *sides: Side) -> list[str]:
+        """On what was left out of the results folder, but of runs that are of neither side."""
+        if self._results is None:
+            return []
+        others = set(map(str, self._results.rows["path"])) - {
+            str(path) for side in sides for path in side.paths
+        }
+        return [note for note in self._results.notes if note.partition(": ")[0] not in others]
 
     def side(self, text: str, name: str) -> Side:
         """The side that `text` stands for: a setting, a run or a results file.
@@ -124,7 +128,7 @@ class Finder:
             InputError: there is nothing of that name.
         """
         path = Path(text)
-        if is_file(path, or_folder=True) and path.is_file():
+        if path.suffix == ".json" or (is_file(path, or_folder=True) and not path.is_dir()):
             return _side_of_file(path)
         names = self._names(path)
         if not 2 <= len(names) <= 3:
@@ -158,7 +162,7 @@ class Finder:
 
     def _left_out(self, names: Sequence[str]) -> str:
         """The notes on what was left out of the folder and may be meant."""
-        own = [note for note in self.notes if names[1] in note]
+        own = [note for note in self.results().notes if names[1] in note]
         return f"{'; '.join(own[:3])}; " if own else ""
 
 
@@ -173,7 +177,7 @@ def _side_of_file(path: Path) -> Side:
 def side_of_rows(rows: pd.DataFrame, label: str) -> Side:
     """The side that all runs in `rows` are, which are of one setting."""
     repeats: dict[Any, dict[Path, None]] = {}
-    for row in rows.sort_values(["data_type", "timestamp"]).to_dict("records"):
+    for row in cast(list[Row], rows.sort_values(["data_type", "timestamp"]).to_dict("records")):
         identity = tuple(row[name] for name in IDENTITY)
         repeats.setdefault(repeat_of(row, identity), {})[row["path"]] = None
     ordered = sorted(repeats.items(), key=lambda item: str(item[0]))

@@ -88,7 +88,7 @@ def forest_plot(comparison: Comparison) -> Figure:
             markerfacecolor=colour if p < LEVEL else "white",
             markersize=7 if is_mean else 6,
         )
-        if is_mean:
+        if is_mean and place + 1 < len(rows):
             ax.axhline(place + 0.5, color="0.85", linewidth=0.8)
     ax.axvline(0, **CHANCE)
     ax.set_yticks(range(len(rows)), labels=[_short(row["title"]) for row in rows])

@@ -194,12 +194,12 @@ def compare_ability(paired: Paired, seed: int, resamples: int = RESAMPLES) -> Di
     if noise.run_df:
         p, test = float(t_test(np.array(value), noise)), "two-level t"
     else:
-        p, test = _one_run_each(paired, seed, resamples)
+        p, test = one_run_each(paired, seed, resamples)
     low, high = max(-1.0, value - half), min(1.0, value + half)
     return Difference(value, low, high, p, test, detectable_difference(noise))
 
 
-def _one_run_each(paired: Paired, seed: int, resamples: int) -> tuple[float, str]:
+def one_run_each(paired: Paired, seed: int, resamples: int) -> tuple[float, str]:
     """p and its test, with one run on each side."""
     (a,), (b,) = paired.a, paired.b
     alone = len(np.bincount(paired.clusters)) == len(paired.clusters)
@@ -235,29 +235,41 @@ def compare_mean(abilities: Sequence[Paired], seed: int, resamples: int = RESAMP
     runs can't be resampled: their part is drawn from Student's t, scaled by the variance of the
     runs' means over the abilities, and added. With one run on each side there is no such part.
     """
+    noise = noise_of_mean(abilities)
+    value, draws = draws_of_mean(abilities, noise, seed, resamples)
+    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    return Difference(
+        value,
+        max(-1.0, float(low)),
+        min(1.0, float(high)),
+        p_of_draws(draws),
+        "bootstrap" if not noise.run_df else "bootstrap and t of the runs",
+        detectable_difference(noise),
+    )
+
+
+def draws_of_mean(
+    abilities: Sequence[Paired], noise: Noise, seed: int, resamples: int
+) -> tuple[float, Array]:
+    """The difference of the means over abilities and its distribution, (resamples,)."""
     rng = np.random.default_rng(seed)
     value = float(np.mean([paired.by_question.mean() for paired in abilities]))
-    noise = _noise_of_mean(abilities)
     drawn = _bootstrap(abilities, resamples, rng)
     rest = np.maximum(0, noise.questions - noise.answers)
     draws = value + (drawn - drawn.mean()) * np.sqrt(rest / drawn.var())
     if noise.run_df:
         between, df = noise.between_runs()
         draws = draws + np.sqrt(between) * rng.standard_t(df, resamples)
-    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    return value, draws
+
+
+def p_of_draws(draws: Array) -> float:
+    """Twice the share of draws on the other side of 0; at least 2 / (draws + 1)."""
     beyond = min(np.sum(draws <= 0), np.sum(draws >= 0))
-    p = min(1.0, float(2 * (beyond + 1) / (resamples + 1)))
-    return Difference(
-        value,
-        max(-1.0, float(low)),
-        min(1.0, float(high)),
-        p,
-        "bootstrap" if not noise.run_df else "bootstrap and t of the runs",
-        detectable_difference(noise),
-    )
+    return min(1.0, float(2 * (beyond + 1) / (len(draws) + 1)))
 
 
-def _noise_of_mean(abilities: Sequence[Paired]) -> Noise:
+def noise_of_mean(abilities: Sequence[Paired]) -> Noise:
     """The variances of a mean over abilities; what runs have in common in all of them counts."""
     found, count = [noise_of(paired) for paired in abilities], len(abilities)
     questions, tied, answers = (
