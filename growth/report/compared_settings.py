@@ -1,5 +1,6 @@
 """The comparisons of a report: neighbouring sizes of a series, and two series at one size."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from growth.core.errors import InputError
 from growth.data.study import AVERAGE, Study
+from growth.report.answers import read_answers
 from growth.report.comparison import Comparison, Side, compare, side_of_rows
 from growth.report.curves import sizes_of
 from growth.report.paired import LEVEL, holm
@@ -19,6 +21,7 @@ _SHOWN = (
     *("questions", "clusters", "score_a", "score_b", "difference", "low", "high", "p", "test"),
     "detectable",
 )
+_MOST_HELD = 64  # runs' answers at once, so that most are read once
 
 
 def compared_settings(
@@ -40,9 +43,10 @@ def compared_settings(
     found: list[dict[str, Any]] = []
     failed: list[str] = []
     pairs = list(_pairs(rows, study))
+    read = functools.lru_cache(_MOST_HELD)(read_answers)
     for size, a, b in tqdm(pairs, desc="compare", unit="pair", file=sys.stderr, delay=10):
         try:
-            found.append({"model_size": size, **_row(compare(a, b, seed=0))})
+            found.append({"model_size": size, **_row(compare(a, b, seed=0, read=read))})
         except InputError as error:
             failed.append(f"{a.label} and {b.label}: {error}")
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):

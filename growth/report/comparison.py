@@ -5,7 +5,7 @@ and the table that comes out.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -186,7 +186,12 @@ def side_of_rows(rows: pd.DataFrame, label: str) -> Side:
 
 
 def compare(
-    a: Side, b: Side, seed: int, flag: Path | None = None, notes: Iterable[str] = ()
+    a: Side,
+    b: Side,
+    seed: int,
+    flag: Path | None = None,
+    notes: Iterable[str] = (),
+    read: Callable[[Path], RunAnswers] = read_answers,
 ) -> Comparison:
     """Compare two sides on every ability that all their runs were asked.
 
@@ -196,6 +201,7 @@ def compare(
         seed: of the bootstrap and the permutation test.
         flag: the value of --study.
         notes: that the comparison has besides its own.
+        read: gives what the run behind a results file answered.
 
     Raises:
         InputError: both are the same, of two studies, or were asked other questions; verdicts are
@@ -206,8 +212,8 @@ def compare(
             f"A {a.label} and B {b.label} are the same: {min(common)} is of both; give two sides"
         )
     return compare_answers(
-        (a, [[read_answers(path) for path in paths] for paths in a.repeats]),
-        (b, [[read_answers(path) for path in paths] for paths in b.repeats]),
+        (a, [[read(path) for path in paths] for paths in a.repeats]),
+        (b, [[read(path) for path in paths] for paths in b.repeats]),
         seed,
         flag,
         notes,

@@ -23,6 +23,7 @@ V_q counts two more questions, a half of one won by each side and one tied (Agre
 that no difference on few questions has an interval with a width.
 """
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -307,4 +308,10 @@ def holm(ps: Sequence[float]) -> list[float]:
     """p values corrected for how many there are (Holm 1979), in the same order."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(list(ps), method="holm")[1]] if ps else []
+    if not ps:
+        return []
+    gc.freeze()  # multipletests collects garbage, among a million objects of ours, for some numbers
+    try:
+        return [float(p) for p in multipletests(list(ps), method="holm")[1]]
+    finally:
+        gc.unfreeze()
