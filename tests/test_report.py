@@ -145,6 +145,13 @@ def test_neighbouring_sizes_and_two_series_are_compared(sample):
     assert text.replace("-", "\u2212") in page
 
 
+def test_settings_of_a_study_whose_file_was_moved_are_compared(tmp_path):
+    file = shutil.copy(EXAMPLE, tmp_path / "own.toml")
+    tree = small_tree(tmp_path, read_study(file))
+    moved = file.rename(tmp_path / "moved.toml")
+    assert len(report(tree, "--study", moved)[1]["compared"]) == 4
+
+
 def test_without_verdicts_nothing_is_compared(tmp_path):
     tree = small_tree(tmp_path, read_study(EXAMPLE))
     for folder in tree.results.rglob("*-details"):

@@ -46,7 +46,9 @@ def compared_settings(
     read = functools.lru_cache(_MOST_HELD)(read_answers)
     for size, a, b in tqdm(pairs, desc="compare", unit="pair", file=sys.stderr, delay=10):
         try:
-            found.append({"model_size": size, **_row(compare(a, b, seed=0, read=read))})
+            found.append(
+                {"model_size": size, **_row(compare(a, b, seed=0, flag=study.source, read=read))}
+            )
         except InputError as error:
             failed.append(f"{a.label} and {b.label}: {error}")
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
