@@ -645,6 +645,25 @@ class LawOptions(SeedOptions):
 
 
 @dataclass(frozen=True)
+class CompareOptions(SeedOptions):
+    """Where two sides of a comparison are looked up, and where it is written."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    output_dir: Path | None = option(
+        None,
+        "where compare.csv, compare.json and compare.png are written",
+        unset="evaluate/compare/<A>-vs-<B>",
+    )
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """How files of instruction data are read."""
 

@@ -25,6 +25,7 @@ PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 REPORT = Path("evaluate/report")
+COMPARISONS = Path("evaluate/compare")
 PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"

@@ -28,6 +28,7 @@ from growth.data.copies import (
     warn_of_repeats,
 )
 from growth.data.lines import Lines, Record, index_lines
+from growth.data.questions import question_keys
 from growth.data.records import prediction_check, reads_letter
 from growth.data.study import (
     AVERAGE,
@@ -214,7 +215,7 @@ def _noted(
     """Pass lines and verdicts on, and write the verdicts to `path`, one a line."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         for record, verdict in judged:
-            file.write(json_line(details_line(verdict)))
+            file.write(json_line(details_line(verdict) | question_keys(record)))
             yield record, verdict
 
 
