@@ -33,6 +33,7 @@ SEEDED = {
     "train/pretrain_pocket.py": (),
     "train/finetune.py": ("--model_name_or_path", "m", "--train_dir", "x"),
     "evaluate/chat.py": ("--model_name_or_path", "m"),
+    "evaluate/compare.py": ("7b/curated-10", "7b/curated-40"),
     "evaluate/fit.py": (),
     "scripts/sweep.py": ("--model_size", "s", "--model_name_or_path", "m"),
 }

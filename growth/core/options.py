@@ -29,7 +29,8 @@ LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
 CHOSEN, ALL = KEEP_CHECKPOINTS = ("chosen", "all")
-MESSAGES, ALPACA, SHAREGPT = FORMATS = ("messages", "alpaca", "sharegpt")
+FORMATS = ("messages", "alpaca", "sharegpt", "completion")
+MESSAGES, ALPACA, SHAREGPT, COMPLETION = FORMATS
 DATA_FORMATS = (AUTO, *FORMATS)
 REFUSE, FOLD = SYSTEM_MESSAGES = ("refuse", "fold")
 NEAR, EXACT, NONE = SPLIT_BY = ("near", "exact", "none")
@@ -640,6 +641,25 @@ class LawOptions(SeedOptions):
     )
     output_dir: Path = option(
         Path("evaluate/growth"), "where laws.csv and predictions.csv are written"
+    )
+
+
+@dataclass(frozen=True)
+class CompareOptions(SeedOptions):
+    """Where two sides of a comparison are looked up, and where it is written."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    output_dir: Path | None = option(
+        None,
+        "where compare.csv, compare.json and compare.png are written",
+        unset="evaluate/compare/<A>-vs-<B>",
     )
 
 

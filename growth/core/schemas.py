@@ -236,6 +236,14 @@ class ResultsRecord(TypedDict, total=False):
     expected_ood_average: float | None
 
 
+class DetailsLine(TypedDict, total=False):
+    """A line of <checkpoint>-details/<file>.jsonl: the verdict on one question."""
+
+    score: Required[Annotated[float, msgspec.Meta(ge=0, le=1)]]
+    question: Required[str]
+    passages: Required[list[str]]
+
+
 class BenchmarkScore(TypedDict, total=False):
     """One setting of a benchmark's results.json: means over subjects; per cent."""
 

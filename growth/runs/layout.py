@@ -25,6 +25,7 @@ PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 REPORT = Path("evaluate/report")
+COMPARISONS = Path("evaluate/compare")
 PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
@@ -86,6 +87,15 @@ def decoding_of(run: Run) -> dict[str, Any]:
     """
     decoding = run.get("decoding") or {}
     return {k: v for k, v in decoding.items() if k != _NOT_IN_SCORES and v != AUTO}
+
+
+def cut_at(run: Run) -> str:
+    """Where answers were cut, as far as the record of predictions says it; empty or words."""
+    most, length = (decoding_of(run).get(name) for name in ("max_new_tokens", "max_length"))
+    if most is None:
+        return ""
+    sooner = "" if length is None else f", sooner where --max_length {length:,} left less room"
+    return f" at {most:,} tokens (--max_new_tokens{sooner})"
 
 
 def decoding_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
