@@ -37,7 +37,7 @@ from growth.runs.checkpoints import (
 )
 from growth.runs.resolve import resolve_models
 from growth.training import memory, trainer
-from growth.training.run import _default_epochs
+from growth.training.run import default_epochs
 from growth.training.sampler import StepSampler
 from growth.training.step import published_rate
 from growth.training.trainer import InstructionTrainer
@@ -511,7 +511,7 @@ def test_the_published_rates_fall_and_never_reach_their_end(steps):
 
 def test_the_preset_has_15_epochs_for_few_lines_too():
     for lines, epochs in ((40, [15, 20]), (640, [15, 15])):
-        assert [_default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
+        assert [default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
 
 
 @pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])

@@ -350,7 +350,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
+        "epochs": default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
         "batch_size": before.get("batch_size"),
     }
@@ -366,8 +366,8 @@ def _resolved(
     return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
 
 
-def _default_epochs(study: Study, as_published: bool, lines: int) -> int:
-    """The study's; the rule for few lines never fired in the published run."""
+def default_epochs(study: Study, as_published: bool, lines: int) -> int:
+    """The study's, of `lines` lines; the rule for few lines never fired in the published run."""
     return study.run.epochs if as_published else study.run.epochs_for(lines)
 
 
