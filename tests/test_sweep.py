@@ -146,11 +146,14 @@ def test_the_plan_says_what_is_done(undisturbed):
     done = run(*SWEEP, *EXAM, *more, "--dry_run", cwd=root)
     assert states(root) == before
     first, *lines = done.stdout.splitlines()
-    assert first.startswith("4 runs, 2 of them done")
-    assert [line.split()[0] for line in lines] == [
-        f"tiny/curated-{n}/sweep{end}" for n in (160, 10) for end in ("", "-seed-1")
-    ]
-    assert [line.endswith("done") for line in lines] == [False, False, True, True]
+    assert first == "4 runs, 2 of them done"
+    assert lines[:2] == [f"done: tiny/curated-10/sweep{end}" for end in ("", "-seed-1")]
+    for end in ("", "-seed-1"):  # there are not that many lines
+        assert any(line.startswith(f"tiny/curated-160/sweep{end}: its lines") for line in lines)
+    fewer = run(*SWEEP, "--data_types", "curated-40", "--run_name", "x", "--dry_run", cwd=root)
+    record = json.loads((root / f"runs/runs-tiny/{PLACES[0]}/run.json").read_text())
+    (row,) = [line for line in fewer.stdout.splitlines() if "tiny/curated-40/x" in line]
+    assert row.split()[1:5] == ["40", f"{record['train']['tokens']:,}", "2", str(record["steps"])]
 
 
 # Stopped, and started again
