@@ -6,6 +6,7 @@ what a run has so far must stay. A lock of ours stands in for Snakemake's, which
 """
 
 import hashlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,8 +66,10 @@ def run_by_snakemake(
                 left = _report(left, ended)
                 if code is not None:
                     break
-        except BaseException:
-            process.terminate()
+        except BaseException as error:
+            # On SIGTERM Snakemake would wait for the jobs under way; on SIGINT it cancels them.
+            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C has reached it already
+                process.send_signal(signal.SIGINT)
             process.wait()
             raise
         for run in left:
