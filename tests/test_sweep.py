@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
-from faults.faults import pages
+from faults.faults import PAGE
 from faults.study import contents
 from test_wrappers import begin, wait_for
 
@@ -215,6 +215,12 @@ shutil.copytree(root, out + "/again", symlinks=True)
 print(full.stderr, file=sys.stderr)
 print(full.returncode, again.returncode)
 """
+
+
+def pages(folder):
+    """Pages of a tmpfs that the files of a folder take."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sum(-(-path.stat().st_size // PAGE) for path in files)
 
 
 @pytest.mark.slow
