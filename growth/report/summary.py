@@ -334,7 +334,11 @@ def _missing(
         recipe = study.recipes.get(data_type)
         there.add((size, recipe.same_as if recipe else data_type))
     for size in sorted({str(size) for size, _ in there}, key=size_key):
-        if absent := [name for name in _settings(study) if (size, name) not in there]:
+        if absent := [
+            name
+            for name in _settings(study)
+            if study.recipes[name].listed and (size, name) not in there
+        ]:
             message = f"{size}: no run of {', '.join(absent)}"
             problems.append(problem("setting without a run", message))
     return problems
