@@ -19,8 +19,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
-COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 _PATH = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"  # of daemons, for others than root
 _START = 60  # seconds that the node may take to be idle
 CONFIG = """
@@ -47,7 +49,7 @@ JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 KillWait=5
 MinJobAge=600
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={megabytes} State=UNKNOWN
 PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -74,10 +76,14 @@ def one_node_slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
     ports = {name: _free_port() for name in ("controller_port", "node_port")}
+    megabytes = psutil.virtual_memory().total >> 20
     about = {"host": socket.gethostname().partition(".")[0], "user": getpass.getuser()}
     config = folder / "slurm.conf"
-    config.write_text(CONFIG.format(folder=folder, cpus=cpus, **about, **ports))
-    environment = os.environ | {"SLURM_CONF": str(config), "PATH": _PATH}
+    config.write_text(
+        CONFIG.format(folder=folder, cpus=cpus, megabytes=megabytes, **about, **ports)
+    )
+    path = f"{_srun_of(folder).parent}{os.pathsep}{_PATH}"
+    environment = os.environ | {"SLURM_CONF": str(config), "PATH": path}
     munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
     with contextlib.ExitStack() as daemons:
         for command in (
@@ -89,6 +95,16 @@ def one_node_slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
         _wait_until_idle(folder, environment)
         yield environment
         subprocess.run(["scancel", "--me", "--signal=KILL"], env=environment, check=False)
+
+
+def _srun_of(folder: Path) -> Path:
+    """An srun that knows this SLURM: Snakemake's plugin keeps SLURM_CONF from it."""
+    srun = folder / "bin/srun"
+    srun.parent.mkdir()
+    real = shutil.which("srun", path=_PATH)
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {real} "$@"\n')
+    srun.chmod(0o755)
+    return srun
 
 
 @contextlib.contextmanager
