@@ -205,7 +205,7 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     began, failed, count = time.monotonic(), {}, 0
     jobs = jobs_of(options, plan)
     print(
-        f"{len(plan.runs)} runs, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
+        f"runs: {len(plan.runs)}, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
     )
 
     def ended(run: SweepRun, failure: JobFailed | None) -> None:

@@ -19,7 +19,7 @@ def outline(plan: Plan, launcher: Launcher, conditions: Mapping[str, Any]) -> It
     """
     done = [run for run in plan.runs if is_done(plan, run)]
     left = [run for run in plan.runs if run not in done]
-    yield f"{len(plan.runs)} runs, {len(done)} of them done"
+    yield f"runs: {len(plan.runs)}, {len(done)} of them done"
     yield from (f"done: {run.place}" for run in done)
     if left:
         yield from launcher.call(_costs, plan, left, conditions)
