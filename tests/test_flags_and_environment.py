@@ -27,6 +27,7 @@ SCRIPTS = sorted(
 )
 SEEDED = {
     "data/build.py": ("--data_type", "curated-10"),
+    "data/design.py": ("--total", "20"),
     "data/import.py": ("--input", "x", "--output_dir", "o"),
     "data/make_example.py": (),
     "data/make_sample.py": (),
@@ -34,6 +35,7 @@ SEEDED = {
     "train/finetune.py": ("--model_name_or_path", "m", "--train_dir", "x"),
     "evaluate/chat.py": ("--model_name_or_path", "m"),
     "evaluate/fit.py": (),
+    "evaluate/plan.py": ("--budget", "20"),
 }
 
 
