@@ -77,15 +77,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = {name: len(records) for name, records in built.items()}
         with locked(folder, "--output_dir", args.wait):
             check_replaceable(folder, study, args.data_dir)  # another process may have been at work
-            before, seed = file_digests(folder), seed_of(folder)
+            before, of = file_digests(folder), origin_of(folder, study)
             with replacing(folder) as temporary:
                 for name, records in built.items():
                     path = temporary / f"{name}.json"
                     write_json_lines(path, counted(records, characters, name))
                 write_build(temporary, study, recipe, args.seed, lines)
             if before not in ({}, file_digests(folder)):
-                print(f"{folder}: replaced other lines, of {seed}", file=sys.stderr)
+                print(f"{folder}: replaced other lines, of {of}", file=sys.stderr)
         print_table(folder, {name: (lines[name], characters[name]) for name in built})
+        if (total := sum(lines.values())) != recipe.samples:  # of a share that takes all there are
+            print(
+                f"{folder}: {total:,} lines, while {study.source.name} gives {recipe.name} "
+                f"{recipe.samples:,} samples, which is where figures draw it",
+                file=sys.stderr,
+            )
 
 
 def with_recipes(study: Study, paths: Sequence[Path]) -> Study:
@@ -95,13 +101,16 @@ def with_recipes(study: Study, paths: Sequence[Path]) -> Study:
     return study
 
 
-def seed_of(folder: Path) -> str:
-    """The seed of what was built in `folder`, in words."""
+def origin_of(folder: Path, study: Study) -> str:
+    """The seed of what was built in `folder`, and its study where that is not `study`, in words."""
     try:
         earlier = read_build(folder)
     except InputError:  # damaged; it is written again
         earlier = None
-    return f"seed {earlier['seed']}" if earlier else "an unknown seed"
+    if earlier is None:
+        return "an unknown seed"
+    other = "" if earlier["study"] == study.name else f" of the study {earlier['study']}"
+    return f"seed {earlier['seed']}{other}"
 
 
 def counted(records: Iterable[Record], characters: dict[str, int], name: str) -> Iterator[Record]:

@@ -200,6 +200,7 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     assert read_lines(tmp_path / "evaluate/results/valid/7b/a-details/biology_valid.jsonl") == [
         {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
         | {"extracted": 1, "extracted_answer": "A"}
+        | {"idx": 0, "question": "dee55f889d3f0bea", "passages": []}
     ]
     with pytest.raises(InputError, match="no pred_"):
         score_predictions(tmp_path / "evaluate/results")

@@ -95,6 +95,22 @@ class StudyRecord(TypedDict):
     file: str
 
 
+class RemovedCheckpoint(TypedDict):
+    """A checkpoint that was removed once another was selected."""
+
+    checkpoint: Name
+    step: Count
+    epoch: Count
+
+
+class RemovalRecord(TypedDict):
+    """What a run has kept and removed of its checkpoints (`growth.runs.retention`)."""
+
+    time: str
+    kept: Annotated[list[Name], msgspec.Meta(min_length=1)]
+    removed: list[RemovedCheckpoint]
+
+
 class TrainingRecord(TypedDict, total=False):
     """run.json of a training run."""
 
@@ -117,6 +133,7 @@ class TrainingRecord(TypedDict, total=False):
     ended: str | None
     peak_memory_bytes: Count
     resumed_otherwise: list[dict[str, Any]]
+    removed_checkpoints: RemovalRecord
     git: GitRecord
     versions: dict[str, str]
 
@@ -219,6 +236,14 @@ class ResultsRecord(TypedDict, total=False):
     expected_ood_average: float | None
 
 
+class DetailsLine(TypedDict, total=False):
+    """A line of <checkpoint>-details/<file>.jsonl: the verdict on one question."""
+
+    score: Required[Annotated[float, msgspec.Meta(ge=0, le=1)]]
+    question: Required[str]
+    passages: Required[list[str]]
+
+
 class BenchmarkScore(TypedDict, total=False):
     """One setting of a benchmark's results.json: means over subjects; per cent."""
 
@@ -258,6 +283,7 @@ class SelectionRecord(TypedDict, total=False):
     reason: str
     average_note: str
     candidates: list[CandidateRecord]
+    not_scored: list[list[Count]]
 
 
 def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:

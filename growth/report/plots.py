@@ -29,6 +29,7 @@ from growth.report.axes import (
     top_of,
 )
 from growth.report.curves import SIGMA, sizes_of, smooth
+from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 
 OVERALL, OOD, ALL = "overall", "ood", "all"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -48,6 +49,7 @@ class Drawing:
     stem: str
     points: pd.DataFrame
     draw: Callable[[], Figure]
+    fonts: Fonts = DEFAULT_FONTS
 
     def table(self, smoothed: bool) -> pd.DataFrame:
         """The numbers drawn, for a CSV; with `smoothed`, those of the smoothed curves too."""
@@ -70,13 +72,17 @@ class Drawing:
         write_text(numbers, self.table(smoothed).to_csv(index=False))
         # a title or name of one's own may hold dollar signs, and none of ours is a formula
         plain = matplotlib.rc_context({"text.parse_math": False})
-        with plain, replacing(figure) as temporary:
+        with plain, self.fonts.used(), replacing(figure) as temporary:
             self.draw().savefig(temporary, format="png", dpi=150)
         return numbers, figure
 
 
 def drawings(
-    points: pd.DataFrame, plot_type: str, study: Study, smoothed: bool = False
+    points: pd.DataFrame,
+    plot_type: str,
+    study: Study,
+    smoothed: bool = False,
+    fonts: Fonts = DEFAULT_FONTS,
 ) -> list[Drawing]:
     """The figures of a plot type, in the order of the abilities; empty when it has no data.
 
@@ -85,13 +91,14 @@ def drawings(
         plot_type: one that `check_plot_type` lets pass.
         study: whose results they are.
         smoothed: draw the published look.
+        fonts: as `fonts_of` gives them.
     """
     look = look_of(study, sizes_of(points))
     if plot_type == ALL:
         versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
-        parts = [drawings(points, part, study, smoothed) for part in (OVERALL, *versus, OOD)]
+        parts = [drawings(points, part, study, smoothed, fonts) for part in (OVERALL, *versus, OOD)]
         chosen = points[points["source"] != OTHER]
-        overview = _overview(chosen, study, look, smoothed)
+        overview = _overview(chosen, study, look, smoothed, fonts)
         return [drawing for part in parts for drawing in part] + overview
     abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
     series = list(study.series)
@@ -113,15 +120,23 @@ def drawings(
     def drawing(ability: str) -> Drawing:
         own = chosen[chosen["ability"] == ability]
         title = title_of(ability, study, _common(own["parts"]))
+        title = title if fonts.can_draw(title) else ability
         return Drawing(
             plot_type,
             ability + limit_suffix(own),
             own,
             partial(ability_figure, own, title, about, look, smoothed),
+            fonts,
         )
 
     present = set(chosen["ability"])
     return [drawing(ability) for ability in abilities if ability in present]
+
+
+def fonts_of(points: pd.DataFrame, study: Study) -> Fonts:
+    """The fonts that figures of these points need, for the names and titles of the study."""
+    abilities = [text for ability in study.abilities for text in (ability.name, ability.heading)]
+    return fonts_for([*abilities, *study.series, *study.recipes, *sizes_of(points)])
 
 
 def versus_types(study: Study) -> dict[str, tuple[str, str]]:
@@ -240,15 +255,20 @@ def _common(numbers: Iterable[int]) -> int:
     return int(different.pop()) if len(different) == 1 else 0
 
 
-def _overview(points: pd.DataFrame, study: Study, look: Look, smoothed: bool) -> list[Drawing]:
+def _overview(
+    points: pd.DataFrame, study: Study, look: Look, smoothed: bool, fonts: Fonts
+) -> list[Drawing]:
     order = {ability.name: place for place, ability in enumerate(study.in_domain)}
     own = points[points["ability"].isin(list(order))]
     if own.empty:
         return []
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
-    titles = {ability.name: ability.heading for ability in study.in_domain}
+    titles = {
+        ability.name: ability.heading if fonts.can_draw(ability.heading) else ability.name
+        for ability in study.in_domain
+    }
     stem = OVERVIEW + limit_suffix(own)
-    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, smoothed))]
+    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, smoothed), fonts)]
 
 
 def overview_figure(

@@ -13,6 +13,8 @@ of the study; a fact that no file holds is null):
     curves      a curve each: ability, title, out_of_domain, chance, and
                 points: model_size, source (series, or "other"), setting, samples, score, low, high,
                 chance, n (questions of one run), runs, run_scores, checkpoints, limit
+    compared    a pair of settings each, on the same questions: what
+                `growth.report.compared_settings.compared_settings` returns
     selections  a run each: model_size, data_type, timestamp, limit, checkpoint, epoch,
                 valid_average, average_note, reason, candidates (checkpoint, epoch, average),
                 test_average, path
@@ -35,6 +37,7 @@ import pandas as pd
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.study import Study, recorded
 from growth.report.benchmarks import paper_form, read_benchmarks
+from growth.report.compared_settings import compared_settings
 from growth.report.curves import POINT, growth_points, size_key, sizes_of
 from growth.report.plots import title_of
 from growth.report.published import SOURCE, published_rows
@@ -112,6 +115,8 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
     problems += _missing(study, rows, runs, files, choices) + _smoke_runs(points)
     problems += [problem("note", note) for note in results.notes]
     curves = _curves(points, study)
+    compared, not_compared = compared_settings(rows, study)
+    problems += not_compared
     published = published_rows(study)
     own = sorted(runs.values(), key=lambda run: order.of_run(run.record))
     report = {
@@ -119,6 +124,7 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
         "study": _about(study),
         "overview": _overview(points, rows, study, runs, files, choices),
         "curves": curves,
+        "compared": compared,
         "selections": sorted(_selections(choices, rows), key=order.of_run),
         "benchmarks": {
             "results": tested,

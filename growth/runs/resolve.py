@@ -1,5 +1,6 @@
 """What a value of --model_name_or_path stands for: a run, a checkpoint of one, or any model."""
 
+import logging
 from pathlib import Path
 
 from growth.core.errors import InputError
@@ -7,6 +8,9 @@ from growth.model.source import DEFAULT_OPTIONS, Source, find_model, fingerprint
 from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.runs.checkpoints import candidates, check_as_saved, epoch_of, trainer_state
 from growth.runs.layout import RUN_RECORD, Run, read_run
+from growth.runs.retention import REMOVED, check_kept, refuse_removed
+
+logger = logging.getLogger(__name__)
 
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
 
@@ -37,8 +41,12 @@ def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[t
     run = read_run(path)
     if run is not None:
         epochs, ended = run["hyperparameters"]["epochs"], bool(run.get("ended"))
+        if check_kept(path, run):
+            kept = ", ".join(run[REMOVED]["kept"])
+            logger.warning("%s: %s was selected, and is all that is left", path, kept)
         paths = candidates(path, epochs, ended, run["steps"])
     else:
+        refuse_removed(name)
         find_model(name)
         run = read_run(path.resolve().parent) if path.is_dir() else None
         paths = [path]

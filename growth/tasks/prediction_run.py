@@ -30,7 +30,7 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model
-from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
+from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, cut_at, limit_suffix, run_folder
 from growth.runs.record import provenance
 from growth.runs.resolve import model_identity, resolve_models
 from growth.tasks.doit import DoITFile
@@ -152,4 +152,8 @@ def _predict_missing(
     work.run(predictor, run["checkpoint"])
     if state.is_main_process:
         lines, cut = sum(map(len, missing)), sum(cuts.values())
-        print(f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut")
+        cut_answers, answers = work.cut_answers()
+        print(
+            f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut, "
+            f"{cut_answers:,} of {answers:,} answers cut{cut_at(run) if cut_answers else ''}"
+        )
