@@ -71,22 +71,7 @@ def curves_of_points(path: Path) -> Curves:
     Raises:
         InputError: it is no such file (the line is named), or no curve has two sizes.
     """
-    with open_file(path) as file:
-        content = file.read()
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        columns = rows.fieldnames or []
-        lacking = [name for name in REQUIRED if name not in columns]
-        if lacking or len(set(columns)) < len(columns):
-            raise InputError(
-                f"--points {path}: lacks the column {', '.join(lacking) or 'names once each'}; "
-                f"expected a header with {', '.join(REQUIRED)}, and n and repeat if there are any"
-            )
-        lines = [(rows.line_num, row) for row in rows]
-    except UnicodeDecodeError as error:
-        raise InputError(f"--points {path}: not UTF-8 ({error}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise InputError(f"--points {path}:{rows.line_num}: not CSV: {error}") from None
+    lines = read_csv(path, "--points", REQUIRED, "n and repeat if there are any")
     points: dict[str, list[Point]] = {}
     seen: dict[tuple[str, float, str], int] = {}
     for line, row in lines:
@@ -109,26 +94,70 @@ def curves_of_points(path: Path) -> Curves:
     return _with_laws(points, {}, f"--points {path}")
 
 
+def read_csv(
+    path: Path, flag: str, required: Sequence[str], more: str
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with the number of its line.
+
+    Args:
+        path: of the file.
+        flag: that named it.
+        required: columns that it has to have.
+        more: what else it may have, in words.
+
+    Raises:
+        InputError: it is no such file; the line is named.
+    """
+    with open_file(path) as file:
+        content = file.read()
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        columns = rows.fieldnames or []
+        lacking = [name for name in required if name not in columns]
+        if lacking or len(set(columns)) < len(columns):
+            raise InputError(
+                f"{flag} {path}: lacks the column {', '.join(lacking) or 'names once each'}; "
+                f"expected a header with {', '.join(required)}, and {more}"
+            )
+        lines = [(rows.line_num, row) for row in rows]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{flag} {path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{flag} {path}:{rows.line_num}: not CSV: {error}") from None
+    for line, row in lines:
+        if None in row.values() or None in row:
+            raise InputError(
+                f"{flag} {path}:{line}: has more or fewer fields than the header; mend the line"
+            )
+    return lines
+
+
 def _point(row: dict[str, str], where: str) -> tuple[str, Point]:
     """One line of a CSV file, checked."""
-    if None in row.values() or None in row:
-        raise InputError(f"{where}: has more or fewer fields than the header; mend the line")
     name = row["curve"].strip()
     if not name or not name.isprintable():
         raise InputError(f"{where}: curve is {name!r}; expected a name")
-    samples = _number(row["samples"], f"{where}: samples", 0, LARGEST, "0 for the untuned model")
+    samples = number_of(row["samples"], f"{where}: samples", 0, LARGEST, "0 for the untuned model")
+    return name, (samples, *measurement(row, where))
+
+
+def measurement(row: dict[str, str], where: str) -> tuple[float, float | None]:
+    """The value of a row, and the number of questions if it is a score.
+
+    Raises:
+        InputError: it is no loss and no per cent of a number of questions.
+    """
     if not row.get("n", "").strip():
-        value = _number(
-            row["value"], f"{where}: value", 1e-12, 1e12, "a loss, or give n if a score"
-        )
-        return name, (samples, value, None)
-    questions = _number(row["n"], f"{where}: n", 1, LARGEST, "the number of questions")
+        meaning = "a loss, or give n if a score"
+        return number_of(row["value"], f"{where}: value", 1e-12, 1e12, meaning), None
+    questions = number_of(row["n"], f"{where}: n", 1, LARGEST, "the number of questions")
     if questions != int(questions):
         raise InputError(f"{where}: n is {row['n']!r}; expected a whole number of questions")
-    return name, (samples, _number(row["value"], f"{where}: value", 0, 100, "per cent"), questions)
+    return number_of(row["value"], f"{where}: value", 0, 100, "per cent"), questions
 
 
-def _number(text: str, what: str, low: float, high: float, meaning: str) -> float:
+def number_of(text: str, what: str, low: float, high: float, meaning: str) -> float:
+    """A number in a text, of `what`; raises InputError where it is none from `low` to `high`."""
     try:
         number = float(text)
     except ValueError:
@@ -174,7 +203,7 @@ def sizes_asked(texts: Iterable[str]) -> tuple[float, ...]:
     Raises:
         InputError: one of them is no number of samples.
     """
-    return tuple(_number(text, "--sizes: one", 1, LARGEST, "samples") for text in texts)
+    return tuple(number_of(text, "--sizes: one", 1, LARGEST, "samples") for text in texts)
 
 
 def laws_table(posteriors: Sequence[Posterior]) -> pd.DataFrame:
