@@ -23,6 +23,17 @@ def percentages(successes: int, n: int) -> dict[str, float]:
     }
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of at least two values, with its 95 % interval by Student's t; as low and high."""
+    from scipy.stats import sem, t
+
+    mean, error = math.fsum(values) / len(values), float(sem(values))
+    if error == 0:  # scipy gives nan
+        return mean, mean
+    low, high = t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return float(low), float(high)
+
+
 def rounded(value: float) -> float:
     """A number of a results file: per cent to two places."""
     return round(value, 2)
