@@ -1,4 +1,4 @@
-"""Write <output_dir>/report.html, the whole study on one page, and report.json, its numbers.
+"""Write <output_dir>/report.html, the whole study on one page; report.json, its numbers; noise.csv.
 
     python evaluate/report.py
 
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
+    from growth.report.laws import write_table
+    from growth.report.noise import noise_floor
     from growth.report.page import render
     from growth.report.summary import Places, summarise
 
@@ -73,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))
         write_json(numbers, summary.report)
         write_text(page, render(summary))
-        print(page, numbers, sep="\n")
+        noise = output_dir / "noise.csv"
+        write_table(noise, noise_floor(summary.points))
+        print(page, numbers, noise, sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from growth.report.axes import LEGEND, Look, growth_curve, legend_handles, look_of
 from growth.report.curves import sizes_of
+from growth.report.plots import band_of
 from growth.report.summary import Summary
 
 _TEMPLATE, _SCRIPT, _STYLE = "report.html.jinja", "report.js", "report.css"
@@ -40,7 +41,7 @@ def render(summary: Summary) -> str:
         own = summary.points[summary.points["ability"] == curve["ability"]]
         figure = curve_figure(own, look)
         svg = svg_of(figure, f"f{place}", curve["title"], _described(curve))
-        curves.append(curve | {"svg": svg})
+        curves.append(curve | {"svg": svg, "band": band_of(own)})
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),

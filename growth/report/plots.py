@@ -212,9 +212,7 @@ def ability_figure(
     ax = growth_curve(points, figure.subplots(), look, smoothed)
     heading = [title, limit_warning(points)]
     questions = _common(points["n"])
-    band = "band: 95 % interval"
-    if (points["runs"] > 1).any():
-        band += "; lines: mean of runs"
+    band = band_of(points)
     below = [
         f"{about}; {questions:,} questions" if questions else about,
         f"{band}; {SMOOTHED}" if smoothed else band,
@@ -232,6 +230,16 @@ def ability_figure(
     handles = legend_handles(points, look)
     figure.legend(handles=handles, ncols=4, fontsize=9.5, **LEGEND)
     return figure
+
+
+def band_of(points: pd.DataFrame) -> str:
+    """What the bands of a figure are, and which noise is not in them."""
+    several = points["runs"] > 1
+    if not several.any():
+        return "band: 95 % interval of the questions; one seed: training noise is not in it"
+    if several.all():
+        return "band: 95 % interval of questions and training; lines: mean of runs"
+    return "band: 95 % interval, with training noise at several seeds only; lines: mean of runs"
 
 
 def _common(numbers: Iterable[int]) -> int:
@@ -278,7 +286,7 @@ def overview_figure(
         ax.set_axis_off()
     axes[0, 0].set_ylim(0, top_of(points))
     many = f"{_number(len(titles))} abilities grow" if len(titles) > 1 else "an ability grows"
-    title = f"How {many} with instruction tuning data; band: 95 % interval"
+    title = f"How {many} with instruction tuning data\n{band_of(points)}"
     title = f"{title}; {SMOOTHED}" if smoothed else title
     figure.suptitle("\n".join(filter(None, [title, limit_warning(points)])), fontsize=14)
     handles = legend_handles(points, look)
