@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         help=f"where the report is written; default: {REPORT}, with --study {REPORT}/<its name>",
     )
+    parser.add_argument(
+        "--laws",
+        action="store_true",
+        help="draw the growth law of each curve with its 90 %% interval (docs/laws.md)",
+    )
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = summarise(places, args.study)
         page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))
         write_json(numbers, summary.report)
-        write_text(page, render(summary))
+        write_text(page, render(summary, "law" if args.laws else "raw"))
         noise = output_dir / "noise.csv"
         write_table(noise, noise_floor(summary.points))
         print(page, numbers, noise, sep="\n")

@@ -139,6 +139,16 @@ def test_the_noise_floor_of_each_ability(sample):
     assert "interval of questions and training" in page
 
 
+def test_the_laws_are_drawn_on_request(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    plain, _ = report(tree)
+    laws, numbers = report(tree, "--laws")
+    assert "fitted law with its 90 % interval" in laws
+    assert "fitted law" not in plain
+    assert len(laws) > len(plain)
+    assert numbers["curves"]
+
+
 def test_without_repeats_the_page_says_that_training_noise_is_not_known(tmp_path):
     page, numbers = report(small_tree(tmp_path, read_study(EXAMPLE)))
     assert numbers["noise"] == []

@@ -73,6 +73,24 @@ def mean_score(name: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, flo
     }
 
 
+def weighted_mean(
+    entries: Sequence[Mapping[str, Any]], weights: Sequence[float]
+) -> dict[str, float]:
+    """The mean of values that need not be proportions: score, low, high, as of `mean_score`.
+
+    Args:
+        entries: at least one, each with score, low and high; an end that is nan stays nan.
+        weights: of the entries, such as their numbers of questions.
+    """
+    total = math.fsum(weights)
+    score = math.fsum(w * e["score"] for w, e in zip(weights, entries, strict=True)) / total
+    below, above = (
+        math.hypot(*(w * (e[end] - e["score"]) for w, e in zip(weights, entries, strict=True)))
+        for end in ("low", "high")
+    )
+    return {"score": score, "low": score - below / total, "high": score + above / total}
+
+
 _NORMAL = 1.959964  # standard errors to either side of a 95 % interval of a large sample
 
 

@@ -11,13 +11,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from growth.core.intervals import pooled_score, repeated_score, standard_deviation, standard_error
+from growth.core.intervals import (
+    pooled_score,
+    repeated_score,
+    standard_deviation,
+    standard_error,
+    weighted_mean,
+)
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
+from growth.report.values import SCORE, VALUES
 
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 POINT = (
     *("ability", "model_size", "source", "data_type", "samples", "score", "low", "high", "chance"),
-    *("n", "parts", "runs", "run_scores", "sd", "sd_questions", "limit", "checkpoints"),
+    *("n", "parts", "runs", "run_scores", "sd", "sd_questions", "limit", "checkpoints", "value"),
 )
 
 
@@ -59,13 +66,13 @@ def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
     """One place of a curve, from the rows of each run there."""
     repeats: dict[Hashable, list[Row]] = {}
     for identity, rows in sorted(runs.items()):
-        repeats.setdefault(repeat_of(rows[0], identity), []).append(pooled_score(rows))
+        repeats.setdefault(repeat_of(rows[0], identity), []).append(_pooled(rows))
     pooled = [_repeat(of_seed) for of_seed in repeats.values()]
     first = next(iter(runs.values()))[0]
     limit = first["limit"]
     return {
         **{name: first[name] for name in ("ability", "model_size", "source", "samples")},
-        **repeated_score(pooled, most=100),
+        **repeated_score(pooled, VALUES[first["value"]].most),
         "data_type": first["setting"],
         "chance": _mean(run["expected"] for run in pooled),
         "n": max(run["n"] for run in pooled),
@@ -76,7 +83,16 @@ def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
         "sd_questions": standard_error(pooled),
         "limit": None if pd.isna(limit) else int(limit),
         "checkpoints": tuple("/".join(identity[1:]) for identity in sorted(runs)),
+        "value": first["value"],
     }
+
+
+def _pooled(rows: list[Row]) -> Row:
+    """Several files of one ability in one run as one, by their numbers of questions."""
+    if rows[0]["value"] == SCORE or len(rows) == 1:
+        return pooled_score(rows)
+    questions = [row["n"] for row in rows]
+    return {"n": sum(questions), "expected": np.nan, **weighted_mean(rows, questions)}
 
 
 def repeat_of(row: Row, identity: tuple[str, ...]) -> Hashable:

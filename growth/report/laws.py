@@ -4,9 +4,10 @@ The law itself is `growth.report.growth_law`.
 """
 
 import csv
+import functools
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +56,42 @@ def curves_of_results(results_path: Path, selection_path: Path, flag: Path | Non
         # A smoke run can't pass for a result.
         limit = "" if pd.isna(place["limit"]) else f"-limit{int(place['limit'])}"
         name = f"{place['ability']}/{place['model_size']}/{place['source']}{limit}"
-        scores = [(place["samples"], score, place["n"]) for score in place["run_scores"]]
-        points.setdefault(name, []).extend(scores)
+        points.setdefault(name, []).extend(_measured(place))
         if not pd.isna(place["chance"]):
             chances.setdefault(name, place["chance"])
     found = _with_laws(points, chances, f"--results_path {results_path}")
     return Curves(found.curves, results.notes + found.notes)
+
+
+def _measured(place: Mapping[Any, Any]) -> list[Point]:
+    """The scores at a place of a curve, one for each repeat."""
+    return [(place["samples"], score, place["n"]) for score in place["run_scores"]]
+
+
+def law_of(places: pd.DataFrame) -> Posterior | None:
+    """The law of one curve; None of one that has a single size.
+
+    Args:
+        places: of one ability, model size and series, as `growth.report.curves.growth_points` gives
+            them, of scores.
+    """
+    points = [point for place in places.to_dict("records") for point in _measured(place)]
+    if len({samples for samples, *_ in points}) < 2 or len(points) > MOST:
+        return None
+    chance = places["chance"].iloc[0]
+    return _law_of(tuple(points), None if pd.isna(chance) else float(chance))
+
+
+@functools.lru_cache(maxsize=256)  # a figure is drawn after its numbers, and again in the overview
+def _law_of(points: tuple[Point, ...], chance: float | None) -> Posterior:
+    samples, values, questions = np.array(points, float).T
+    return fit(Curve("", samples, values, questions, chance))
+
+
+def law_lines(posterior: Posterior, samples: Array) -> dict[str, Array]:
+    """The law at these sizes: `law`, the median, `law_low` and `law_high`, each (sizes,)."""
+    found = np.array([interval(posterior.at(float(size))) for size in samples])
+    return dict(zip(("law_low", "law", "law_high"), found.T, strict=True))
 
 
 def curves_of_points(path: Path) -> Curves:

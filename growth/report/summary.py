@@ -199,7 +199,11 @@ def _curves(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 def _point(point: dict[Any, Any]) -> dict[str, Any]:
     """A point of a curve as JSON has it."""
-    own = {name: point[name] for name in POINT if name not in ("ability", "data_type", "parts")}
+    own = {
+        name: point[name]
+        for name in POINT
+        if name not in ("ability", "data_type", "parts", "value")
+    }
     numbers = ("score", "low", "high", "chance", "sd", "sd_questions")
     own |= {name: _rounded(point[name]) for name in numbers}
     own["run_scores"] = [_rounded(score) for score in point["run_scores"]]
