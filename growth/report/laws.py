@@ -272,11 +272,8 @@ def line_in_log_samples(curve: Curve, samples: float) -> float:
     return float(np.clip(at, 0, 100) if curve.is_score else np.exp(at))
 
 
-def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
-    """How well the largest sizes of each curve are predicted from the others.
-
-    Errors are points for scores and per cent for losses; coverage is that of the 90 % intervals of
-    a new measurement.
+def held_out_points(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
+    """How the largest sizes of each curve are predicted from the others.
 
     Args:
         curves: those with fewer than `held_out` + 2 sizes do not count.
@@ -284,7 +281,10 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
         seed: of the draws.
 
     Returns:
-        A row a kind and place: 1 is the first size that is left out.
+        A row a measurement that is left out: `curve`, `kind`, `place` (1 is the first size that is
+        left out), `samples`, `measured`, what the law says (`value`), and the 90 % interval of a
+        new measurement (`low`, `high`); whether that is `covered`; and the errors of the law, of
+        "as it is" and of the line in logs, points for scores and per cent for losses.
 
     Raises:
         InputError: no curve has enough sizes.
@@ -295,8 +295,28 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
             f"--hold_out {held_out}: no curve has {held_out + 2} sizes or more, two of them to "
             "fit; leave out fewer"
         )
+    return pd.DataFrame(rows)
+
+
+def held_out_lines(points: pd.DataFrame) -> list[str]:
+    """A line a curve and size that is left out: what was predicted, and what was measured."""
+    lines = []
+    for (curve, samples), own in points.groupby(["curve", "samples"], sort=False):
+        first = own.iloc[0]
+        measured = ", ".join(
+            f"{row.measured:.4g}{'' if row.covered else ' (outside)'}" for row in own.itertuples()
+        )
+        lines.append(
+            f"{curve}, {samples:g} samples: {first['value']:.4g} ({first['low']:.4g} to "
+            f"{first['high']:.4g}); measured {measured}"
+        )
+    return lines
+
+
+def held_out_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Errors and coverage of the rows of `held_out_points`, a row a kind and place."""
     table = []
-    for (kind, place), group in pd.DataFrame(rows).groupby(["kind", "place"]):
+    for (kind, place), group in points.groupby(["kind", "place"]):
         row = {"kind": kind, "place": place, "points": len(group)}
         for name in ("law", "as_it_is", "log_line"):
             row |= {
@@ -327,7 +347,9 @@ def _held_out(curve: Curve, held_out: int, seed: int) -> list[dict[str, Any]]:
         unit = 1 if curve.is_score else 100 / truth
         rows.append(
             {name: abs(guess - truth) * unit for name, guess in guesses.items()}
-            | {"kind": "score" if curve.is_score else "loss"}
+            | {"curve": curve.name, "kind": "score" if curve.is_score else "loss"}
+            | {"samples": samples, "measured": truth, "value": guesses["law"]}
+            | {"low": law.low, "high": law.high}
             | {"place": _place(sizes, samples, held_out), "covered": law.low <= truth <= law.high}
         )
     return rows
