@@ -180,6 +180,7 @@ class AnswerRecord(TypedDict, total=False):
     gold: Required[str]
     fewer_shots: Required[bool]
     cut: Required[bool]
+    gold_probability: float
 
 
 class FileScore(TypedDict, total=False):

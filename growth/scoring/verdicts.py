@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
+from growth.core.softmax import softmax_at
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.records import Record, gold_of, reads_letter
 from growth.scoring.extracted_answers import Reading, extract, is_same
@@ -31,8 +32,6 @@ from growth.scoring.short_answers import (
 )
 from growth.scoring.short_answers import read_truth as read_words
 
-_LARGEST_LOGIT = 1e300
-_MOST_NATS = 700.0  # whose exponential is still a number
 THREE_OPTIONS_CHANCE = 0.33  # as published, not 1/3
 # published quirk: four options are seen only as lines that begin "A.", "B.", "C.", "D." with a full
 # stop, one right after the other; "A．" or "A、" give the chance of three.
@@ -93,13 +92,11 @@ def gold_probability(record: Record, ability: Ability) -> float | None:
             return None
         logs, gold = [-math.log(perplexity) for perplexity in record["generated_ppl"]], 0
     elif reads_letter(record, ability):
-        logits = [record["choice_logits"][label] for label in ability.options]
-        # JSON has whole numbers beyond any float.
-        logs = [max(-_LARGEST_LOGIT, min(_LARGEST_LOGIT, logit)) for logit in logits]
+        logs = [record["choice_logits"][label] for label in ability.options]
         gold = ability.options.index(gold_of(record, ability))
     else:
         return None
-    return 1 / sum(math.exp(min(log - logs[gold], _MOST_NATS)) for log in logs)
+    return softmax_at(logs, gold)
 
 
 def _judge_answer(record: Record, ability: Ability) -> Verdict:
