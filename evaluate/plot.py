@@ -147,7 +147,7 @@ def draw(
         InputError: there is nothing to plot.
     """
     from growth.report.curves import growth_points, sizes_of
-    from growth.report.plots import Drawing, check_plot_type, drawings
+    from growth.report.plots import Drawing, check_plot_type, drawings, fonts_of
     from growth.report.results_table import read_results
 
     results = read_results(results_path, selection_path, flag, value)
@@ -155,7 +155,10 @@ def draw(
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)
-    planned = drawings(points, plot_type, results.study, join)
+    fonts = fonts_of(points, results.study)
+    if fonts.missing:
+        print(f"note: {fonts.lack()}", file=sys.stderr)
+    planned = drawings(points, plot_type, results.study, join, fonts)
     if not planned:
         there = ", ".join(
             f"{size} {source}"

@@ -24,7 +24,14 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, StudyOptions
+from growth.core.options import (
+    CHOSEN,
+    DecodingOptions,
+    ModelOptions,
+    PredictionOptions,
+    RetentionOptions,
+    StudyOptions,
+)
 from growth.data.records import read_evaluation_files
 from growth.data.study import OF_RUNS, study_of
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
@@ -43,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, PredictionOptions, leave_out=_FIXED)
     add_options(parser, ModelOptions)
     add_options(parser, DecodingOptions)
+    add_options(parser, RetentionOptions)
     add_options(parser, StudyOptions)
     args = parser.parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
     from growth.runs.layout import read_run
+    from growth.runs.retention import check_candidates_predicted, keep_selected
     from growth.scoring.checkpoint_selection import choose_checkpoints, description
     from growth.scoring.results import results_table, score_predictions
 
@@ -55,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
+    check_candidates_predicted(args.run_dir, run, args.limit)
     study = study_of(run, args.study, args.run_dir, OF_RUNS)
     files = {  # both now, not after an hour on valid
         split: read_evaluation_files(args.data_dir / folder, "--data_dir", study, args.limit)
@@ -91,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
     predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")
+    keep_all = args.keep_checkpoints != CHOSEN or args.limit is not None
+    if state.is_main_process and not keep_all:
+        removed = keep_selected(args.run_dir, wait=args.wait)
+        print(f"{args.run_dir}: {checkpoint} is kept, {len(removed)} others are removed")
     state.leave()
 
 

@@ -9,14 +9,17 @@ import pandas as pd
 import pytest
 from conftest import ABILITIES, OUT_OF_DOMAIN, STUDY
 from conftest import run as run_script
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.collections import PolyCollection
+from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 
 from growth.core.errors import InputError
 from growth.data.study import read_study
 from growth.report.axes import COLOURS, CURVE_ORDER, look_of
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
-from growth.report.plots import drawings, title_of
+from growth.report.plots import drawings, fonts_of, title_of
 from growth.report.results_table import read_results
 from growth.report.values import with_value
 
@@ -785,3 +788,84 @@ def test_dollar_signs_are_no_formula(tmp_path):
     folder = tmp_path / "results" / "test"
     write(folder, "curated-160", 30, size="$\\frac{$", types=TYPES)
     assert files(run(folder, tmp_path, "overall")) == OVERALL
+
+
+def named_study(tmp_path, title):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        f'name = "own"\n[pools.p]\npath = "p"\n[[abilities]]\nname = "code"\ntitle = "{title}"\n'
+        'kind = "text"\n[[series]]\nname = "s"\nsizes = [10]\ntake = [{ pool = "p" }]\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def make_font(path, family, characters):
+    """A font with a filled square for each character."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 800), (800, 800), (800, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    names = {ord(character): f"u{ord(character)}" for character in characters}
+    order = [".notdef", *names.values()]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(order)
+    font.setupCharacterMap(names)
+    font.setupGlyf(dict.fromkeys(order, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(order, (1000, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": family, "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+
+
+@pytest.fixture
+def only_own_fonts(monkeypatch):
+    """A machine that has no fonts but matplotlib's."""
+    own = [font for font in fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+
+
+def titled(tmp_path, title):
+    """The points of a study whose only ability has this title, and the study."""
+    study = read_study(named_study(tmp_path, title))
+    write(tmp_path / "in/test", "s-10", 30, types=("code",), study=study.record())
+    return points_of(tmp_path / "in/test"), study
+
+
+def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
+    tmp_path, only_own_fonts, recwarn
+):
+    """matplotlib's own lies beside; no box is drawn, and a figure without is as it was."""
+    points, study = titled(tmp_path, "合同法 contracts")
+    make_font(tmp_path / "han.ttf", "Han", "合同法书")
+    make_font(tmp_path / "few.ttf", "Few", "合")
+    for name in ("few", "han"):
+        fontManager.addfont(tmp_path / f"{name}.ttf")
+    fonts = fonts_of(points, study)
+    assert fonts.families == ("sans-serif", "Few", "Han")
+    assert not fonts.missing
+    for drawing in drawings(points, "all", study, fonts=fonts):
+        drawing.write(tmp_path / "drawn", "raw")
+        assert "合同法 contracts" in texts(drawing.draw()) or drawing.stem == "average"
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+    assert fonts_of(*titled(tmp_path, "Contracts")).families == ("sans-serif",)
+
+
+def test_a_title_that_no_font_has_gives_way_to_the_name_and_is_said_once(
+    tmp_path, only_own_fonts, capsys, recwarn
+):
+    points, study = titled(tmp_path, "合同法 contracts")
+    fonts = fonts_of(points, study)
+    assert fonts.missing == set("合同法")
+    for drawing in drawings(points, "all", study, fonts=fonts):
+        drawn = texts(drawing.draw())
+        assert "code" in drawn or "Average" in drawn
+        assert "合" not in drawn
+    run(tmp_path / "in/test", tmp_path, "all")
+    said = capsys.readouterr().err
+    assert said.count("note: no font of this machine has 合 同 法; ") == 1
+    assert "Glyph" not in said
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]

@@ -156,6 +156,47 @@ def test_without_repeats_the_page_says_that_training_noise_is_not_known(tmp_path
     assert "training noise is not in it" in page
 
 
+def test_neighbouring_sizes_and_two_series_are_compared(sample):
+    _, page, numbers = sample
+    compared = numbers["compared"]
+    assert [(row["a"], row["b"]) for row in compared if row["model_size"] == "13b"] == [
+        ("curated-160", "curated-10"),
+        ("curated-2560", "curated-160"),
+        ("synthetic-2560", "synthetic-160"),
+        ("curated-160", "synthetic-160"),
+        ("curated-2560", "synthetic-2560"),
+    ]
+    assert len(compared) == 15
+    averages = {p["setting"]: p for p in numbers["overview"]["averages"] if p["model_size"] == "7b"}
+    for row in compared[:5]:
+        assert (row["runs_a"], row["runs_b"]) == (3, 3)
+        gain = averages[row["a"]]["score"] - averages[row["b"]]["score"]
+        assert row["difference"] == pytest.approx(gain, abs=0.02)
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["p"] <= row["p_holm"]
+        assert [part["ability"] for part in row["abilities"]].count("average") == 1
+    text = f"{compared[0]['difference']:+.1f} <small>[{compared[0]['low']:+.1f}, "
+    assert text.replace("-", "\u2212") in page
+
+
+def test_settings_of_a_study_whose_file_was_moved_are_compared(tmp_path):
+    file = shutil.copy(EXAMPLE, tmp_path / "own.toml")
+    tree = small_tree(tmp_path, read_study(file))
+    moved = file.rename(tmp_path / "moved.toml")
+    assert len(report(tree, "--study", moved)[1]["compared"]) == 4
+
+
+def test_without_verdicts_nothing_is_compared(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    for folder in tree.results.rglob("*-details"):
+        shutil.rmtree(folder)
+    page, numbers = report(tree)
+    assert numbers["compared"] == []
+    assert "No two settings could be compared" in page
+    assert message(numbers, "not compared").startswith("4 of 4 pairs of settings are not compared")
+    assert "score.py --pred_data_path" in message(numbers, "not compared")
+
+
 def test_the_checkpoint_of_each_run_has_its_reason_and_test_score(sample):
     _, page, numbers = sample
     assert len(numbers["selections"]) == 54

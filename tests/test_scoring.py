@@ -262,6 +262,7 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
         {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
         | {"extracted": 1, "extracted_answer": "A"}
         | {"gold_probability": pytest.approx(0.032059, abs=1e-6)}
+        | {"idx": 0, "question": "dee55f889d3f0bea", "passages": []}
     ]
     with pytest.raises(InputError, match="no pred_"):
         score_predictions(tmp_path / "evaluate/results")

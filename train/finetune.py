@@ -44,6 +44,7 @@ from growth.core.options import (
     ModelOptions,
     StudyOptions,
 )
+from growth.data.settings import setting_of
 from growth.data.study import named_study
 from growth.runs.recorded_study import study_of_models
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         study = named_study(args.study)
     if args.data_type is not None:
-        study.recipe(args.data_type)
+        setting_of(study, args.data_type, args.train_dir)
     # Imported here: flags are checked before torch takes its seconds.
     from growth.training.run import TrainingRun, dump_examples, train
 

@@ -16,7 +16,7 @@ from growth.core.schemas import BuildRecord, read_record
 from growth.data.copies import check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Lines, checked_lines
 from growth.data.records import ability_name, check_training, data_files
-from growth.data.study import Pool, Recipe, Share, Study
+from growth.data.study import Pool, Recipe, Share, Study, recorded_recipe
 
 logger = logging.getLogger(__name__)
 # No *.json, which are lines to whoever reads the folder.
@@ -51,6 +51,9 @@ def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> di
         built[share.name] = _first(lines, share, recipe, folder)
     where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
     warn_of_repeats(find_repeats(built), where, "the setting holds fewer different lines")
+    for share in recipe.shares:
+        if share.distinct is not None:
+            built[share.name] = _repeated(built[share.name], share.quota or 0)
     return built
 
 
@@ -82,15 +85,21 @@ def _permuted(lines: Lines, seed: str) -> Lines:
     return lines.take(order)
 
 
+def _repeated(lines: Lines, count: int) -> Lines:
+    """`count` lines: all of them in turn, again and again."""
+    return lines.take(place % len(lines) for place in range(count))
+
+
 def _first(lines: Lines, share: Share, recipe: Recipe, folder: Path) -> Lines:
-    wanted = share.quota or 1
+    wanted = share.distinct or share.quota or 1
     if len(lines) < wanted:
         raise InputError(
             f"--data_type {recipe.name} asks for {wanted:,} lines of {share.name}, but {folder} "
-            f"holds {len(lines):,}: add lines of {share.name} there, choose a smaller setting, or "
-            "point --data_dir at complete data (`python data/download.py` downloads the published)"
+            f"holds {len(lines):,}: add lines of {share.name} there, choose a smaller setting, "
+            "repeat lines (`distinct` in the study file or recipe), or point --data_dir at "
+            "complete data (`python data/download.py` downloads the published)"
         )
-    return lines if share.quota is None else lines[: share.quota]
+    return lines if share.quota is None else lines[:wanted]
 
 
 def check_replaceable(folder: Path, study: Study, data_dir: Path) -> None:
@@ -152,6 +161,8 @@ def write_build(
         for name, digest in file_digests(folder).items()
     }
     record = {"study": study.name, "setting": recipe.name, "seed": seed, "files": files}
+    if not recipe.listed:
+        record["recipe"] = recipe.record() | {"lines": dict(lines)}
     write_json(folder / BUILD_RECORD, record)
 
 
@@ -165,6 +176,23 @@ def read_build(folder: Path) -> Object | None:
     if not is_file(path):
         return None
     return read_record(path, BuildRecord, "build the setting again with data/build.py")
+
+
+def setting_of(study: Study, name: str, train_dir: Path) -> Recipe:
+    """The setting that a run is to be recorded as: of the study, or of a recipe built for it.
+
+    Args:
+        study: of the run.
+        name: of the setting.
+        train_dir: the lines to train on.
+
+    Raises:
+        InputError: there is no such setting, and none was built in `train_dir`.
+    """
+    build = read_build(train_dir) if name not in study.recipes else None
+    if build is not None and build["setting"] == name and "recipe" in build:
+        return recorded_recipe(name, build["recipe"])
+    return study.recipe(name)
 
 
 def check_build(
@@ -196,7 +224,7 @@ def check_build(
             f"{study.name}; give the study's file with --study, or train on lines of this study"
         )
     built = study.recipes.get(build["setting"])
-    if recipe is not None and (built or recipe).same_as != recipe.same_as:
+    if recipe is not None and (built.same_as if built else build["setting"]) != recipe.same_as:
         raise InputError(
             f"{where} it holds {build['setting']}, and the run would be recorded as {setting}; "
             f"give --data_type {build['setting']}, or the --train_dir of {setting}"

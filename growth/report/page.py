@@ -55,7 +55,7 @@ def render(summary: Summary, join: Join = "raw") -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        function.__name__: function for function in (percent, short, duration, size, minute)
+        function.__name__: function for function in (percent, signed, short, duration, size, minute)
     }
     script = (folder / _SCRIPT).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -227,6 +227,11 @@ def _environments(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def percent(number: float | None) -> str:
     """A score with one decimal."""
     return "–" if number is None else f"{number:.1f}"
+
+
+def signed(number: float) -> str:
+    """A difference of scores with its sign and one decimal."""
+    return f"{number:+.1f}".replace("-", "\u2212")
 
 
 def short(digest: str | None) -> str:

@@ -30,6 +30,7 @@ from growth.report.axes import (
     range_of,
 )
 from growth.report.curves import SIGMA, sizes_of, smooth
+from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.laws import law_lines, law_of
 from growth.report.values import LOSS, SCORE, VALUES, value_of, value_suffix
 
@@ -61,6 +62,7 @@ class Drawing:
     stem: str
     points: pd.DataFrame
     draw: Callable[[], Figure]
+    fonts: Fonts = DEFAULT_FONTS
 
     def table(self, join: Join) -> pd.DataFrame:
         """The numbers drawn, for a CSV: with those of the smoothed curves or the laws, if drawn.
@@ -86,7 +88,7 @@ class Drawing:
         write_text(numbers, self.table(join).to_csv(index=False))
         # a title or name of one's own may hold dollar signs, and none of ours is a formula
         plain = matplotlib.rc_context({"text.parse_math": False})
-        with plain, replacing(figure) as temporary:
+        with plain, self.fonts.used(), replacing(figure) as temporary:
             self.draw().savefig(temporary, format="png", dpi=150)
         return numbers, figure
 
@@ -103,7 +105,11 @@ def _joined_at(curve: pd.DataFrame, join: Join) -> dict[str, np.ndarray]:
 
 
 def drawings(
-    points: pd.DataFrame, plot_type: str, study: Study, join: Join = "raw"
+    points: pd.DataFrame,
+    plot_type: str,
+    study: Study,
+    join: Join = "raw",
+    fonts: Fonts = DEFAULT_FONTS,
 ) -> list[Drawing]:
     """The figures of a plot type, in the order of the abilities; empty when it has no data.
 
@@ -112,13 +118,14 @@ def drawings(
         plot_type: one that `check_plot_type` lets pass.
         study: whose results they are.
         join: how points are joined.
+        fonts: as `fonts_of` gives them.
     """
     look = look_of(study, sizes_of(points))
     if plot_type == ALL:
         versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
-        parts = [drawings(points, part, study, join) for part in (OVERALL, *versus, OOD)]
+        parts = [drawings(points, part, study, join, fonts) for part in (OVERALL, *versus, OOD)]
         chosen = points[points["source"] != OTHER]
-        overview = _overview(chosen, study, look, join)
+        overview = _overview(chosen, study, look, join, fonts)
         return [drawing for part in parts for drawing in part] + overview
     abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
     series = list(study.series)
@@ -140,15 +147,23 @@ def drawings(
     def drawing(ability: str) -> Drawing:
         own = chosen[chosen["ability"] == ability]
         title = title_of(ability, study, _common(own["parts"]))
+        title = title if fonts.can_draw(title) else ability
         return Drawing(
             plot_type,
             ability + value_suffix(own) + limit_suffix(own),
             own,
             partial(ability_figure, own, title, about, look, join),
+            fonts,
         )
 
     present = set(chosen["ability"])
     return [drawing(ability) for ability in abilities if ability in present]
+
+
+def fonts_of(points: pd.DataFrame, study: Study) -> Fonts:
+    """The fonts that figures of these points need, for the names and titles of the study."""
+    abilities = [text for ability in study.abilities for text in (ability.name, ability.heading)]
+    return fonts_for([*abilities, *study.series, *study.recipes, *sizes_of(points)])
 
 
 def versus_types(study: Study) -> dict[str, tuple[str, str]]:
@@ -283,15 +298,20 @@ def _common(numbers: Iterable[int]) -> int:
     return int(different.pop()) if len(different) == 1 else 0
 
 
-def _overview(points: pd.DataFrame, study: Study, look: Look, join: Join) -> list[Drawing]:
+def _overview(
+    points: pd.DataFrame, study: Study, look: Look, join: Join, fonts: Fonts
+) -> list[Drawing]:
     order = {ability.name: place for place, ability in enumerate(study.in_domain)}
     own = points[points["ability"].isin(list(order))]
     if own.empty:
         return []
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
-    titles = {ability.name: ability.heading for ability in study.in_domain}
+    titles = {
+        ability.name: ability.heading if fonts.can_draw(ability.heading) else ability.name
+        for ability in study.in_domain
+    }
     stem = OVERVIEW + value_suffix(own) + limit_suffix(own)
-    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, join))]
+    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, join), fonts)]
 
 
 def overview_figure(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -19,6 +19,7 @@ from growth.data.study import (
     Study,
     read_study,
     recorded,
+    recorded_recipe,
     study_of,
 )
 from growth.report.values import SCORE, with_value
@@ -85,13 +86,9 @@ def read_results(
     studies = _Studies(flag)
     for path in _results_files(results_path):
         results = _read_results_file(path)
-        if studies.is_other(results["run"]):
-            name = recorded(results["run"])["name"]
-            notes.append(
-                f"{path}: left out, of the study {name}, or scored by other rules than it has now"
-            )
+        study = studies.of(results, path, notes)
+        if study is None:
             continue
-        study = studies.of(results, path)
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
         data_type = results["run"].get("data_type")
         if _is_name(data_type) and data_type not in study.recipes:
@@ -114,7 +111,8 @@ def read_results(
     table = _predicted_alike(table, notes)
     table = _averages_over_same_files(table, notes)
     _note_shared_seeds(table, notes)
-    return Results(table.reset_index(drop=True), notes, study)
+    assert studies.study is not None
+    return Results(table.reset_index(drop=True), notes, studies.study)
 
 
 def _nothing_there(
@@ -144,30 +142,45 @@ class _Studies:
     def __init__(self, flag: Path | None) -> None:
         self.flag = flag
         self.flagged = read_study(flag) if flag is not None else None
-        self.first: tuple[Study, Path] | None = None
+        self.study: Study | None = None
+        self.first = Path()
 
-    def is_other(self, run: Mapping[str, Any]) -> bool:
-        """Whether a run is of another study than that of --study, or scored by other rules."""
-        return self.flagged is not None and recorded(run)["digest"] != self.flagged.digest
+    def of(self, results: dict[str, Any], path: Path, notes: list[str]) -> Study | None:
+        """The study of a results file, with its recipe and those of the files before.
 
-    def of(self, results: dict[str, Any], path: Path) -> Study:
-        """The study of a results file.
+        Returns:
+            None, with a note, where it is of another study than that of --study or scored by other
+            rules, or its setting goes by a name that stands for other lines.
 
         Raises:
-            InputError: it is another one than that of the files before, or than --study.
+            InputError: it is of another study than the files before.
         """
-        if self.first is not None:
-            study, first = self.first
-            record = recorded(results["run"])
-            if record["digest"] == study.digest:
-                return study
-            raise InputError(
-                f"results of two studies, {study.name} ({first}) and {record['name']} ({path}), or "
-                "scored by two sets of rules; choose one with --study FILE"
+        run = results["run"]
+        if self.flagged is not None and recorded(run)["digest"] != self.flagged.digest:
+            of_other = recorded(run)["name"]
+            notes.append(
+                f"{path}: left out, of the study {of_other}, or scored by other rules than it has "
+                "now"
             )
-        study = study_of(results["run"], self.flag, path)
-        self.first = study, path
-        return study
+            return None
+        if self.study is None:
+            self.study, self.first = study_of(run, self.flag, path), path
+        elif recorded(run)["digest"] != self.study.digest:
+            raise InputError(
+                f"results of two studies, {self.study.name} ({self.first}) and "
+                f"{recorded(run)['name']} ({path}), or scored by two sets of rules; choose one "
+                "with --study FILE"
+            )
+        name, recipe = run.get("data_type"), run.get("recipe")
+        if recipe is None or not _is_name(name):
+            return self.study
+        known = self.study.recipes.get(name)
+        if known is not None and known.record()["lines"] != recipe["lines"]:
+            notes.append(f"{path}: left out, {name} names other lines, too; rename one of them")
+            return None
+        if known is None:
+            self.study = self.study.with_recipe(recorded_recipe(name, recipe))
+        return self.study
 
 
 def _results_files(results_path: Path) -> list[Path]:

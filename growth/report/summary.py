@@ -16,6 +16,8 @@ of the study; a fact that no file holds is null):
                 (what the questions of one run give), checkpoints, limit
     noise       an ability and model size each, where a setting has several seeds: title, and the
                 columns of `growth.report.noise.noise_floor`
+    compared    a pair of settings each, on the same questions: what
+                `growth.report.compared_settings.compared_settings` returns
     selections  a run each: model_size, data_type, timestamp, limit, checkpoint, epoch,
                 valid_average, average_note, reason, candidates (checkpoint, epoch, average),
                 test_average, path
@@ -38,6 +40,7 @@ import pandas as pd
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.study import Study, recorded
 from growth.report.benchmarks import paper_form, read_benchmarks
+from growth.report.compared_settings import compared_settings
 from growth.report.curves import POINT, growth_points, size_key, sizes_of
 from growth.report.noise import NOISE, noise_floor
 from growth.report.plots import title_of
@@ -116,6 +119,8 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
     problems += _missing(study, rows, runs, files, choices) + _smoke_runs(points)
     problems += [problem("note", note) for note in results.notes]
     curves = _curves(points, study)
+    compared, not_compared = compared_settings(rows, study)
+    problems += not_compared
     published = published_rows(study)
     own = sorted(runs.values(), key=lambda run: order.of_run(run.record))
     report = {
@@ -124,6 +129,7 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
         "overview": _overview(points, rows, study, runs, files, choices),
         "curves": curves,
         "noise": _noise(points, study),
+        "compared": compared,
         "selections": sorted(_selections(choices, rows), key=order.of_run),
         "benchmarks": {
             "results": tested,
@@ -355,7 +361,11 @@ def _missing(
         recipe = study.recipes.get(data_type)
         there.add((size, recipe.same_as if recipe else data_type))
     for size in sorted({str(size) for size, _ in there}, key=size_key):
-        if absent := [name for name in _settings(study) if (size, name) not in there]:
+        if absent := [
+            name
+            for name in _settings(study)
+            if study.recipes[name].listed and (size, name) not in there
+        ]:
             message = f"{size}: no run of {', '.join(absent)}"
             problems.append(problem("setting without a run", message))
     return problems

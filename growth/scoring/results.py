@@ -21,8 +21,15 @@ from growth.core.files import check_writable, json_line, replacing, write_json
 from growth.core.intervals import mean_interval, mean_score, percentages, pooled_score, rounded
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
-from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
+from growth.data.copies import (
+    COUNTED_AGAIN,
+    RESPONSE_CUT,
+    LinesDigest,
+    check_no_copies,
+    warn_of_repeats,
+)
 from growth.data.lines import Lines, Record, index_lines
+from growth.data.questions import question_keys
 from growth.data.records import prediction_check, reads_letter
 from growth.data.study import (
     AVERAGE,
@@ -42,6 +49,7 @@ from growth.runs.layout import (
     RESULTS_SUFFIX,
     RUN_RECORD,
     Run,
+    cut_at,
 )
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
@@ -51,13 +59,14 @@ SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never 
 OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
 GOLD_PROBABILITY = "gold_probability"  # of a verdict and an entry
 LOSS = "loss"  # of an entry: that of its ability's validation lines, in nats per supervised token
+CUT_ANSWERS = "cut_answers"  # of an entry: lines whose answer ended because its room did
 REPEATED = "repeated"  # of an entry: lines that are there already
 _COLUMNS = ("extracted", "math_verify", GOLD_PROBABILITY)  # of the screen
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
     *("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs", "seed"),
     *("samples", "limit", "split", "model_name_or_path", "fingerprint", "decoding"),
-    *("git", "versions", "study"),
+    *("git", "versions", "study", "recipe"),
 )
 
 
@@ -120,7 +129,8 @@ def score_predictions(
             results, found = score_folder(folder, verdicts, study)
             write_json(path, results)
         scored.append(Scored(path, results, found))
-        report("\n".join([summary_line(path, results), *_lacking(results, found)]))
+        notes = (*_lacking(results, found), *_cut_answers(results))
+        report("\n".join([summary_line(path, results), *notes]))
     return scored
 
 
@@ -213,7 +223,7 @@ def _noted(
     """Pass lines and verdicts on, and write the verdicts to `path`, one a line."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         for record, verdict in judged:
-            file.write(json_line(details_line(verdict)))
+            file.write(json_line(details_line(verdict) | question_keys(record)))
             yield record, verdict
 
 
@@ -238,15 +248,16 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     there are several. `gold_probability` is the mean over the lines that have one, of which there
     are `gold_probability_n`.
     """
-    digest, right, over_bound, expected = LinesDigest(), 0, 0, array("d")
+    digest, right, expected = LinesDigest(), 0, array("d")
     probabilities = array("d")
-    types: Counter[str] = Counter()
+    types, marked = Counter[str](), Counter[str]()
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
         types[record["type"]] += 1
         digest.add(record)
         right += verdict.score
-        over_bound += verdict.over_bound
+        marked[OVER_BOUND] += verdict.over_bound
+        marked[CUT_ANSWERS] += record.get(RESPONSE_CUT) is True
         expected.append(verdict.expected)
         if verdict.gold_probability is not None:
             probabilities.append(verdict.gold_probability)
@@ -270,7 +281,7 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         entry |= _gold_probability(probabilities)
     if len(types) > 1:
         entry["types"] = dict(types.most_common())
-    return entry | ({OVER_BOUND: over_bound} if over_bound else {})
+    return entry | {name: count for name, count in marked.items() if count}
 
 
 def _gold_probability(values: Sequence[float]) -> dict[str, float]:
@@ -336,6 +347,14 @@ def _lacking(results: Results, study: Study) -> Iterator[str]:
             f"  the average is over {len(study.in_domain) - len(missing)} of the "
             f"{len(study.in_domain)} abilities, without {', '.join(missing)}"
         )
+
+
+def _cut_answers(results: Results) -> Iterator[str]:
+    """One line on the answers that ended because their room did, if there are any."""
+    entries = results["files"].items()
+    cut = [f"{s} {e[CUT_ANSWERS]:,} of {e['n']:,}" for s, e in entries if CUT_ANSWERS in e]
+    if cut:
+        yield f"  answers cut{cut_at(results['run'])}: {', '.join(cut)}"
 
 
 def results_table(scored: Scored) -> str:

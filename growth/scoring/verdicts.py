@@ -23,6 +23,7 @@ from growth.scoring.number_answers import (
     is_written_alike,
     plain_number,
     repeats,
+    with_marked_formulas,
 )
 from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
@@ -181,7 +182,7 @@ def _equals_number(response: str, gold: str) -> bool | None:
     """Whether an answer is the gold number, in writing or in value; None over the bound.
 
     math-verify reads formulas of the gold answer that it does not see in a bare response
-    (`x^2+1`), and on neither side signs such as ½ and １２.
+    (`x^2+1`, `\\sqrt{2}`), and on neither side signs such as ½ and １２.
     """
     if is_written_alike(response, gold):
         return True
@@ -189,6 +190,9 @@ def _equals_number(response: str, gold: str) -> bool | None:
     plain = in_plain_signs(response), bare_gold(gold)
     if right is False and plain != (response, gold):
         right = second_opinion(*plain)
+    marked = with_marked_formulas(plain[0])
+    if right is False and marked != plain[0]:
+        right = second_opinion(marked, with_marked_formulas(plain[1]).strip(" $"))
     return right
 
 

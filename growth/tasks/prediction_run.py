@@ -35,6 +35,7 @@ from growth.runs.layout import (
     PREDICTION_PREFIX,
     RUN_RECORD,
     Run,
+    cut_at,
     limit_suffix,
     run_folder,
 )
@@ -161,4 +162,8 @@ def _predict_missing(
     work.run(predictor, run["checkpoint"])
     if state.is_main_process:
         lines, cut = sum(map(len, missing)), sum(cuts.values())
-        print(f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut")
+        cut_answers, answers = work.cut_answers()
+        print(
+            f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut, "
+            f"{cut_answers:,} of {answers:,} answers cut{cut_at(run) if cut_answers else ''}"
+        )

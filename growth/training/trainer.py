@@ -39,8 +39,7 @@ from growth.runs.checkpoints import (
     remove_checkpoint,
     write_digests,
 )
-from growth.runs.layout import LOSS_BY_ABILITY, METRICS
-from growth.runs.record import now
+from growth.runs.layout import LOSS_BY_ABILITY, METRICS, now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
 from growth.training.progress_bar import ProgressBar
 from growth.training.sampler import StepLoader, StepSampler
