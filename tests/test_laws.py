@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ABILITY_NAMES, ROOT, run
 from test_plots import write
 
 from growth.report.growth_law import (
@@ -18,7 +18,13 @@ from growth.report.growth_law import (
     interval,
     share_of_gain,
 )
-from growth.report.laws import held_out_lines, held_out_points, held_out_table, line_in_log_samples
+from growth.report.laws import (
+    curves_of_results,
+    held_out_lines,
+    held_out_points,
+    held_out_table,
+    line_in_log_samples,
+)
 
 FIT = ROOT / "evaluate/fit.py"
 SIZES = np.array([10.0, 40, 160, 640, 2560])
@@ -377,3 +383,23 @@ def test_public_curves_of_losses(monkeypatch):
     assert (found["law_median"] < [1.25, 3.5]).all()
     assert (found["law_p90"] < [4.1, 11]).all()
     assert (found["coverage"].between(85, 97)).all()
+
+
+def test_the_table_of_real_curves_is_what_is_found():
+    """docs/laws.md against the results files that are in the repository."""
+    example = ROOT / "evaluate/example/test"
+    points = held_out_points(curves_of_results(example, example, None).curves, 1, 0)
+    found = {str(name).split("/")[0]: own for name, own in points.groupby("curve")}
+    text = (ROOT / "docs/laws.md").read_text(encoding="utf-8").split("### On real curves")[1]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [name for name, *_ in rows[1:]] == list(ABILITY_NAMES)
+    inside = 0
+    for name, _, predicted, interval_, measured, covered in rows[1:]:
+        own = found[name]
+        low, high = map(float, interval_.split(" to "))
+        assert float(predicted) == pytest.approx(own["value"].iloc[0], abs=1)
+        assert (low, high) == pytest.approx((own["low"].iloc[0], own["high"].iloc[0]), abs=1)
+        assert [float(value) for value in measured.split(", ")] == own["measured"].tolist()
+        assert int(covered[0]) == own["covered"].sum()
+        inside += own["covered"].sum()
+    assert f"**{inside} of 30 measurements" in text
