@@ -27,6 +27,7 @@ SCRIPTS = sorted(
 )
 SEEDED = {
     "data/build.py": ("--data_type", "curated-10"),
+    "data/design.py": ("--total", "20"),
     "data/import.py": ("--input", "x", "--output_dir", "o"),
     "data/make_example.py": (),
     "data/make_sample.py": (),
@@ -35,6 +36,7 @@ SEEDED = {
     "evaluate/chat.py": ("--model_name_or_path", "m"),
     "evaluate/compare.py": ("7b/curated-10", "7b/curated-40"),
     "evaluate/fit.py": (),
+    "evaluate/plan.py": ("--budget", "20"),
     "scripts/sweep.py": ("--model_size", "s", "--model_name_or_path", "m"),
 }
 

@@ -212,6 +212,7 @@ def place(tmp_path_factory, tiny_model, tiny_data):
 # What a stage writes, by the command: a second one is refused while that is locked.
 OUTPUTS = {
     "data/build.py --data_type curated-10 --data_dir . --output_dir out": "out/curated-10",
+    "data/design.py --total 20 --data_dir . --output_dir designed": "designed",
     "data/make_sample.py --output_dir sample": "sample",
     "data/make_example.py --output_dir example": "example",
     "data/import.py --input curated/1000 --output_dir imported": "imported",
@@ -225,6 +226,7 @@ OUTPUTS = {
     "evaluate/select_checkpoint.py --results_path results": "results/selected-checkpoint.json",
     "evaluate/plot.py --plot_type all --results_path results --plots_path plots": "plots",
     "evaluate/fit.py --points points.csv --output_dir laws": "laws",
+    "evaluate/plan.py --budget 9 --mixtures mixtures.csv --output_dir plan": "plan",
     "evaluate/compare.py one-results.json two-results.json --output_dir compared": "compared",
     "evaluate/export.py --model_name_or_path model --output_dir exported": "exported",
     "evaluate/export.py --model_name_or_path model --gguf model.gguf": "model.gguf",

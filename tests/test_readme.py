@@ -148,6 +148,7 @@ ARGUMENTS = {
     "scripts/run_evaluate.sh": "--run_dir runs/none",
     "scripts/run_sweep.sh": "--model_size pocket --model_name_or_path train/pocket",
     "scripts/merge_lora.sh": "runs/none merged",
+    "scripts/plan_demo.sh": "",
     "scripts/reliability.sh": "",
     "evaluate/cmmlu/run.sh": "cpu train/pocket none",
     "evaluate/agieval/run.sh": "cpu train/pocket none",

@@ -639,9 +639,89 @@ class LawOptions(SeedOptions):
         unit="sizes",
         unset="none, so the laws are written",
     )
-    output_dir: Path = option(
-        Path("evaluate/growth"), "where laws.csv and predictions.csv are written"
+    design: bool = option(
+        False, "fit the law in amounts to runs on several mixtures: which data helps which ability"
     )
+    output_dir: Path = option(Path("evaluate/growth"), "where the tables are written")
+
+
+@dataclass(frozen=True)
+class PoolOptions(SeedOptions):
+    """Where the lines of recipes come from."""
+
+    data_dir: Path = option(Path("data"), "folder that the study's pools are in")
+    pool: str | None = option(
+        None, "of the study, that lines are taken from", unset="that of its first series"
+    )
+    repeats: int = option(1, "how often a line may be in a recipe")
+
+
+@dataclass(frozen=True)
+class DesignOptions(PoolOptions):
+    """Which recipes a design has (docs/plan.md)."""
+
+    total: int = option(0, "of each recipe", unit="lines", required=True, below=LARGEST)
+    runs: int = option(20, "recipes", below=1000)
+    target: int | None = option(
+        None, "of the runs that they stand for", unit="lines", unset="--total", below=LARGEST
+    )
+    name: str = option("design", "that the recipes' names begin with", plain_name=True)
+    output_dir: Path = option(Path("data/design"), "where a file a recipe is written")
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Which measurements the law in amounts is fitted to (docs/plan.md)."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    mixtures: Path | None = option(
+        None,
+        "a CSV file instead, with the columns run, ability, value (a loss, or per cent of n "
+        "questions), n if scores, and one with the lines of each ability",
+        unset="the results",
+        metavar="FILE",
+    )
+    model_size: str | None = option(None, "of the runs", unset="the only one there is")
+    value: str | None = option(
+        None,
+        "what is fitted: scores, or losses of the gold answers",
+        unset="loss of a design, score of a plan",
+        choices=("score", "loss"),
+    )
+
+
+@dataclass(frozen=True)
+class PlanOptions(PoolOptions):
+    """What a plan may spend, and what for."""
+
+    budget: int = option(0, "lines, or the sum of their costs", required=True, below=LARGEST)
+    at_most: tuple[str, ...] = option(
+        (),
+        "bounds on lines, such as biology=1041",
+        unset="what --data_dir holds, --repeats times",
+        metavar="NAME=LINES",
+    )
+    cost: tuple[str, ...] = option(
+        (), "of a line, such as math=3", unset="1 each", metavar="NAME=COST"
+    )
+    objective: str = option(
+        "mean",
+        "what is to be high: the mean, the worst ability, or weights in a CSV file with the "
+        "columns ability and weight",
+        metavar="mean|worst|FILE",
+    )
+    have: str | None = option(
+        None, "a setting or a recipe (*.toml) whose lines are there already", unset="none"
+    )
+    name: str | None = option(None, "of the recipe", unset="plan-<its lines>", plain_name=True)
+    output_dir: Path = option(Path("evaluate/plan"), "where plan.toml and plan.csv are written")
 
 
 @dataclass(frozen=True)

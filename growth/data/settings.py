@@ -87,6 +87,22 @@ def _lines_of(pool: Pool, folder: Path, study: Study) -> dict[str, Lines]:
     return lines
 
 
+def pool_sizes(study: Study, pool: str, data_dir: Path) -> dict[str, int]:
+    """How many lines a pool holds of each ability that is trained on.
+
+    Args:
+        study: whose.
+        pool: its name.
+        data_dir: that the pools' folders are in.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    own = study.pools[pool]
+    lines = _lines_of(own, data_dir / own.path, study)
+    return {ability.name: len(lines.get(ability.name, ())) for ability in study.in_domain}
+
+
 def _permuted(lines: Lines, seed: str) -> Lines:
     """A seeded permutation: its prefixes are nested samples without replacement."""
     order = list(range(len(lines)))

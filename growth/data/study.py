@@ -300,6 +300,22 @@ class Study:
             + (". For those of your own study add --study FILE" if self.is_published else "")
         )
 
+    def pool_of_lines(self, name: str | None, flag: str = "--pool") -> str:
+        """The pool that lines are taken from by ability: the one named, or else the first series'.
+
+        Raises:
+            InputError: there is no such pool, or its lines are not told apart.
+        """
+        apart = [pool for pool, about in self.pools.items() if not about.gathered_as]
+        of_series = [take.pool for series in self.series.values() for take in series.take]
+        found = name or next((pool for pool in (*of_series, *apart) if pool in apart), None)
+        if found not in apart:
+            raise InputError(
+                f"{flag} {name or ''}: expected a pool of {self.source} whose lines are told apart "
+                f"by ability: {', '.join(apart) or 'it has none'}"
+            )
+        return found
+
     def with_recipe(self, recipe: Recipe) -> "Study":
         """The same study, with one more setting on no curve."""
         study = copy.copy(self)
@@ -372,6 +388,32 @@ def read_recipe(path: Path, study: Study) -> Recipe:
     _check_lone(msgspec.structs.replace(written, samples=recipe.samples), written.name, fail)
     _check_names_once(recipe, where)
     return dataclasses.replace(recipe, listed=False)
+
+
+def recipe_text(
+    name: str, pool: str, lines: Mapping[str, int], distinct: Mapping[str, int], about: str
+) -> str:
+    """A recipe as `read_recipe` reads it; abilities without lines are left out.
+
+    Args:
+        name: of the setting.
+        pool: all lines are from.
+        lines: of each ability.
+        distinct: of those whose lines repeat, how many are different.
+        about: a line on what it is for.
+    """
+
+    def quoted(text: str) -> str:
+        return json_line(text).rstrip()  # a JSON string is a TOML string
+
+    def table(counts: Mapping[str, int]) -> str:
+        return "".join(f"{quoted(ability)} = {n}\n" for ability, n in counts.items() if n)
+
+    repeated = f"\n[take.distinct]\n{table(distinct)}" if distinct else ""
+    return (
+        f"# {about}\n\nname = {quoted(name)}\n\n[[take]]\npool = {quoted(pool)}\n\n"
+        f"[take.lines]\n{table(lines)}{repeated}"
+    )
 
 
 def recorded_recipe(name: str, record: Mapping[str, Any]) -> Recipe:

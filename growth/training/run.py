@@ -30,7 +30,7 @@ from growth.core.options import (
     ModelOptions,
 )
 from growth.data.lines import Record
-from growth.data.records import read_training_files
+from growth.data.records import line_abilities, read_training_files
 from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -208,6 +208,7 @@ def _train_locked(job: TrainingRun) -> None:
         hyperparameters,
         compute,
         job.output_dir,
+        line_abilities(files["valid"], job.study),
         **_trainer_options(job),
     )
     try:
