@@ -30,6 +30,7 @@ from compare_false_alarms import (
     rejected_means,
     splits,
 )
+from compare_false_alarms import main as false_alarms
 
 OUT_OF_DOMAIN = [ability.name for ability in STUDY.out_of_domain]
 COMPARE = ROOT / "evaluate/compare.py"
@@ -414,6 +415,17 @@ def test_runs_of_one_seed_are_one_repeat(two):
     done = two.compare("7b/curated-640", "7b/curated-160")
     assert "A  7b/curated-640 (3 runs, seeds 0, 1, 2)" in done.stdout
     assert "runs with one seed count as one repeat, their mean" in done.stderr
+
+
+def test_the_repeats_of_a_study_are_halved_in_every_way(two, capsys):
+    false_alarms(["--results_path", str(two.folder / "results/test")])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| 7b/curated-160 (1 and 1)", "1"],
+        ["| 7b/curated-640 (2 and 1)", "3"],
+        ["| all", "4"],
+    ]
+    assert rows[1].endswith(" of 6 | 0 of 6 | 0 of 3 |")
 
 
 # What can't be compared
