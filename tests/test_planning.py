@@ -451,7 +451,10 @@ def test_the_lines_of_each_run_are_read(results, tmp_path):
     assert dict(zip(biology.amounts[:, place], biology.values, strict=True))[16] == 60
     assert biology.chance == 25
     with pytest.raises(InputError, match=r"loss: nothing was measured of biology"):
-        measured(MixtureOptions(results_path=results), None, "loss")
+        measured(MixtureOptions(results_path=results, value="loss"), None, "loss")
+    instead = measured(MixtureOptions(results_path=results), None, "loss")
+    assert instead.notes[-1].endswith("no result has a loss, so scores are fitted")
+    assert instead.measured.outcomes[0].is_score
     write(results, "curated-10", 30, size="13b", types=ABILITY_NAMES)
     with pytest.raises(InputError, match="results of 7b, 13b; choose one with --model_size"):
         measured(MixtureOptions(results_path=results), None, "score")
