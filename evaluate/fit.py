@@ -93,10 +93,12 @@ def read_curves(options: LawOptions, study: Path | None) -> "list[Curve]":
 
 
 def hold_out(options: LawOptions, study: Path | None) -> None:
-    """Print errors and coverage for the sizes that are left out."""
-    from growth.report.laws import held_out_table
+    """Print what was predicted of the sizes that are left out; then errors and coverage."""
+    from growth.report.laws import held_out_lines, held_out_points, held_out_table
 
-    table = held_out_table(read_curves(options, study), options.hold_out or 1, options.seed)
+    points = held_out_points(read_curves(options, study), options.hold_out or 1, options.seed)
+    print(*held_out_lines(points), sep="\n")
+    table = held_out_table(points)
     print(
         "errors: points for scores, per cent for losses; coverage: of the 90 % intervals, per cent"
     )

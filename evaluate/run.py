@@ -8,6 +8,7 @@ evaluate/results/{valid,test}/...; resumes where it was interrupted. `bash scrip
 starts it, on several GPUs if asked to.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,17 +43,7 @@ _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "mo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, go through the stages on valid, then on test."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("--run_dir", type=Path, required=True, help="folder of a run of ours")
-    parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="holds the lines of valid and test"
-    )
-    add_options(parser, PredictionOptions, leave_out=_FIXED)
-    add_options(parser, ModelOptions)
-    add_options(parser, DecodingOptions)
-    add_options(parser, RetentionOptions)
-    add_options(parser, StudyOptions)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
     from growth.runs.layout import read_run
     from growth.runs.retention import check_candidates_predicted, keep_selected
@@ -106,6 +97,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         removed = keep_selected(args.run_dir, wait=args.wait)
         print(f"{args.run_dir}: {checkpoint} is kept, {len(removed)} others are removed")
     state.leave()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--run_dir", type=Path, required=True, help="folder of a run of ours")
+    parser.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="holds the lines of valid and test"
+    )
+    add_options(parser, PredictionOptions, leave_out=_FIXED)
+    for options in (ModelOptions, DecodingOptions, RetentionOptions, StudyOptions):
+        add_options(parser, options)
+    return parser
 
 
 if __name__ == "__main__":

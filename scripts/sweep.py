@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 if find_spec("growth") is None:
     sys.stderr.write(
@@ -26,7 +27,13 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import add_options, argument_parser, options_from, run_script
+from growth.core.cli import (
+    add_options,
+    argument_parser,
+    given_options,
+    options_from,
+    run_script,
+)
 from growth.core.files import read_object
 from growth.core.options import (
     LOCAL,
@@ -43,9 +50,10 @@ from growth.core.options import (
 from growth.data.study import named_study
 from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
-from growth.sweep.job import JobFailed, is_done
+from growth.sweep.job import JobFailed
 from growth.sweep.launcher import Launcher, ends_by_signal
 from growth.sweep.local import run_locally
+from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
 from growth.sweep.stages import closing_stages
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ends_by_signal(launcher):
         plan = checked_plan(options, args.study, launcher)
         if options.dry_run:
-            print(*described(plan), sep="\n")
+            print(*outline(plan, launcher, conditions_of(plan, options)), sep="\n")
             return
         failed = carry_out(plan, options, launcher)
         drawn = report_and_plot(plan, launcher)
@@ -179,14 +187,17 @@ def to_caller(path: str) -> str:
     return str(Path(path).resolve()) if is_elsewhere() else path
 
 
-def described(plan: Plan) -> Iterator[str]:
-    """The plan in words, a line per run."""
-    done = [run for run in plan.runs if is_done(plan, run)]
-    yield f"{len(plan.runs)} runs, {len(done)} of them done, the longest first:"
-    width = max(len(str(run.place)) for run in plan.runs)
-    for run in plan.runs:
-        state = "done" if run in done else "to do"
-        yield f"{run.place!s:<{width}}  {run.setting.samples:>8,} samples  {state}"
+def conditions_of(plan: Plan, options: SweepOptions) -> dict[str, Any]:
+    """What flags say of all runs, as far as it costs."""
+    train = flag_parsers()["train_flags"].parse_args(plan.train_flags)
+    return {
+        "given": given_options(train, Hyperparameters),
+        "model": options_from(train, ModelOptions),
+        "lora": options_from(train, LoraOptions, prefix="lora_") if train.lora_rank else None,
+        "engine": options_from(train, EngineOptions),
+        "jobs": jobs_of(options, plan),
+        "elsewhere": options.executor == SLURM,
+    }
 
 
 def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
@@ -194,7 +205,7 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     began, failed, count = time.monotonic(), {}, 0
     jobs = jobs_of(options, plan)
     print(
-        f"{len(plan.runs)} runs, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
+        f"runs: {len(plan.runs)}, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
     )
 
     def ended(run: SweepRun, failure: JobFailed | None) -> None:

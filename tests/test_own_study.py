@@ -166,6 +166,17 @@ def test_every_kind_has_its_score_and_its_chance(mine):
     assert list(logits) == ["A", "B", "C", "D", "E"]
 
 
+def test_every_ability_has_its_loss(mine):
+    """Whatever the kind; probabilities are where an answer is one of several."""
+    measured = [m for m in read_lines(mine / "runs/r/metrics.jsonl") if "eval_loss" in m][-1]
+    losses = measured["eval_loss_by_ability"]
+    assert losses.keys() == LINES.keys()
+    results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
+    assert {name: entry["loss"] for name, entry in results["files"].items()} == losses
+    probable = {name for name, entry in results["files"].items() if "gold_probability" in entry}
+    assert probable == {"five", "best", "abroad"}
+
+
 def test_the_figures_are_of_the_study(mine):
     drawn = {path.relative_to(mine / "evaluate/plots") for path in mine.rglob("*.png")}
     assert {path.stem for path in drawn if path.parts[0] == "overall"} == {

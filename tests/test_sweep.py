@@ -10,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
-from faults.faults import pages
+from faults.faults import PAGE
 from faults.study import contents
 from test_wrappers import begin, wait_for
 
@@ -22,6 +23,7 @@ from growth.core.locks import locked
 from growth.core.options import SweepOptions
 from growth.data.study import published_study
 from growth.sweep import checks
+from growth.sweep.local import run_locally
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.stages import stages
 
@@ -146,11 +148,14 @@ def test_the_plan_says_what_is_done(undisturbed):
     done = run(*SWEEP, *EXAM, *more, "--dry_run", cwd=root)
     assert states(root) == before
     first, *lines = done.stdout.splitlines()
-    assert first.startswith("4 runs, 2 of them done")
-    assert [line.split()[0] for line in lines] == [
-        f"tiny/curated-{n}/sweep{end}" for n in (160, 10) for end in ("", "-seed-1")
-    ]
-    assert [line.endswith("done") for line in lines] == [False, False, True, True]
+    assert first == "runs: 4, 2 of them done"
+    assert lines[:2] == [f"done: tiny/curated-10/sweep{end}" for end in ("", "-seed-1")]
+    for end in ("", "-seed-1"):  # there are not that many lines
+        assert any(line.startswith(f"tiny/curated-160/sweep{end}: its lines") for line in lines)
+    fewer = run(*SWEEP, "--data_types", "curated-40", "--run_name", "x", "--dry_run", cwd=root)
+    record = json.loads((root / f"runs/runs-tiny/{PLACES[0]}/run.json").read_text())
+    (row,) = [line for line in fewer.stdout.splitlines() if "tiny/curated-40/x" in line]
+    assert row.split()[1:5] == ["40", f"{record['train']['tokens']:,}", "2", str(record["steps"])]
 
 
 # Stopped, and started again
@@ -214,10 +219,16 @@ print(full.returncode, again.returncode)
 """
 
 
+def pages(folder):
+    """Pages of a tmpfs that the files of a folder take."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sum(-(-path.stat().st_size // PAGE) for path in files)
+
+
 @pytest.mark.slow
 def test_a_full_disk_stops_it_and_with_room_it_goes_on(undisturbed, inputs, tmp_path):
     root, _ = undisturbed
-    room = pages(inputs) + (pages(root) - pages(inputs)) // 2
+    room = pages(inputs) + sum(pages(root / place) for place in ("runs", *RESULTS)) // 2
     (tmp_path / "root").mkdir()
     where = (inputs, tmp_path / "root", tmp_path, room)
     command = (sys.executable, ROOT / SWEEP[0], *SWEEP[1:], *SETTINGS, *EXAM)
@@ -409,8 +420,36 @@ def test_what_stages_are_forked_from_has_begun_nothing():
     """No thread of Python's, no use of the GPU: neither would survive a fork."""
     program = (
         "import growth.sweep.imports, threading, torch\n"
-        "print(threading.active_count(), torch.cuda.is_initialized(), torch.initial_seed())"
+        "print(threading.active_count(), torch.cuda.is_initialized())"
     )
-    done = run(sys.executable, "-c", program, cwd=ROOT)
-    fresh = run(sys.executable, "-c", "import torch; print(torch.initial_seed())", cwd=ROOT)
-    assert done.stdout.split() == ["1", "False", fresh.stdout.strip()]
+    assert run(sys.executable, "-c", program, cwd=ROOT).stdout.split() == ["1", "False"]
+
+
+class Noting:
+    """A launcher whose stages fail, with what they were to be told noted."""
+
+    stopped = False
+
+    def __init__(self):
+        self.environments = []
+        self.both = threading.Barrier(2)
+
+    def run(self, stage, environment):
+        self.environments.append(environment)
+        self.both.wait(30)  # until the other run has its GPUs as well
+        return 1
+
+
+def test_runs_at_the_same_time_have_gpus_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = make_runs([Model("s", "m")], [Setting("curated-10")], {0: "a", 1: "b"})
+    lines = (Path("data"), "curated/valid", Path("data/builds"))
+    plan = Plan(runs, None, *lines, num_processes=2, gpus=("0", "1", "4", "5"))
+    launcher, failed = Noting(), []
+    run_locally(plan, 2, launcher, lambda run, failure: failed.append((run, str(failure))))
+    assert {run for run, _ in failed} == set(runs)
+    assert all("build ended in exit code 1" in words for _, words in failed)
+    assert len(launcher.environments) == 4  # each run is tried twice
+    seen = {environment["CUDA_VISIBLE_DEVICES"] for environment in launcher.environments[:2]}
+    assert len(seen) == 2
+    assert sorted(",".join(seen).split(",")) == ["0", "1", "4", "5"]

@@ -167,6 +167,7 @@ class MetricsLine(TypedDict, total=False):
     loss: float
     eval_loss: float
     eval_perplexity: float
+    eval_loss_by_ability: dict[str, float]
     tokens: Count
     supervised_tokens: Count
     tokens_per_second: float
@@ -194,6 +195,7 @@ class PredictionRecord(TypedDict, total=False):
     versions: dict[str, str]
     decoding: dict[str, Any]
     lines: dict[str, Count]
+    eval_loss_by_ability: dict[str, float]
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
@@ -206,6 +208,7 @@ class AnswerRecord(TypedDict, total=False):
     gold: Required[str]
     fewer_shots: Required[bool]
     cut: Required[bool]
+    gold_probability: float
 
 
 class FileScore(TypedDict, total=False):
@@ -217,6 +220,11 @@ class FileScore(TypedDict, total=False):
     expected: Required[float | None]
     low: float | None
     high: float | None
+    gold_probability: float
+    gold_probability_low: float
+    gold_probability_high: float
+    gold_probability_n: Count
+    loss: float
     digest: str | None
 
 

@@ -23,23 +23,36 @@ logger = logging.getLogger(__name__)
 BUILD_RECORD = "build.record"
 
 
+Pools = dict[Pool, dict[str, Lines]]  # the lines of each pool that has been read, by name
+
+
 def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> dict[str, Lines]:
+    """As `take_lines`; lines that it repeats without being told to are named in a warning."""
+    built = take_lines(study, recipe, data_dir, seed, {})
+    different = {share.name: built[share.name][: share.distinct] for share in recipe.shares}
+    where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
+    warn_of_repeats(find_repeats(different), where, "the setting holds fewer different lines")
+    return built
+
+
+def take_lines(
+    study: Study, recipe: Recipe, data_dir: Path, seed: int, pools: Pools
+) -> dict[str, Lines]:
     """The lines of a setting, by the stem of the file that holds them.
 
     For one seed curated-10 is the beginning of curated-40, and so on; the same for every series.
-    All lines are checked; they stay in their files, and only their places are held. Lines that the
-    setting holds more than once, as the pool does, are named in a warning.
+    All lines are checked; they stay in their files, and only their places are held.
 
     Args:
         study: whose abilities they are of.
         recipe: of the setting.
         data_dir: that the pools' folders are in.
         seed: of the sampling.
+        pools: those read before, for the same study and folder; gets what is read now.
 
     Raises:
         InputError: a file or enough lines are missing.
     """
-    pools: dict[Pool, dict[str, Lines]] = {}
     built: dict[str, Lines] = {}
     for share in recipe.shares:
         folder = data_dir / share.pool.path
@@ -49,9 +62,6 @@ def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> di
         if share.sampled:
             lines = _permuted(lines, f"{seed}/{share.name}")
         built[share.name] = _first(lines, share, recipe, folder)
-    where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
-    warn_of_repeats(find_repeats(built), where, "the setting holds fewer different lines")
-    for share in recipe.shares:
         if share.distinct is not None:
             built[share.name] = _repeated(built[share.name], share.quota or 0)
     return built

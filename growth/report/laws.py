@@ -4,9 +4,10 @@ The law itself is `growth.report.growth_law`.
 """
 
 import csv
+import functools
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +56,42 @@ def curves_of_results(results_path: Path, selection_path: Path, flag: Path | Non
         # A smoke run can't pass for a result.
         limit = "" if pd.isna(place["limit"]) else f"-limit{int(place['limit'])}"
         name = f"{place['ability']}/{place['model_size']}/{place['source']}{limit}"
-        scores = [(place["samples"], score, place["n"]) for score in place["run_scores"]]
-        points.setdefault(name, []).extend(scores)
+        points.setdefault(name, []).extend(_measured(place))
         if not pd.isna(place["chance"]):
             chances.setdefault(name, place["chance"])
     found = _with_laws(points, chances, f"--results_path {results_path}")
     return Curves(found.curves, results.notes + found.notes)
+
+
+def _measured(place: Mapping[Any, Any]) -> list[Point]:
+    """The scores at a place of a curve, one for each repeat."""
+    return [(place["samples"], score, place["n"]) for score in place["run_scores"]]
+
+
+def law_of(places: pd.DataFrame) -> Posterior | None:
+    """The law of one curve; None of one that has a single size.
+
+    Args:
+        places: of one ability, model size and series, as `growth.report.curves.growth_points` gives
+            them, of scores.
+    """
+    points = [point for place in places.to_dict("records") for point in _measured(place)]
+    if len({samples for samples, *_ in points}) < 2 or len(points) > MOST:
+        return None
+    chance = places["chance"].iloc[0]
+    return _law_of(tuple(points), None if pd.isna(chance) else float(chance))
+
+
+@functools.lru_cache(maxsize=256)  # a figure is drawn after its numbers, and again in the overview
+def _law_of(points: tuple[Point, ...], chance: float | None) -> Posterior:
+    samples, values, questions = np.array(points, float).T
+    return fit(Curve("", samples, values, questions, chance))
+
+
+def law_lines(posterior: Posterior, samples: Array) -> dict[str, Array]:
+    """The law at these sizes: `law`, the median, `law_low` and `law_high`, each (sizes,)."""
+    found = np.array([interval(posterior.at(float(size))) for size in samples])
+    return dict(zip(("law_low", "law", "law_high"), found.T, strict=True))
 
 
 def curves_of_points(path: Path) -> Curves:
@@ -270,11 +301,8 @@ def line_in_log_samples(curve: Curve, samples: float) -> float:
     return float(np.clip(at, 0, 100) if curve.is_score else np.exp(at))
 
 
-def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
-    """How well the largest sizes of each curve are predicted from the others.
-
-    Errors are points for scores and per cent for losses; coverage is that of the 90 % intervals of
-    a new measurement.
+def held_out_points(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
+    """How the largest sizes of each curve are predicted from the others.
 
     Args:
         curves: those with fewer than `held_out` + 2 sizes do not count.
@@ -282,7 +310,10 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
         seed: of the draws.
 
     Returns:
-        A row a kind and place: 1 is the first size that is left out.
+        A row a measurement that is left out: `curve`, `kind`, `place` (1 is the first size that is
+        left out), `samples`, `measured`, what the law says (`value`), and the 90 % interval of a
+        new measurement (`low`, `high`); whether that is `covered`; and the errors of the law, of
+        "as it is" and of the line in logs, points for scores and per cent for losses.
 
     Raises:
         InputError: no curve has enough sizes.
@@ -293,8 +324,28 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
             f"--hold_out {held_out}: no curve has {held_out + 2} sizes or more, two of them to "
             "fit; leave out fewer"
         )
+    return pd.DataFrame(rows)
+
+
+def held_out_lines(points: pd.DataFrame) -> list[str]:
+    """A line a curve and size that is left out: what was predicted, and what was measured."""
+    lines = []
+    for (curve, samples), own in points.groupby(["curve", "samples"], sort=False):
+        first = own.iloc[0]
+        measured = ", ".join(
+            f"{row.measured:.4g}{'' if row.covered else ' (outside)'}" for row in own.itertuples()
+        )
+        lines.append(
+            f"{curve}, {samples:g} samples: {first['value']:.4g} ({first['low']:.4g} to "
+            f"{first['high']:.4g}); measured {measured}"
+        )
+    return lines
+
+
+def held_out_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Errors and coverage of the rows of `held_out_points`, a row a kind and place."""
     table = []
-    for (kind, place), group in pd.DataFrame(rows).groupby(["kind", "place"]):
+    for (kind, place), group in points.groupby(["kind", "place"]):
         row = {"kind": kind, "place": place, "points": len(group)}
         for name in ("law", "as_it_is", "log_line"):
             row |= {
@@ -325,7 +376,9 @@ def _held_out(curve: Curve, held_out: int, seed: int) -> list[dict[str, Any]]:
         unit = 1 if curve.is_score else 100 / truth
         rows.append(
             {name: abs(guess - truth) * unit for name, guess in guesses.items()}
-            | {"kind": "score" if curve.is_score else "loss"}
+            | {"curve": curve.name, "kind": "score" if curve.is_score else "loss"}
+            | {"samples": samples, "measured": truth, "value": guesses["law"]}
+            | {"low": law.low, "high": law.high}
             | {"place": _place(sizes, samples, held_out), "covered": law.low <= truth <= law.high}
         )
     return rows

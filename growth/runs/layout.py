@@ -21,6 +21,8 @@ Run = dict[str, Any]
 
 RUN_RECORD = "run.json"
 METRICS = "metrics.jsonl"
+# In metrics.jsonl, of an evaluation; and in the record of predictions, of their checkpoint's.
+LOSS_BY_ABILITY = "eval_loss_by_ability"
 PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")

@@ -7,7 +7,8 @@ from growth.core.errors import InputError
 from growth.model.source import DEFAULT_OPTIONS, Source, find_model, fingerprint
 from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.runs.checkpoints import candidates, check_as_saved, epoch_of, trainer_state
-from growth.runs.layout import RUN_RECORD, Run, read_run
+from growth.runs.layout import LOSS_BY_ABILITY, RUN_RECORD, Run, read_run
+from growth.runs.record import read_metrics
 from growth.runs.retention import REMOVED, check_kept, refuse_removed
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,21 @@ def model_identity(source: Source) -> dict[str, str]:
     if source.folder is not None:
         check_as_saved(source.folder)
     return {"fingerprint": fingerprint(source), "tokenizer": tokenizer_fingerprint(source)}
+
+
+def validation_losses(checkpoint: Path, step: int) -> dict[str, float]:
+    """The loss on the validation lines of each ability, as training measured it at a checkpoint.
+
+    Args:
+        checkpoint: its folder, in that of its run.
+        step: of the optimizer.
+
+    Returns:
+        Nats per supervised token, by ability; empty where the run's metrics don't say.
+    """
+    measured = read_metrics(checkpoint.resolve().parent)
+    found = [line for line in measured if line["step"] == step and LOSS_BY_ABILITY in line]
+    return found[-1][LOSS_BY_ABILITY] if found else {}
 
 
 def resolve_models(name: str, model_size: str | None, tag: str | None) -> list[tuple[str, Run]]:

@@ -30,7 +30,7 @@ from growth.core.options import (
     ModelOptions,
 )
 from growth.data.lines import Record
-from growth.data.records import read_training_files
+from growth.data.records import line_abilities, read_training_files
 from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -208,6 +208,7 @@ def _train_locked(job: TrainingRun) -> None:
         hyperparameters,
         compute,
         job.output_dir,
+        line_abilities(files["valid"], job.study),
         **_trainer_options(job),
     )
     try:
@@ -350,7 +351,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
+        "epochs": default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
         "batch_size": before.get("batch_size"),
     }
@@ -366,8 +367,8 @@ def _resolved(
     return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
 
 
-def _default_epochs(study: Study, as_published: bool, lines: int) -> int:
-    """The study's; the rule for few lines never fired in the published run."""
+def default_epochs(study: Study, as_published: bool, lines: int) -> int:
+    """The study's, of `lines` lines; the rule for few lines never fired in the published run."""
     return study.run.epochs if as_published else study.run.epochs_for(lines)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
@@ -22,8 +22,10 @@ from growth.packing.batches import (
     Example,
     computed_tokens,
     cut_answers,
-    micro_batches,
+    micro_batch_places,
+    supervised_counts,
     supervised_tokens,
+    taken,
     token_lengths,
 )
 from growth.packing.forward import supervised_logits
@@ -71,6 +73,20 @@ def summed_loss(
     return cross_entropy(logits.float(), targets, reduction="sum")
 
 
+def sample_losses(
+    model: torch.nn.Module, examples: Sequence[Example], packed: bool, pad_id: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`summed_loss`, bit for bit, and the part of each example, `(examples,)` in float64."""
+    logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
+    # The two halves of cross_entropy; the costly one once.
+    log_probabilities = log_softmax(logits.float(), dim=1)
+    by_token = nll_loss(log_probabilities, targets, reduction="none").double()
+    # The tokens of an example are adjacent. No scatter: its order of sums varies on GPUs.
+    parts = by_token.split(list(supervised_counts(examples)))
+    by_example = torch.stack([part.sum() for part in parts])
+    return nll_loss(log_probabilities, targets, reduction="sum"), by_example
+
+
 @dataclass(frozen=True)
 class StepMeasures:
     """Sums over the processes of a step: tokens that are `supervised`, `tokens` in all, tokens
@@ -91,12 +107,13 @@ class StepShare:
     """A process's share of an optimizer step.
 
     Attributes:
-        micro_batches: of this process.
+        micro_batches: of this process; `places`: of their samples in this process's share.
         rounds: the most micro-batches that any process has.
         measures: sums over all processes.
     """
 
     micro_batches: list[Sequence[Example]]
+    places: list[list[int]]
     rounds: int
     measures: StepMeasures
 
@@ -147,19 +164,20 @@ class StepLoss:
 
     def share(self, examples: Sequence[Example]) -> StepShare:
         """Cut this process's `examples` of a step into micro-batches, and count over processes."""
-        groups = list(
-            micro_batches(examples, self.tokens_per_micro_batch, self.samples_per_micro_batch)
-        )
+        lengths = token_lengths(examples)
+        limits = self.tokens_per_micro_batch, self.samples_per_micro_batch
+        places = list(micro_batch_places(lengths, *limits))
+        groups = [taken(examples, group) for group in places]
         counts = [
             len(groups),
             supervised_tokens(examples),
-            sum(token_lengths(examples)),
+            sum(lengths),
             sum(computed_tokens(group, self.packed) for group in groups),
             *cut_answers(examples),
         ]
         by_process = self.engine.gather(torch.tensor([counts], device=self.engine.device))
         sums = by_process.sum(0).tolist()
-        return StepShare(groups, int(by_process[:, 0].max()), StepMeasures(*sums[1:]))
+        return StepShare(groups, places, int(by_process[:, 0].max()), StepMeasures(*sums[1:]))
 
     def backward(
         self, model: torch.nn.Module, examples: Sequence[Example]
@@ -192,17 +210,25 @@ class StepLoss:
     @torch.no_grad()
     def total(
         self, model: torch.nn.Module, examples: Sequence[Example]
-    ) -> tuple[torch.Tensor, StepMeasures]:
-        """The sum of this process's losses of `examples`, in nats and float64, without gradients.
+    ) -> tuple[torch.Tensor, torch.Tensor, StepMeasures]:
+        """This process's losses of `examples`, in nats and float64, without gradients.
 
         Returns:
-            The sum, and the measures over all processes.
+            Their sum, that of each example, `(examples,)`, and the measures over all processes.
         """
         share = self.share(examples)
         total = torch.zeros((), dtype=torch.float64, device=self.engine.device)
+        by_example = torch.zeros(len(examples), dtype=torch.float64, device=self.engine.device)
         for turn in range(share.rounds):
-            total += self.micro_batch(model, share, turn)
-        return total, share.measures
+            if turn >= len(share.micro_batches):
+                total += self.micro_batch(model, share, turn)
+                continue
+            group = list(share.micro_batches[turn])
+            with self.engine.loss_context():
+                loss, losses = sample_losses(model, group, self.packed, self.pad_id)
+            total += loss
+            by_example[share.places[turn]] = losses
+        return total, by_example, share.measures
 
     def micro_batch(self, model: torch.nn.Module, share: StepShare, turn: int) -> torch.Tensor:
         """The summed loss of a round's micro-batch, in nats; 0 where this process has none."""
