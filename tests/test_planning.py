@@ -12,7 +12,7 @@ from growth.data.study import read_recipe, recipe_text
 from growth.planning import amounts
 from growth.planning.amounts import Measured, Outcome, fit_amounts
 from growth.planning.plan import Budget, make_plan, utility
-from growth.planning.shares import LEVELS, allotted, design, whole
+from growth.planning.shares import LEVELS, allotted, control_mixes, design, whole
 from growth.report.growth_law import interval, share_of_gain
 
 NAMES = ("a", "b", "c")
@@ -91,6 +91,17 @@ def test_the_script_writes_recipes_of_the_study(checkout, tiny_data):
     again = run(*command[:-3], "7", *command[-2:], "--name", "x", cwd=checkout, check=False)
     assert again.returncode == 2
     assert "holds other recipes (design-20-1.toml" in again.stderr
+
+
+def test_control_mixes_hold_the_total():
+    pools = dict.fromkeys(ABILITY_NAMES, 1000)
+    mixes = control_mixes(STUDY.recipe("reconstruct"), pools, 640, seed=0)
+    assert list(mixes) == ["scaled-reconstruct", "random"]
+    assert {sum(lines.values()) for lines in mixes.values()} == {640}
+    scaled = mixes["scaled-reconstruct"]
+    assert (scaled["ethics"], scaled["math"]) == (4, 83)  # of 64 and 1,305 of 10,000
+    assert scaled["biology"] in (66, 67)  # all there is: 1,041
+    assert len(set(mixes["random"].values())) > 5
 
 
 def test_a_recipe_as_text_is_read_again(tmp_path):
@@ -385,6 +396,13 @@ def test_what_no_plan_can_be_made_of(tmp_path, flags, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_budget_far_beyond_what_was_measured(tmp_path):
+    done = plan_script(tmp_path, budget=7680)
+    assert "7,680 lines in all are 20 times the largest run measured (384)" in done.stderr
+    assert "note" not in plan_script(tmp_path, budget=384).stderr
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "2", "x"])
