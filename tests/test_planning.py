@@ -295,10 +295,19 @@ def test_fit_writes_the_matrix(tmp_path):
         (one, other) for one in NAMES for other in NAMES if one != other
     ]
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in pairs)
+    assert "note" not in done.stderr
     halves = [float(row["half_way"]) for row in table(tmp_path / "out/complexity.csv")]
     assert halves == sorted(halves)
     assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
     assert "complexity.csv" in done.stdout
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_curves_alone_do_not_say_what_helps_what(tmp_path):
+    path = mixtures_file(tmp_path, curves(), losses_of(curves()))
+    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, cwd=tmp_path)
+    assert "note: below 10 mixtures that are no multiples of each other" in done.stderr
+    assert "no help is certain" in done.stdout
 
 
 @pytest.mark.parametrize(
