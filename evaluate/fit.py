@@ -126,7 +126,7 @@ def write_laws(options: LawOptions, study: Path | None) -> None:
 
 def write_transference(options: LawOptions, source: MixtureOptions, study: Path | None) -> None:
     """Fit the law in amounts; write both tables and the figure, print them."""
-    from growth.planning.amounts import fit_amounts
+    from growth.planning.amounts import FEW_MIXTURES, fit_amounts
     from growth.planning.measured import LOSS, measured
     from growth.planning.transference import (
         SHOWN,
@@ -138,7 +138,8 @@ def write_transference(options: LawOptions, source: MixtureOptions, study: Path 
     from growth.report.laws import write_table
 
     found = measured(source, study, source.value or LOSS)
-    for note in found.notes:
+    few = [] if found.measured.is_design else [FEW_MIXTURES]
+    for note in [*found.notes, *few]:
         print(f"note: {note}", file=sys.stderr)
     names = found.measured.names
     laws = fit_amounts(found.measured, options.seed)

@@ -12,7 +12,7 @@ from growth.data.study import read_recipe, recipe_text
 from growth.planning import amounts
 from growth.planning.amounts import Measured, Outcome, fit_amounts
 from growth.planning.plan import Budget, make_plan, utility
-from growth.planning.shares import LEVELS, allotted, design, whole
+from growth.planning.shares import LEVELS, allotted, control_mixes, design, whole
 from growth.report.growth_law import interval, share_of_gain
 
 NAMES = ("a", "b", "c")
@@ -91,6 +91,17 @@ def test_the_script_writes_recipes_of_the_study(checkout, tiny_data):
     again = run(*command[:-3], "7", *command[-2:], "--name", "x", cwd=checkout, check=False)
     assert again.returncode == 2
     assert "holds other recipes (design-20-1.toml" in again.stderr
+
+
+def test_control_mixes_hold_the_total():
+    pools = dict.fromkeys(ABILITY_NAMES, 1000)
+    mixes = control_mixes(STUDY.recipe("reconstruct"), pools, 640, seed=0)
+    assert list(mixes) == ["scaled-reconstruct", "random"]
+    assert {sum(lines.values()) for lines in mixes.values()} == {640}
+    scaled = mixes["scaled-reconstruct"]
+    assert (scaled["ethics"], scaled["math"]) == (4, 83)  # of 64 and 1,305 of 10,000
+    assert scaled["biology"] in (66, 67)  # all there is: 1,041
+    assert len(set(mixes["random"].values())) > 5
 
 
 def test_a_recipe_as_text_is_read_again(tmp_path):
@@ -284,10 +295,19 @@ def test_fit_writes_the_matrix(tmp_path):
         (one, other) for one in NAMES for other in NAMES if one != other
     ]
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in pairs)
+    assert "note" not in done.stderr
     halves = [float(row["half_way"]) for row in table(tmp_path / "out/complexity.csv")]
     assert halves == sorted(halves)
     assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
     assert "complexity.csv" in done.stdout
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_curves_alone_do_not_say_what_helps_what(tmp_path):
+    path = mixtures_file(tmp_path, curves(), losses_of(curves()))
+    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, cwd=tmp_path)
+    assert "note: below 10 mixtures that are no multiples of each other" in done.stderr
+    assert "no help is certain" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -387,6 +407,13 @@ def test_what_no_plan_can_be_made_of(tmp_path, flags, says):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_a_budget_far_beyond_what_was_measured(tmp_path):
+    done = plan_script(tmp_path, budget=7680)
+    assert "7,680 lines in all are 20 times the largest run measured (384)" in done.stderr
+    assert "note" not in plan_script(tmp_path, budget=384).stderr
+
+
 @pytest.mark.parametrize("budget", ["0", "-1", "2", "x"])
 def test_budgets_below_one_line_each(tmp_path, budget):
     done = plan_script(tmp_path, budget=budget, check=False)
@@ -451,7 +478,10 @@ def test_the_lines_of_each_run_are_read(results, tmp_path):
     assert dict(zip(biology.amounts[:, place], biology.values, strict=True))[16] == 60
     assert biology.chance == 25
     with pytest.raises(InputError, match=r"loss: nothing was measured of biology"):
-        measured(MixtureOptions(results_path=results), None, "loss")
+        measured(MixtureOptions(results_path=results, value="loss"), None, "loss")
+    instead = measured(MixtureOptions(results_path=results), None, "loss")
+    assert instead.notes[-1].endswith("no result has a loss, so scores are fitted")
+    assert instead.measured.outcomes[0].is_score
     write(results, "curated-10", 30, size="13b", types=ABILITY_NAMES)
     with pytest.raises(InputError, match="results of 7b, 13b; choose one with --model_size"):
         measured(MixtureOptions(results_path=results), None, "score")

@@ -692,7 +692,7 @@ class MixtureOptions:
     value: str | None = option(
         None,
         "what is fitted: scores, or losses of the gold answers",
-        unset="loss of a design, score of a plan",
+        unset="loss of a design, if there are any, and score of a plan",
         choices=("score", "loss"),
     )
 

@@ -34,6 +34,10 @@ T = TypeVar("T")
 DRAWS = 300  # of each posterior; each is an optimisation of some milliseconds
 FOLDS = 5  # of the cross-validation
 ENOUGH = 2 * FOLDS  # mixtures from which on it says something
+FEW_MIXTURES = (
+    f"below {ENOUGH} mixtures that are no multiples of each other: how much abilities help each "
+    "other is mostly the prior's; run a design (data/design.py)"
+)
 # How much all others together help as much as an ability's own data, before anything is measured:
 # the expected sum of k. In the middle is what stays where there is no cross-validation.
 HELP = (0.03, 0.1, 0.3, 1.0, 3.0)

@@ -67,7 +67,8 @@ def measured_of_results(source: MixtureOptions, flag: Path | None, value: str) -
     Args:
         source: where they are.
         flag: the value of --study.
-        value: SCORE, or LOSS of the gold answers.
+        value: SCORE, or LOSS of the gold answers, which scores stand in for where no result has
+            one and the flags do not ask for it.
 
     Raises:
         InputError: as `read_results`; several model sizes; or an ability has not been measured, or
@@ -97,17 +98,22 @@ def measured_of_results(source: MixtureOptions, flag: Path | None, value: str) -
         else:
             lines[name] = found
     rows = rows[rows["data_type"].isin(lines) & rows["ability"].isin(names)]
+    groups = rows.groupby(["ability", *IDENTITY], sort=False)
+    runs = [cast(list[Row], group.to_dict("records")) for _, group in groups]
+    losses = [_loss(own) for own in runs] if value == LOSS else [None] * len(runs)
+    if value == LOSS and source.value is None and not any(losses):
+        notes.append(f"{where}: no result has a loss, so scores are fitted")
+        value = SCORE
     points: dict[str, list[Point]] = defaultdict(list)
     chances: dict[str, float] = {}
-    for _, group in rows.groupby(["ability", *IDENTITY], sort=False):
-        own = cast(list[Row], group.to_dict("records"))
+    for own, loss in zip(runs, losses, strict=True):
         ability = own[0]["ability"]
         score = pooled_score(own)
         amounts = lines[own[0]["data_type"]]
         if value == SCORE:
             points[ability].append((amounts, score["score"], score["n"]))
             chances[ability] = score["expected"]
-        elif (loss := _loss(own)) is not None:
+        elif loss is not None:
             points[ability].append((amounts, loss, None))
     return Found(_measured(names, points, chances, f"{where}, {value}"), notes, study)
 
