@@ -32,6 +32,7 @@ from growth.core.locks import locked
 from growth.core.options import OutputOptions, StudyOptions
 from growth.core.workers import worker_pool
 from growth.data.study import published_study, read_study
+from growth.report.plot_types import SIGMA, check_plot_type, plot_types
 from growth.runs.layout import PLOTS, RESULTS
 
 
@@ -39,10 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
     # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
     os.environ["MPLBACKEND"] = "agg"
-    # Imported here: Ctrl-C is answered from now on.
-    from growth.report.curves import SIGMA
-    from growth.report.plots import plot_types
-
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -74,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
-
     plots_path = args.plots_path or (PLOTS / read_study(args.study).name if args.study else PLOTS)
     check_writable(plots_path, "--plots_path")
     with locked(plots_path, "--plots_path", args.wait):
@@ -101,12 +97,14 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
-    from growth.report.curves import growth_points, sizes_of
-    from growth.report.plots import Drawing, check_plot_type, drawings
+    # Imported here: flags are checked before pandas takes its time, results before matplotlib does.
     from growth.report.results_table import read_results
 
     results = read_results(results_path, selection_path, flag)
     check_plot_type(plot_type, results.study)
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, drawings
+
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)

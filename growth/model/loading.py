@@ -24,7 +24,6 @@ import growth
 from growth.core.errors import InputError
 from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.gguf_tokenizer import gguf_tokenizer
 from growth.model.source import Model, Source, find_model, stored_elements
 from growth.model.tokenizer_files import load_from_files, tokenizer_source
 from growth.model.weight_files import FETCH
@@ -93,8 +92,11 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     source = tokenizer_source(find_model(name_or_path))
 
     def load() -> ChatTokenizer:
-        tokenizer = gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
-        return ChatTokenizer(tokenizer, source.name)
+        if source.gguf_file is None:
+            return ChatTokenizer(load_from_files(source), source.name)
+        from growth.model.gguf_tokenizer import gguf_tokenizer
+
+        return ChatTokenizer(gguf_tokenizer(source), source.name)
 
     return translate_load_errors(source, "tokenizer", load)
 

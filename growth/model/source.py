@@ -17,7 +17,6 @@ from growth.core.errors import InputError
 from growth.core.files import LFS_ADVICE, content_digest, is_file, is_lfs_pointer, read_object
 from growth.core.options import ModelOptions
 from growth.model import lora
-from growth.model.gguf_file import read_gguf
 from growth.model.weight_files import (
     CONFIG,
     FETCH,
@@ -128,6 +127,8 @@ def find_model(name_or_path: Model, options: ModelOptions = DEFAULT_OPTIONS) -> 
     if path.suffix == ".gguf":
         if not os.path.isfile(path):
             raise InputError(f"{origin} {name_or_path}: no such file")
+        from growth.model.gguf_file import read_gguf  # gguf itself is needed for such files alone
+
         read_gguf(path)
         return Source(str(path.parent), path.name, options)
     # os.path, as a name of any length and with any character is none of a file
@@ -181,6 +182,8 @@ def _check_folder(folder: Path) -> None:
 def stored_elements(source: Source) -> int | None:
     """The number of elements of all tensors in a model's weight files; None if they aren't here."""
     if source.gguf_file is not None:
+        from growth.model.gguf_file import read_gguf
+
         return sum(
             int(tensor.n_elements) for tensor in read_gguf(Path(source.name_or_path)).tensors
         )

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from growth.core.intervals import pooled_score
+from growth.report.plot_types import SIGMA
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
 
-SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 POINT = (
     *("ability", "model_size", "source", "data_type", "samples", "score", "low", "high", "chance"),
     *("n", "parts", "runs", "run_scores", "limit", "checkpoints"),

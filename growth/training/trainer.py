@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
@@ -50,6 +49,7 @@ from growth.training.step import (
     perplexity,
     published_rate,
 )
+from growth.training.trainer_import import Trainer, TrainingArguments
 
 logger = logging.getLogger(__name__)
 _LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
