@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
@@ -26,7 +25,7 @@ from growth.packing.batches import (
     supervised_tokens,
     token_lengths,
 )
-from growth.packing.forward import supervised_logits
+from growth.packing.loss import summed_loss
 
 # What a process without a micro-batch computes in a round; it counts 0 times.
 DUMMY_EXAMPLE: Example = {
@@ -61,14 +60,6 @@ def published_rate(step: int, steps: int) -> float:
 def perplexity(loss: float) -> float:
     """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
     return math.exp(min(loss, 700.0))
-
-
-def summed_loss(
-    model: torch.nn.Module, examples: Sequence[Example], packed: bool, pad_id: int = 0
-) -> torch.Tensor:
-    """The sum of the cross-entropies of the supervised tokens of `examples`, in nats."""
-    logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
-    return cross_entropy(logits.float(), targets, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -106,6 +97,8 @@ class Engine:
 
     world_size = 1
     device = torch.device("cpu")
+    # Whether nothing but `backward` is done with gradients: they may be added in the forward pass.
+    adds_directly = True
 
     def gather(self, counts: torch.Tensor) -> torch.Tensor:
         """The `counts`, `(1, n)`, of every process, by rank: `(world_size, n)`."""
@@ -136,6 +129,8 @@ class StepLoss:
         tokens_per_micro_batch: at most, but for a sample that alone is longer.
         samples_per_micro_batch: at most; None for no bound.
         pad_id: a token to pad with where not `packed`.
+        logits_at_once: that may exist, where `supports_chunks` says so of the model; None for all
+            of a micro-batch.
         engine: that computes.
     """
 
@@ -143,6 +138,7 @@ class StepLoss:
     tokens_per_micro_batch: int
     samples_per_micro_batch: int | None = None
     pad_id: int = 0
+    logits_at_once: int | None = None
     engine: Engine = field(default_factory=Engine)
 
     def share(self, examples: Sequence[Example]) -> StepShare:
@@ -184,7 +180,7 @@ class StepLoss:
                 last = turn == share.rounds - 1
                 self.engine.begin_round(last)
                 with _exchange_gradients(model, last):
-                    loss = self.micro_batch(model, share, turn) * scale
+                    loss = self.micro_batch(model, share, turn, scale) * scale
                     self.engine.backward(loss)
                 step_loss += loss.detach()
         return step_loss, share.measures
@@ -204,12 +200,19 @@ class StepLoss:
             total += self.micro_batch(model, share, turn)
         return total, share.measures
 
-    def micro_batch(self, model: torch.nn.Module, share: StepShare, turn: int) -> torch.Tensor:
-        """The summed loss of a round's micro-batch, in nats; 0 where this process has none."""
+    def micro_batch(
+        self, model: torch.nn.Module, share: StepShare, turn: int, scale: float | None = None
+    ) -> torch.Tensor:
+        """The summed loss of a round's micro-batch, in nats; 0 where this process has none.
+
+        With a `scale`, which it will be multiplied with, its backward pass must follow.
+        """
+        factor = scale if self.engine.adds_directly else None
         with self.engine.loss_context():
             if turn < len(share.micro_batches):
                 group = list(share.micro_batches[turn])
-                return summed_loss(model, group, self.packed, self.pad_id)
+                options = (self.pad_id, self.logits_at_once, factor)
+                return summed_loss(model, group, self.packed, *options)
             return 0 * summed_loss(model, [DUMMY_EXAMPLE], self.packed, self.pad_id)
 
 

@@ -29,6 +29,7 @@ from growth.model.loading import check_weights_are_numbers
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.batches import Example, token_lengths
 from growth.packing.forward import supports_packing
+from growth.packing.loss import logits_at_once, supports_chunks
 from growth.runs.checkpoints import (
     CHECKPOINT,
     DIGESTS,
@@ -190,6 +191,13 @@ class InstructionTrainer(Trainer):
             hyperparameters.tokens_per_micro_batch,
             hyperparameters.batch_size,
             chat.pad_id,
+            logits_at_once(
+                base.config.get_text_config().vocab_size,
+                hyperparameters.tokens_per_micro_batch,
+                compute.device,
+            )
+            if supports_chunks(model, packed)
+            else None,
             AccelerateEngine(
                 self.accelerator, hyperparameters.precision, self.compute_loss_context_manager
             ),
