@@ -5,7 +5,9 @@
 CPU seconds of whole processes, the median of several rounds; the commit to compare with is
 exported to a temporary folder, and both take turns. First what a stage imports, as a multiple of
 torch and one model class of transformers, which all stages with a model need. Then each script's
-answer to --help, to a flag that it doesn't know, and to lines that are no JSON.
+answer to --help, to a flag that it doesn't know, and to lines that are no JSON. With --model, only
+how long a model takes to be ready after the imports, at its first start and at its second, when the
+cache of converted weights (docs/models.md) has it.
 """
 
 import argparse
@@ -44,6 +46,20 @@ FAULTS = {
     "train/finetune.py": f"{_MODEL} --train_dir in --valid_dir in --output_dir out",
     "data/build.py": "--data_type curated-160 --data_dir in",
 }
+LOAD = """
+import sys, time, torch
+from transformers import AutoModelForCausalLM
+from growth.model.loading import bounded_length, load_model, load_tokenizer
+from growth.model.source import find_model, fingerprint
+began = time.process_time(), time.perf_counter()
+source = find_model(sys.argv[1])
+chat = load_tokenizer(source)
+bounded_length(source, 2048)
+fingerprint(source)
+load_model(source, torch.float32, chat)
+ended = time.process_time(), time.perf_counter()
+print(f"{ended[0] - began[0]:.1f} CPU s, {ended[1] - began[1]:.1f} s")
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        if args.model:
+            print_starts(args.model, place)
+            return
         trees = {"now": ROOT}
         if args.before:
             trees = {f"before ({args.before})": export(args.before, place / "before"), **trees}
@@ -65,8 +84,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argument_parser(__doc__)
     parser.add_argument("--before", help="a commit to compare with; default: none")
+    parser.add_argument("--model", type=Path, help="a .gguf file, or an adapter's folder")
     parser.add_argument("--rounds", type=positive_int, default=3, help="processes of each kind")
     return parser.parse_args(argv)
+
+
+def print_starts(model: Path, place: Path) -> None:
+    """Two starts of a model, with a cache that is empty at the first one."""
+    environment = os.environ | {"GROWTH_CACHE": str(place), "PYTHONPATH": str(ROOT)}
+    for start in ("first", "second"):
+        command = [sys.executable, "-c", LOAD, str(model)]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise InputError(f"--model {model}: can't be loaded; the reason is above")
+        print(f"{start} start, without its imports: {done.stdout.strip()}", flush=True)
 
 
 def export(commit: str, folder: Path) -> Path:

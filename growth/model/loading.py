@@ -139,13 +139,12 @@ def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> 
     source = find_model(name_or_path)
     load_config(source)
     model = _load_once(source, dtype, chat)
-    resize_embeddings(model, chat.vocabulary_size)
     model.config.pad_token_id = chat.pad_id
     return model
 
 
 def _load_once(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
-    """As `_load_with_adapter`; what has to be made of the files, the next time from the cache."""
+    """The model with a row for each token of `chat`, from the cache where it was made before."""
     entry = None
     if (source.is_adapter or source.gguf_file) and not source.options.trust_remote_code:
         known = fingerprint(source)
@@ -157,6 +156,7 @@ def _load_once(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTr
         model.config._name_or_path = model.name_or_path = source.base().name
         return model
     model = _load_with_adapter(source, dtype, chat)
+    resize_embeddings(model, chat.vocabulary_size)
     # a class of ours or of the model's own is not what its config alone would be loaded as
     if entry is not None and type(model).__module__.startswith("transformers."):
         fill(entry, model.save_pretrained)
