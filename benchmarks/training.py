@@ -38,7 +38,7 @@ from growth.core.options import (
     Hyperparameters,
 )
 from growth.data.records import read_training_files
-from growth.runs.record import now
+from growth.runs.layout import now
 
 LOOPS = ("ours", "published", "trl")
 SAMPLES = Hyperparameters.total_batch_size

@@ -4,7 +4,8 @@
 
 --data_dir holds the data set in DoIT's layout (`curated/1000`, `curated/full`,
 `synthetic/40960`). For one seed the settings are nested: curated-10 is the beginning of curated-40,
-and so on. `--data_type all` builds the 19 settings. --study FILE builds those of another study.
+and so on. `--data_type all` builds the 19 settings. --study FILE builds those of another study, and
+--recipe FILE settings that no study lists (docs/study.md).
 """
 
 import sys
@@ -32,17 +33,20 @@ from growth.data.settings import (
     read_build,
     write_build,
 )
-from growth.data.study import named_study, published_study
+from growth.data.study import Study, named_study, published_study, read_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, build, write, print the table."""
     parser = argument_parser(__doc__)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--data_type",
-        required=True,
         help="the setting: all, or one of the study's; in the published one: "
         + ", ".join(published_study().recipes),
+    )
+    what.add_argument(
+        "--recipe", type=Path, nargs="+", metavar="FILE", help="files of a recipe each (TOML)"
     )
     parser.add_argument(
         "--data_dir", type=Path, default=Path("data"), help="folder that the study's pools are in"
@@ -57,7 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_writable(args.output_dir, "--output_dir")
     study = named_study(args.study)
-    recipes = study.recipes.values() if args.data_type == "all" else [study.recipe(args.data_type)]
+    if args.recipe:
+        study = with_recipes(study, args.recipe)
+        recipes = [recipe for recipe in study.recipes.values() if not recipe.listed]
+    elif args.data_type == "all":
+        recipes = list(study.recipes.values())
+    else:
+        recipes = [study.recipe(args.data_type)]
     for recipe in recipes:
         check_replaceable(args.output_dir / recipe.name, study, args.data_dir)
     for recipe in recipes:
@@ -67,24 +77,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = {name: len(records) for name, records in built.items()}
         with locked(folder, "--output_dir", args.wait):
             check_replaceable(folder, study, args.data_dir)  # another process may have been at work
-            before, seed = file_digests(folder), seed_of(folder)
+            before, of = file_digests(folder), origin_of(folder, study)
             with replacing(folder) as temporary:
                 for name, records in built.items():
                     path = temporary / f"{name}.json"
                     write_json_lines(path, counted(records, characters, name))
                 write_build(temporary, study, recipe, args.seed, lines)
             if before not in ({}, file_digests(folder)):
-                print(f"{folder}: replaced other lines, of {seed}", file=sys.stderr)
+                print(f"{folder}: replaced other lines, of {of}", file=sys.stderr)
         print_table(folder, {name: (lines[name], characters[name]) for name in built})
+        if (total := sum(lines.values())) != recipe.samples:  # of a share that takes all there are
+            print(
+                f"{folder}: {total:,} lines, while {study.source.name} gives {recipe.name} "
+                f"{recipe.samples:,} samples, which is where figures draw it",
+                file=sys.stderr,
+            )
 
 
-def seed_of(folder: Path) -> str:
-    """The seed of what was built in `folder`, in words."""
+def with_recipes(study: Study, paths: Sequence[Path]) -> Study:
+    """The study with the recipes of these files as settings."""
+    for path in paths:
+        study = study.with_recipe(read_recipe(path, study))
+    return study
+
+
+def origin_of(folder: Path, study: Study) -> str:
+    """The seed of what was built in `folder`, and its study where that is not `study`, in words."""
     try:
         earlier = read_build(folder)
     except InputError:  # damaged; it is written again
         earlier = None
-    return f"seed {earlier['seed']}" if earlier else "an unknown seed"
+    if earlier is None:
+        return "an unknown seed"
+    other = "" if earlier["study"] == study.name else f" of the study {earlier['study']}"
+    return f"seed {earlier['seed']}{other}"
 
 
 def counted(records: Iterable[Record], characters: dict[str, int], name: str) -> Iterator[Record]:

@@ -2,9 +2,9 @@
 
     python data/import.py --input raw/law.jsonl raw/medicine.parquet --output_dir data/mine
 
-Reads `messages` lines (OpenAI's and DoIT's), Alpaca and ShareGPT, as .jsonl, .json or .parquet.
-Lines that can't be used are left out and counted. Questions that are nearly the same stay on one
-side of the split. import.json beside the folders says what was done.
+Reads `messages` lines (OpenAI's and DoIT's), Alpaca, ShareGPT, and `prompt` with `completion`, as
+.jsonl, .json or .parquet. Lines that can't be used are left out and counted. Questions that are
+nearly the same stay on one side of the split. import.json beside the folders says what was done.
 """
 
 import sys

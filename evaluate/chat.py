@@ -103,9 +103,11 @@ def load_session(args: argparse.Namespace) -> ChatSession:
     from growth.inference.chat_session import ChatSession
     from growth.model.loading import load_model, load_tokenizer
     from growth.model.source import find_model
+    from growth.runs.retention import refuse_removed
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    refuse_removed(args.model_name_or_path)
     source = find_model(args.model_name_or_path, options_from(args, ModelOptions))
     compute = choose_compute(args.precision)
     chat = load_tokenizer(source)

@@ -56,9 +56,11 @@ def export(args: argparse.Namespace) -> None:
     """
     from growth.export.model_card import CARD, checkpoint_results, write_checkpoint_card
     from growth.runs.layout import read_run
+    from growth.runs.retention import refuse_removed
 
     if args.output_dir is not None and args.output_dir.exists():
         raise InputError(f"--output_dir {args.output_dir}: is there already; choose another folder")
+    refuse_removed(args.model_name_or_path)
     folder = Path(args.model_name_or_path)
     results = checkpoint_results(folder, args.results_path) if args.results_path else {}
     if args.output_dir is None and args.gguf is None:

@@ -7,6 +7,10 @@ curve: grows, saturated, flat, declines, or can't be told, and what four times i
 would give. --hold_out K leaves out each curve's K largest sizes and prints how well they are
 predicted, beside "stays as it is" and a line in log samples. docs/laws.md has the formula, the
 priors and what the words mean.
+
+--design fits the law in amounts to runs on several mixtures instead (data/design.py): which data
+helps which ability, in transference.csv and .png, and how much data each takes, in complexity.csv
+(docs/plan.md).
 """
 
 import sys
@@ -26,7 +30,7 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import LawOptions, OutputOptions, StudyOptions
+from growth.core.options import LawOptions, MixtureOptions, OutputOptions, StudyOptions
 from growth.runs.layout import RESULTS
 
 if TYPE_CHECKING:
@@ -38,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     for group in (LawOptions, StudyOptions, OutputOptions):
         add_options(parser, group)
+    add_options(parser, MixtureOptions, leave_out=("results_path", "selection_path"))
     args = parser.parse_args(argv)
-    options = options_from(args, LawOptions)
+    options, source = options_from(args, LawOptions), options_from(args, MixtureOptions)
+    check_mixtures(options, source)
     if options.points and (options.results_path or args.study or options.selection_path):
         raise InputError(
             f"--points {options.points}: beside --results_path, --selection_path or --study, which "
@@ -50,7 +56,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     check_writable(options.output_dir, "--output_dir")
     with locked(options.output_dir, "--output_dir", args.wait):
-        write_laws(options, args.study)
+        if options.design or source.mixtures:
+            write_transference(options, source, args.study)
+        else:
+            write_laws(options, args.study)
+
+
+def check_mixtures(options: LawOptions, source: MixtureOptions) -> None:
+    """Flags of designs and of curves exclude each other.
+
+    Raises:
+        InputError: both are there.
+    """
+    designed = "mixtures" if source.mixtures else "design" if options.design else None
+    if designed:
+        given = [name for name in ("points", "hold_out", "sizes") if getattr(options, name)]
+        if given:
+            raise InputError(f"--{designed}: goes without --{given[0]}, which is about curves")
+    elif given := [name for name in ("model_size", "value") if getattr(source, name)]:
+        raise InputError(f"--{given[0]}: needs --design, as curves of all sizes get a law")
 
 
 def read_curves(options: LawOptions, study: Path | None) -> "list[Curve]":
@@ -69,10 +93,12 @@ def read_curves(options: LawOptions, study: Path | None) -> "list[Curve]":
 
 
 def hold_out(options: LawOptions, study: Path | None) -> None:
-    """Print errors and coverage for the sizes that are left out."""
-    from growth.report.laws import held_out_table
+    """Print what was predicted of the sizes that are left out; then errors and coverage."""
+    from growth.report.laws import held_out_lines, held_out_points, held_out_table
 
-    table = held_out_table(read_curves(options, study), options.hold_out or 1, options.seed)
+    points = held_out_points(read_curves(options, study), options.hold_out or 1, options.seed)
+    print(*held_out_lines(points), sep="\n")
+    table = held_out_table(points)
     print(
         "errors: points for scores, per cent for losses; coverage: of the 90 % intervals, per cent"
     )
@@ -96,6 +122,37 @@ def write_laws(options: LawOptions, study: Path | None) -> None:
     write_table(options.output_dir / "predictions.csv", predictions_table(posteriors, sizes))
     print(*map(summary, posteriors), sep="\n")
     print(options.output_dir / "laws.csv", options.output_dir / "predictions.csv", sep="\n")
+
+
+def write_transference(options: LawOptions, source: MixtureOptions, study: Path | None) -> None:
+    """Fit the law in amounts; write both tables and the figure, print them."""
+    from growth.planning.amounts import fit_amounts
+    from growth.planning.measured import LOSS, measured
+    from growth.planning.transference import (
+        SHOWN,
+        complexity_table,
+        transference_figure,
+        transference_table,
+        write_figure,
+    )
+    from growth.report.laws import write_table
+
+    found = measured(source, study, source.value or LOSS)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    names = found.measured.names
+    laws = fit_amounts(found.measured, options.seed)
+    table = transference_table(laws, names)
+    files = ("transference.csv", "complexity.csv", "transference.png")
+    paths = [options.output_dir / name for name in files]
+    write_table(paths[0], table)
+    write_table(paths[1], complexity_table(laws))
+    titles = {a.name: a.heading for a in found.study.abilities} if found.study else {}
+    write_figure(paths[2], transference_figure(table, titles))
+    print(complexity_table(laws).to_string(index=False, float_format="%.4g"))
+    helps = table[table["low"] > SHOWN].sort_values("value", ascending=False)
+    print(helps.to_string(index=False, float_format="%.3g") if len(helps) else "no help is certain")
+    print(*paths, sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ as -7b), `ood` (the out-of-domain sets), and `all`: each of these that has data,
 
 Reads every *-results.json below --results_path, as score.py wrote them. Where a run has several
 checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures show raw scores with
-their 95 % interval; --smooth gives the look of the published figures and says so on each.
+their 95 % interval; --smooth gives the look of the published figures and says so on each. --laws
+draws each curve's fitted law (docs/laws.md), --value what has less noise than the score.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if find_spec("growth") is None:
     sys.stderr.write(
@@ -33,13 +36,34 @@ from growth.core.options import OutputOptions, StudyOptions
 from growth.core.workers import worker_pool
 from growth.data.study import published_study, read_study
 from growth.report.plot_types import SIGMA, check_plot_type, plot_types
+from growth.report.values import SCORE, VALUES
 from growth.runs.layout import PLOTS, RESULTS
+
+if TYPE_CHECKING:
+    from growth.report.axes import Join
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, read the results, draw, print each path written."""
     # A notebook's, which need not be there: matplotlib refuses it. Figures are drawn by Agg.
     os.environ["MPLBACKEND"] = "agg"
+    args = _parser().parse_args(argv)
+    join = _join(args.smooth, args.laws, args.value)
+    plots_path = args.plots_path or (PLOTS / read_study(args.study).name if args.study else PLOTS)
+    check_writable(plots_path, "--plots_path")
+    with locked(plots_path, "--plots_path", args.wait):
+        draw(
+            args.plot_type,
+            args.results_path,
+            args.selection_path or args.results_path.parent / "valid",
+            plots_path,
+            join,
+            args.value,
+            args.study,
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -68,20 +92,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"as published: Gaussian filter of sigma {SIGMA} points, a smooth curve; default: raw",
     )
+    parser.add_argument(
+        "--laws",
+        action="store_true",
+        help="the growth law of each curve with its 90 %% interval, to four times the largest size",
+    )
+    parser.add_argument(
+        "--value",
+        choices=tuple(VALUES),
+        default=SCORE,
+        help="what is drawn: the score; the loss of each ability's validation lines, nats per "
+        "token; or the probability of the gold answer, per cent (docs/evaluation.md)",
+    )
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
-    args = parser.parse_args(argv)
-    plots_path = args.plots_path or (PLOTS / read_study(args.study).name if args.study else PLOTS)
-    check_writable(plots_path, "--plots_path")
-    with locked(plots_path, "--plots_path", args.wait):
-        draw(
-            args.plot_type,
-            args.results_path,
-            args.selection_path or args.results_path.parent / "valid",
-            plots_path,
-            args.smooth,
-            args.study,
+    return parser
+
+
+def _join(smooth: bool, laws: bool, value: str) -> "Join":
+    """How the flags say that points are joined.
+
+    Raises:
+        InputError: they contradict one another.
+    """
+    if smooth and laws:
+        raise InputError("--smooth and --laws: points are joined in one way; leave one of them out")
+    if smooth and value != SCORE:
+        raise InputError(
+            f"--smooth and --value {value}: published figures are of scores; leave one of them out"
         )
+    if laws and value != SCORE:
+        raise InputError(
+            f"--laws and --value {value}: the laws of curves are of scores; leave one of them out "
+            "(docs/laws.md says what became of losses)"
+        )
+    return "smooth" if smooth else "law" if laws else "raw"
 
 
 def draw(
@@ -89,7 +134,8 @@ def draw(
     results_path: Path,
     selection_path: Path,
     plots_path: Path,
-    smoothed: bool,
+    join: "Join" = "raw",
+    value: str = SCORE,
     flag: Path | None = None,
 ) -> None:
     """Read, then draw and write the figures and their numbers, all processors together.
@@ -100,15 +146,18 @@ def draw(
     # Imported here: flags are checked before pandas takes its time, results before matplotlib does.
     from growth.report.results_table import read_results
 
-    results = read_results(results_path, selection_path, flag)
+    results = read_results(results_path, selection_path, flag, value)
     check_plot_type(plot_type, results.study)
     from growth.report.curves import growth_points, sizes_of
-    from growth.report.plots import Drawing, drawings
+    from growth.report.plots import Drawing, drawings, fonts_of
 
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)
-    planned = drawings(points, plot_type, results.study, smoothed)
+    fonts = fonts_of(points, results.study)
+    if fonts.missing:
+        print(f"note: {fonts.lack()}", file=sys.stderr)
+    planned = drawings(points, plot_type, results.study, join, fonts)
     if not planned:
         there = ", ".join(
             f"{size} {source}"
@@ -121,7 +170,7 @@ def draw(
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
     with worker_pool() as pool:
-        for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(smoothed)):
+        for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(join)):
             print(*paths, sep="\n", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Write <output_dir>/report.html, the whole study on one page, and report.json, its numbers.
+"""Write <output_dir>/report.html, the whole study on one page; report.json, its numbers; noise.csv.
 
     python evaluate/report.py
 
@@ -57,10 +57,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         help=f"where the report is written; default: {REPORT}, with --study {REPORT}/<its name>",
     )
+    parser.add_argument(
+        "--laws",
+        action="store_true",
+        help="draw the growth law of each curve with its 90 %% interval (docs/laws.md)",
+    )
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
+    from growth.report.laws import write_table
+    from growth.report.noise import noise_floor
     from growth.report.page import render
     from growth.report.summary import Places, summarise
 
@@ -72,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = summarise(places, args.study)
         page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))
         write_json(numbers, summary.report)
-        write_text(page, render(summary))
-        print(page, numbers, sep="\n")
+        write_text(page, render(summary, "law" if args.laws else "raw"))
+        noise = output_dir / "noise.csv"
+        write_table(noise, noise_floor(summary.points))
+        print(page, numbers, noise, sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ evaluate/results/{valid,test}/...; resumes where it was interrupted. `bash scrip
 starts it, on several GPUs if asked to.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,14 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
-from growth.core.options import DecodingOptions, ModelOptions, PredictionOptions, StudyOptions
+from growth.core.options import (
+    CHOSEN,
+    DecodingOptions,
+    ModelOptions,
+    PredictionOptions,
+    RetentionOptions,
+    StudyOptions,
+)
 from growth.data.records import read_evaluation_files
 from growth.data.study import OF_RUNS, study_of
 from growth.runs.layout import PREDICTIONS, RESULTS, RUN_RECORD, run_folder
@@ -35,18 +43,10 @@ _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "mo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, go through the stages on valid, then on test."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("--run_dir", type=Path, required=True, help="folder of a run of ours")
-    parser.add_argument(
-        "--data_dir", type=Path, default=Path("data"), help="holds the lines of valid and test"
-    )
-    add_options(parser, PredictionOptions, leave_out=_FIXED)
-    add_options(parser, ModelOptions)
-    add_options(parser, DecodingOptions)
-    add_options(parser, StudyOptions)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     # Imported here: Ctrl-C is answered from now on.
     from growth.runs.layout import read_run
+    from growth.runs.retention import check_candidates_predicted, keep_selected
     from growth.scoring.checkpoint_selection import choose_checkpoints, description
     from growth.scoring.results import results_table, score_predictions
 
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(
             f"--run_dir {args.run_dir}: no {RUN_RECORD} in it; give the folder of a run"
         )
+    check_candidates_predicted(args.run_dir, run, args.limit)
     study = study_of(run, args.study, args.run_dir, OF_RUNS)
     files = {  # both now, not after an hour on valid
         split: read_evaluation_files(args.data_dir / folder, "--data_dir", study, args.limit)
@@ -91,7 +92,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
     predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")
+    keep_all = args.keep_checkpoints != CHOSEN or args.limit is not None
+    if state.is_main_process and not keep_all:
+        removed = keep_selected(args.run_dir, wait=args.wait)
+        print(f"{args.run_dir}: {checkpoint} is kept, {len(removed)} others are removed")
     state.leave()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--run_dir", type=Path, required=True, help="folder of a run of ours")
+    parser.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="holds the lines of valid and test"
+    )
+    add_options(parser, PredictionOptions, leave_out=_FIXED)
+    for options in (ModelOptions, DecodingOptions, RetentionOptions, StudyOptions):
+        add_options(parser, options)
+    return parser
 
 
 if __name__ == "__main__":

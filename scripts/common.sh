@@ -12,6 +12,7 @@ fail() {
 
 # Flags whose values are paths; those of models may be hub ids.
 path_flags=" --train_dir --valid_dir --output_dir --run_dir --data_dir --build_dir --pred_data_path"
+path_flags+=" --cmmlu_dir --agieval_dir --profile --recipes"
 path_flags+=" --study --results_path --plots_path --dump_examples --dump_prompts --fsdp_config --deepspeed --gguf "
 model_flags=" --model_name_or_path --base_model "
 

@@ -4,7 +4,8 @@
 #   bash scripts/run_train.sh --data_type curated-160 --model_size 7b \
 #       --model_name_or_path MODEL --batch_size 8 --gradient_accumulation 1
 #
-# --data_type T      a setting, built in data/T by `python data/build.py --data_type T`
+# --data_type T      a setting, built in data/T by `python data/build.py --data_type T`, or the name
+#                    of a recipe that `python data/build.py --recipe FILE` has built
 # --model_size S     labels the run and its curves, such as 7b
 # --resume           resume the newest run of this setting and size
 # --num_processes N  processes on this machine, one per GPU; default: 1. They share the samples of
@@ -55,15 +56,16 @@ activate_environment
 # The name of the setting is checked before anything is created; a misspelt one is answered with
 # the nearest names. A run to resume knows its study, which train/finetune.py looks up.
 if [[ -n "$study" ]] || ! $resume || [[ -n "$output_dir" && ! -e "$output_dir/run.json" ]]; then
-    python - "$data_type" "$study" <<'PYTHON'
+    python - "$data_type" "$study" "${train_dir:-data/$data_type}" <<'PYTHON'
 import sys
 from pathlib import Path
 
 from growth.core.cli import run_script
+from growth.data.settings import setting_of
 from growth.data.study import named_study
 
-setting, file = sys.argv[1:]
-run_script(lambda _: named_study(Path(file) if file else None).recipe(setting))
+setting, file, train_dir = sys.argv[1:]
+run_script(lambda _: setting_of(named_study(Path(file) if file else None), setting, Path(train_dir)))
 PYTHON
 fi
 if [[ -z "$train_dir" && ! -d "data/$data_type" ]]; then

@@ -76,8 +76,9 @@ def copy_scripts(folder):
     """Copy the scripts to `folder`, so that outputs land nowhere else; the model is linked."""
     for name in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts"):
         (folder / name).mkdir()
-        for script in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
-            shutil.copy(script, folder / name)
+        for script in (ROOT / name).iterdir():
+            if script.suffix in (".py", ".sh", ".yaml") or script.name == "Snakefile":
+                shutil.copy(script, folder / name)
     (folder / "train/pocket").symlink_to(ROOT / "train/pocket")
     return folder
 

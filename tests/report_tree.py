@@ -6,6 +6,7 @@ writes them below FOLDER; `evaluate/report.py` makes its report of them. All sco
 """
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -105,7 +106,22 @@ class Tree:
         suffix = f"-limit{limit}" if limit else ""
         name = "/".join(run[key] for key in ("model_size", "data_type", "timestamp"))
         path = self.results / f"{name}/{checkpoint}{suffix}-results.json"
+        for stem, entry in files.items():
+            self.verdicts(path, stem, round(entry["score"]))
         return write(path, results | {"files": files})
+
+    def verdicts(self, results, stem, right):
+        """The details beside a results file: which `right` of its 100 questions are answered."""
+        order = random.Random(f"{results.parent.name} {stem}").sample(range(100), 100)
+        chosen = set(order[:right])
+        lines = [
+            {"score": int(i in chosen), "question": f"{stem} {i}", "passages": []}
+            for i in range(100)
+        ]
+        folder = results.with_name(results.name.replace("-results.json", "-details"))
+        path = folder / f"{stem}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def select(self, run, average, checkpoint="checkpoint-6"):
         """The choice among two checkpoints."""

@@ -10,8 +10,9 @@ SCRIPTS = [
     *(ROOT / "data").glob("*.py"),
     *(ROOT / "train").glob("*.py"),
     *(ROOT / "evaluate").rglob("*.py"),
+    *(ROOT / "scripts").glob("*.py"),
 ]
-FOLDERS = ("growth", "data", "train", "evaluate", "tests", "benchmarks")
+FOLDERS = ("growth", "data", "train", "evaluate", "scripts", "tests", "benchmarks")
 SOURCES = [
     path
     for folder in FOLDERS

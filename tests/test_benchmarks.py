@@ -306,12 +306,18 @@ def test_a_run_leaves_sheets_a_record_and_results(flags, tmp_path, capsys):
                 likeliest = math.exp(max(logits.values()))
                 confidence = likeliest / sum(map(math.exp, logits.values()))
                 assert answer["confidence"] == pytest.approx(confidence, rel=1e-4)
+                gold = math.exp(logits[answer["gold"]]) / sum(map(math.exp, logits.values()))
+                assert answer["gold_probability"] == pytest.approx(gold, rel=1e-4)
             right = sum(answer["prediction"] == answer["gold"] for answer in sheet)
             entry = result["subjects"][subject]
+            mean = sum(answer["gold_probability"] for answer in sheet) / count
+            assert entry["gold_probability"] == pytest.approx(100 * mean, abs=0.01)
             assert entry["score"] == pytest.approx(100 * right / count, abs=0.01)
             assert entry["low"] <= entry["score"] <= entry["high"]
             accuracies.append(100 * right / count)
         assert result["average"] == pytest.approx(sum(accuracies) / 3, abs=0.01)
+        means = [entry["gold_probability"] for entry in result["subjects"].values()]
+        assert result["gold_probability"] == pytest.approx(sum(means) / 3, abs=0.01)
         assert result["categories"]["Humanities"]["average"] == result["subjects"]["arts"]["score"]
         assert "STEM" not in result["categories"]
         # Missing subjects are named, and in no mean.

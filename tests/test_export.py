@@ -1,13 +1,16 @@
 """What leaves: folders, cards, GGUF; and other tools that take it, where they are installed."""
 
+import functools
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from conftest import ABILITIES, OUT_OF_DOMAIN, ROOT, read_lines, run
+from conftest import ABILITIES, OUT_OF_DOMAIN, ROOT, line, read_lines, run
 from families import FAMILIES, make_chinese_llama_plus, random_strings
 from test_bad_input import refused
 
@@ -139,6 +142,47 @@ def test_the_harness_has_a_task_for_each_ability():
             assert f"  - doit_{ability.name}\n" in text
             own = (HARNESS / f"doit_{ability.name}.yaml").read_text()
             assert f"  ability: {ability.name}\n" in own
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    """The module that the harness loads, with stand-ins for what it takes from the harness."""
+
+    class ConfigurableTask:
+        def __init__(self, config):
+            self.config = SimpleNamespace(**config)
+
+    modules = {name: ModuleType(name) for name in ("lm_eval", "lm_eval.api")}
+    for name, holds in (("instance", "Instance"), ("task", "ConfigurableTask")):
+        modules[f"lm_eval.api.{name}"] = ModuleType(name)
+        setattr(modules[f"lm_eval.api.{name}"], holds, ConfigurableTask)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("harness_doit", HARNESS / "doit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_harness_renders_a_strangers_template_within_a_bound(harness, trained, tmp_path):
+    """One that never ends would hang lm-evaluation-harness, which renders it itself."""
+    shutil.copytree(trained / "runs/x/checkpoint-1", tmp_path / "model")
+    task = harness.DoIT({"metadata": {"pretrained": str(tmp_path / "model")}})
+    doc = {"line": json.dumps(line("code", "甲", 1, choices=["甲", "乙", "丙"]))}
+    theirs = functools.partial(
+        task.tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True
+    )
+    asked = task.fewshot_context(doc, 0, apply_chat_template=True, chat_template=theirs)
+    assert asked == f"<user>{line()['messages'][0]['content']}<eot><assistant>"
+    assert task.end_of_turn() == "<eot>"
+
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (tmp_path / "model/chat_template.jinja").write_text(endless)
+    task = harness.DoIT({"metadata": {"pretrained": str(tmp_path / "model")}})
+    with pytest.raises(InputError, match=r"--apply_chat_template: .* takes too much CPU time"):
+        task.fewshot_context(doc, 0, apply_chat_template=True, chat_template=theirs)
+    with pytest.raises(InputError, match=r"--apply_chat_template: .* takes too much CPU time"):
+        task.end_of_turn()
 
 
 def test_the_harness_scores_as_we_do(trained):

@@ -22,18 +22,22 @@ from growth.core.files import parse_json
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval")
+    for folder in ("data", "train", "evaluate", "evaluate/cmmlu", "evaluate/agieval", "scripts")
     for path in (ROOT / folder).glob("*.py")
 )
 SEEDED = {
     "data/build.py": ("--data_type", "curated-10"),
+    "data/design.py": ("--total", "20"),
     "data/import.py": ("--input", "x", "--output_dir", "o"),
     "data/make_example.py": (),
     "data/make_sample.py": (),
     "train/pretrain_pocket.py": (),
     "train/finetune.py": ("--model_name_or_path", "m", "--train_dir", "x"),
     "evaluate/chat.py": ("--model_name_or_path", "m"),
+    "evaluate/compare.py": ("7b/curated-10", "7b/curated-40"),
     "evaluate/fit.py": (),
+    "evaluate/plan.py": ("--budget", "20"),
+    "scripts/sweep.py": ("--model_size", "s", "--model_name_or_path", "m"),
 }
 
 
@@ -447,11 +451,6 @@ def recorded(tmp_path):
          ("--run_dir {0}/./run --data_dir {0}/../d",)),
         ("scripts/merge_lora.sh", ("model", "merged"),
          ("--model_name_or_path {0}/model --output_dir {0}/merged",)),
-        ("scripts/run_sweep.sh",
-         ("--model_size", "s", "--model_name_or_path", "model", "--data_types", "curated-10",
-          "--data_dir", "d"),
-         ("--data_dir {0}/d --output_dir data/builds/seed-0-", "--model_name_or_path {0}/model",
-          "--valid_dir {0}/d/curated/valid")),
         ("evaluate/cmmlu/run.sh", ("cpu", "model", "tag", "--data_dir", "d"),
          ("--model_name_or_path {0}/model --tag tag --data_dir {0}/d",)),
     ],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from growth.core.errors import InputError
 from growth.core.files import parse_json
-from growth.core.options import ImportOptions
+from growth.core.options import FORMATS, ImportOptions
 from growth.data.conversations import Reading, converted, recognised_format
 from growth.data.importing import find_overlaps, import_files
 from growth.data.lines import index_lines
@@ -106,6 +106,12 @@ def refusal(fields, system="refuse"):
             "q|a|r|b",
         ),
         ({"conversations": messages("q", "a")}, "q|a"),
+        ({"prompt": "q", "completion": "a"}, "q|a"),
+        ({"prompt": "q\n\n###\n\n", "completion": " a b\n"}, "q\n\n###\n\n|a b\n"),
+        ({"prompt": " q", "completion": "  a"}, " q|  a"),  # indented: no joining space
+        ({"prompt": messages("q", "a")[:1], "completion": messages("q", "a")[1:]}, "q|a"),
+        ({"prompt": [*messages("q", "a"), *messages("r", "b")][:3], "completion": "b"}, "q|a|r|b"),
+        ({"prompt": "q", "completion": [{"from": "gpt", "value": " a"}]}, "q| a"),
     ],
 )
 def test_every_format_becomes_turns(fields, expected):
@@ -136,6 +142,11 @@ def test_every_format_becomes_turns(fields, expected):
             "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
             "system": "S",
         },
+        {
+            "prompt": [{"role": "system", "content": "S"}, messages("q")[0]],
+            "completion": messages("q", "a")[1:],
+        },
+        {"prompt": "q", "completion": " a", "system": "S"},
     ],
 )
 def test_a_system_message_is_refused_or_folded(fields):
@@ -173,6 +184,11 @@ def test_a_system_message_is_refused_or_folded(fields):
         ({"instruction": "q", "output": "a", "history": [["x"]]}, "malformed history"),
         ({"instruction": "q", "output": "a", "history": [["x", ""]]}, "empty turn"),
         ({"conversations": [{"from": "gpt", "value": "a"}]}, "roles out of order"),
+        ({"prompt": "q", "completion": " "}, "empty turn"),
+        ({"prompt": "q", "completion": None}, "empty turn"),
+        ({"prompt": messages("q", "a"), "completion": "a"}, "roles out of order"),
+        ({"prompt": messages("q", "a")[:1], "completion": []}, "ends with the user"),
+        ({"prompt": ["q"], "completion": "a"}, "malformed turn"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(fields, reason):
@@ -193,7 +209,10 @@ JSON = st.recursive(
 )
 FIELDS = st.dictionaries(
     st.sampled_from(
-        ["messages", "conversations", "instruction", "input", "output", "system", "history"]
+        [
+            *("messages", "conversations", "instruction", "input", "output", "system", "history"),
+            *("prompt", "completion"),
+        ]
     ),
     JSON,
     max_size=4,
@@ -201,7 +220,7 @@ FIELDS = st.dictionaries(
 
 
 @settings(deadline=None)  # other tests may run beside it
-@given(FIELDS, st.sampled_from(["messages", "alpaca", "sharegpt"]), st.sampled_from(["fold", ""]))
+@given(FIELDS, st.sampled_from(FORMATS), st.sampled_from(["fold", ""]))
 def test_any_fields_are_refused_or_fit_for_training(fields, format_, system):
     try:
         turns, _ = converted(fields, format_, Reading(system=system))
@@ -580,7 +599,9 @@ def test_near_duplicates_stay_on_one_side_unless_told_otherwise(tmp_path, split_
     assert bool(made.overlaps) == (split_by != "near")
 
 
-@pytest.mark.parametrize("kind", ["alpaca", "system", "messages", "greeting", "variants"])
+@pytest.mark.parametrize(
+    "kind", ["alpaca", "system", "messages", "greeting", "variants", "behind", "options", "around"]
+)
 def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
     prompt = "You sort letters of customers by what they want, and answer with one word alone. " * 4
 
@@ -588,6 +609,14 @@ def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
         asked = " ".join(random.Random(number).sample(WORDS, 3))
         if kind == "alpaca":
             return alpaca(number, instruction=prompt, input=asked)
+        if kind == "behind":
+            return alpaca(number, instruction=asked, input=prompt)
+        if kind == "options":  # two sets of them
+            labels = "ABCDE" if number % 2 else "12345"
+            options = [f"{label}. {word * 3}" for label, word in zip(labels, WORDS, strict=False)]
+            return {"messages": messages("\n".join([asked, *options]))}
+        if kind == "around":
+            return alpaca(number, instruction=f"{prompt}\n{asked}", input=prompt.upper())
         if kind == "variants":
             return alpaca(number, instruction=f"{number % 3} {prompt}", input=asked)
         if kind == "messages":
@@ -603,9 +632,12 @@ def test_what_all_lines_share_makes_no_duplicates(tmp_path, kind):
     assert (made.alike, made.largest, made.short, made.overlaps) == (0, 1, [], [])
 
 
-def test_questions_behind_an_opening_are_still_compared(tmp_path):
+@pytest.mark.parametrize("place", ["in front", "behind"])
+def test_questions_beside_a_shared_text_are_still_compared(tmp_path, place):
     prompt = "You sort letters of customers by what they want, and answer with one word alone."
-    rows = [alpaca(n, instruction=prompt, input=question(n // 2) + "!" * n) for n in range(100)]
+    asked = [question(n // 2) + "!" * n for n in range(100)]
+    both = [(prompt, own) if place == "in front" else (own, prompt) for own in asked]
+    rows = [alpaca(n, instruction=one, input=two) for n, (one, two) in enumerate(both)]
     made = imported(tmp_path, write_lines(tmp_path / "x.jsonl", rows), valid=0.1, test=0.2)[1]
     assert (made.alike, made.largest) == (100, 2)
 

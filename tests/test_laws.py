@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ABILITY_NAMES, ROOT, run
 from test_plots import write
 
 from growth.report.growth_law import (
@@ -18,7 +18,13 @@ from growth.report.growth_law import (
     interval,
     share_of_gain,
 )
-from growth.report.laws import held_out_table, line_in_log_samples
+from growth.report.laws import (
+    curves_of_results,
+    held_out_lines,
+    held_out_points,
+    held_out_table,
+    line_in_log_samples,
+)
 
 FIT = ROOT / "evaluate/fit.py"
 SIZES = np.array([10.0, 40, 160, 640, 2560])
@@ -192,7 +198,7 @@ def test_intervals_cover_simulated_curves():
 
 def test_held_out_sizes_are_counted_by_place():
     curves = [losses(law(3, 1, 500, 0.7)), scores(law(25, 80, 300, 1))]
-    found = held_out_table(curves, 2, 0)
+    found = held_out_table(held_out_points(curves, 2, 0))
     assert [*zip(found["kind"], found["place"], strict=True)] == [
         ("loss", 1), ("loss", 2), ("score", 1), ("score", 2)
     ]  # fmt: skip
@@ -208,8 +214,22 @@ def test_held_out_sizes_are_counted_by_place():
 def test_what_is_held_out_is_not_fitted():
     values = law(3, 1, 500, 0.7)
     changed = [*values[:4], 2 * values[4]]
-    assert held_out_table([losses(values)], 1, 0)["coverage"].item() == 100
-    assert held_out_table([losses(changed)], 1, 0)["coverage"].item() == 0
+    assert held_out_table(held_out_points([losses(values)], 1, 0))["coverage"].item() == 100
+    assert held_out_table(held_out_points([losses(changed)], 1, 0))["coverage"].item() == 0
+
+
+def test_each_curve_says_what_was_predicted_and_what_came():
+    """Three seeds of one size, two of them far off."""
+    curve = scores(law(25, 80, 300, 1))
+    samples = np.append(curve.samples, [2560, 2560])
+    values = np.append(curve.values, [5.0, 1.0])
+    questions = np.append(curve.questions, [100.0, 100.0])
+    points = held_out_points([Curve("biology", samples, values, questions)], 1, 0)
+    assert points["covered"].tolist() == [True, False, False]
+    (line,) = held_out_lines(points)
+    first = points.iloc[0]
+    assert line.startswith(f"biology, 2560 samples: {first['value']:.4g} ({first['low']:.4g} to ")
+    assert line.endswith(f"measured {first['measured']:.4g}, 5 (outside), 1 (outside)")
 
 
 def test_hold_out_prints_errors_and_writes_nothing(tmp_path):
@@ -357,8 +377,29 @@ def test_public_curves_of_losses(monkeypatch):
     from growth_laws import losses as public
 
     curves = [curve for name in ("flan", "gigaword") for curve in public(folder / f"{name}.csv")]
-    found = held_out_table([curve.up_to(204800) for curve in curves], 2, 0).set_index("place")
+    seen = [curve.up_to(204800) for curve in curves]
+    found = held_out_table(held_out_points(seen, 2, 0)).set_index("place")
     assert len(curves) == 60
     assert (found["law_median"] < [1.25, 3.5]).all()
     assert (found["law_p90"] < [4.1, 11]).all()
     assert (found["coverage"].between(85, 97)).all()
+
+
+def test_the_table_of_real_curves_is_what_is_found():
+    """docs/laws.md against the results files that are in the repository."""
+    example = ROOT / "evaluate/example/test"
+    points = held_out_points(curves_of_results(example, example, None).curves, 1, 0)
+    found = {str(name).split("/")[0]: own for name, own in points.groupby("curve")}
+    text = (ROOT / "docs/laws.md").read_text(encoding="utf-8").split("### On real curves")[1]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [name for name, *_ in rows[1:]] == list(ABILITY_NAMES)
+    inside = 0
+    for name, _, predicted, interval_, measured, covered in rows[1:]:
+        own = found[name]
+        low, high = map(float, interval_.split(" to "))
+        assert float(predicted) == pytest.approx(own["value"].iloc[0], abs=1)
+        assert (low, high) == pytest.approx((own["low"].iloc[0], own["high"].iloc[0]), abs=1)
+        assert [float(value) for value in measured.split(", ")] == own["measured"].tolist()
+        assert int(covered[0]) == own["covered"].sum()
+        inside += own["covered"].sum()
+    assert f"**{inside} of 30 measurements" in text

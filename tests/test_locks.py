@@ -192,6 +192,11 @@ def place(tmp_path_factory, tiny_model, tiny_data):
     shutil.copytree(tiny_data / "curated", root / "curated")
     (root / "model").symlink_to(tiny_model)
     (root / "points.csv").write_text("curve,samples,value\na,10,3\na,40,2\n")
+    scored = {"x": {"type": "biology", "n": 1, "score": 0.0, "expected": 25.0}}
+    for name in ("one", "two"):
+        write_json(root / f"{name}-results.json", {"run": {}, "files": scored})
+        verdict = {"score": 0, "question": "q", "passages": []}
+        write_lines(root / f"{name}-details/x.jsonl", [verdict])
     write_lines(
         root / "predictions/c/pred_biology.json",
         [line("biology", "A", generated_response="A", choice_logits=[0.0] * 4)],
@@ -207,6 +212,7 @@ def place(tmp_path_factory, tiny_model, tiny_data):
 # What a stage writes, by the command: a second one is refused while that is locked.
 OUTPUTS = {
     "data/build.py --data_type curated-10 --data_dir . --output_dir out": "out/curated-10",
+    "data/design.py --total 20 --data_dir . --output_dir designed": "designed",
     "data/make_sample.py --output_dir sample": "sample",
     "data/make_example.py --output_dir example": "example",
     "data/import.py --input curated/1000 --output_dir imported": "imported",
@@ -220,6 +226,8 @@ OUTPUTS = {
     "evaluate/select_checkpoint.py --results_path results": "results/selected-checkpoint.json",
     "evaluate/plot.py --plot_type all --results_path results --plots_path plots": "plots",
     "evaluate/fit.py --points points.csv --output_dir laws": "laws",
+    "evaluate/plan.py --budget 9 --mixtures mixtures.csv --output_dir plan": "plan",
+    "evaluate/compare.py one-results.json two-results.json --output_dir compared": "compared",
     "evaluate/export.py --model_name_or_path model --output_dir exported": "exported",
     "evaluate/export.py --model_name_or_path model --gguf model.gguf": "model.gguf",
     "evaluate/cmmlu/run.py --model_name_or_path model --data_dir cmmlu --output_dir ans": "ans",

@@ -134,6 +134,19 @@ def test_padded_branches_are_looped_branches(window, known):
     )
 
 
+def test_the_last_mlp_runs_only_where_its_output_is_read():
+    model = small_model("llama").eval()
+    prompts, rows = sequences(), {"first": 0, "last": 0}
+    for name, layer in (("first", model.model.layers[0]), ("last", model.model.layers[-1])):
+
+        def count(_, inputs, name=name):
+            rows[name] += inputs[0].shape[1]
+
+        layer.mlp.down_proj.register_forward_pre_hook(count)
+    next_token_logits(model, prompts, READ, 10_000)
+    assert rows["first"] > rows["last"] == len(prompts)
+
+
 def test_where_memory_lacks_a_row_is_halved(monkeypatch):
     model = small_model("llama").eval()
     prompts = sequences()

@@ -166,6 +166,17 @@ def test_every_kind_has_its_score_and_its_chance(mine):
     assert list(logits) == ["A", "B", "C", "D", "E"]
 
 
+def test_every_ability_has_its_loss(mine):
+    """Whatever the kind; probabilities are where an answer is one of several."""
+    measured = [m for m in read_lines(mine / "runs/r/metrics.jsonl") if "eval_loss" in m][-1]
+    losses = measured["eval_loss_by_ability"]
+    assert losses.keys() == LINES.keys()
+    results = read_json(mine / "evaluate/results/test/tiny/own-14/r/checkpoint-1-results.json")
+    assert {name: entry["loss"] for name, entry in results["files"].items()} == losses
+    probable = {name for name, entry in results["files"].items() if "gold_probability" in entry}
+    assert probable == {"five", "best", "abroad"}
+
+
 def test_the_figures_are_of_the_study(mine):
     drawn = {path.relative_to(mine / "evaluate/plots") for path in mine.rglob("*.png")}
     assert {path.stem for path in drawn if path.parts[0] == "overall"} == {
@@ -247,6 +258,59 @@ def test_results_of_another_study_are_left_out_by_name(mine, tmp_path):
     refused(run(*plot, cwd=mine, check=False), "theirs")
     done = run(*plot, "--study", "mine.toml", cwd=mine)
     assert "foreign-results.json: left out, of the study theirs" in done.stderr
+
+
+def test_two_studies_with_settings_of_one_name_never_mix(mine, tiny_model, tmp_path):
+    """The same lines, weights, size and time stamp; runs lie in one place, whatever their study."""
+    root = mine
+    (root / "theirs.toml").write_text(STUDY.replace('"mine"', '"theirs"'), encoding="utf-8")
+    study = ("--study", "theirs.toml")
+    train = (
+        "train/finetune.py",
+        *study,
+        "--model_name_or_path",
+        tiny_model,
+        "--model_size",
+        "tiny",
+    )
+    train += ("--valid_dir", "lines/valid", "--data_type", "own-14")
+    ours, built = ("--train_dir", "data/own-14"), ("--train_dir", "built/own-14")
+    refused(
+        run(*train, *ours, "--output_dir", "theirs/r", cwd=root, check=False),
+        "built for the study mine, and this run is of theirs",
+    )
+    run(*build("own-14", study="theirs.toml")[:-1], "built", cwd=root)
+    again = run(*train, *built, "--output_dir", "runs/r", "--resume", cwd=root, check=False)
+    refused(again, "runs/r: of the study 'mine'", "'theirs'")
+    run(*train, *built, "--output_dir", "theirs/r", cwd=root)
+    weights = [root / of / "r/checkpoint-1/model.safetensors" for of in ("runs", "theirs")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    evaluate = ("evaluate/run.py", "--run_dir", "theirs/r", "--data_dir", "lines")
+    refused(run(*evaluate, cwd=root, check=False), "predictions of the study mine", "theirs.toml")
+    predicted = ("--pred_data_path", tmp_path / "predictions")
+    predict = ("evaluate/predict.py", "--model_name_or_path", "theirs/r/checkpoint-1", *predicted)
+    run(*predict, "--eval_data_path", "lines/valid", cwd=root)
+    run("evaluate/score.py", *predicted, "--results_path", tmp_path / "scored", cwd=root)
+
+    (path,) = (tmp_path / "scored").rglob("checkpoint-1-results.json")
+    together = tmp_path / "together/valid"
+    for at in (together / "one/r", together / "two/r"):
+        at.mkdir(parents=True)
+    own = (root / "evaluate/results/valid/tiny/own-14/r/checkpoint-1-results.json").read_text()
+    (together / "one/r/checkpoint-1-results.json").write_text(own)
+    (together / "two/r/checkpoint-1-results.json").write_text(path.read_text())
+    select = ("evaluate/select_checkpoint.py", "--results_path", together)
+    run(*select, cwd=root)
+    chosen = [read_json(at)["average"] for at in together.rglob("selected-checkpoint.json")]
+    assert len(chosen) == 2
+    results = ("--results_path", together, "--selection_path", together)
+    for stage in (("plot.py", "--plot_type", "all"), ("fit.py",), ("report.py",)):
+        script, *flags = stage
+        done = run(f"evaluate/{script}", *flags, *results, cwd=root, check=False)
+        refused(done, "results of two studies, mine", "theirs")
+    (together / "one/r/checkpoint-2-results.json").write_text(path.read_text())
+    refused(run(*select, cwd=root, check=False), "are of different runs", "study")
 
 
 @pytest.mark.parametrize(
@@ -395,6 +459,31 @@ def test_a_gold_answer_is_read_by_the_pattern_too():
     assert verdict(ability, '{"label": "bug"}', '{"label":"bug"}').score == 1
     assert verdict(ability, '{"label": "bug"}', "bug").score == 1
     assert verdict(ability, '{"label": "bug"}', '{"label": "idea"}').score == 0
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        (r"so \sqrt{2}", r"\sqrt{2}", 1),
+        (r"It is a \sqrt{2} m.", r"\sqrt{2}", 1),
+        (r"所以\sqrt{8}。", r"2\sqrt{2}", 1),
+        (r"(thus x = \frac{\sqrt{8}}{2})", r"\sqrt{2}", 1),
+        (r"with $x$ given: **\sqrt{2}**", r"\sqrt{2}", 1),
+        (r"\[x\] is \frac{3}{4}\pi", r"\frac{3\pi}{4}", 1),
+        (r"so 2^{10}", "1024", 1),
+        (r"so \frac12", "1/2", 1),
+        ("so 2√3", r"\sqrt{12}", 1),
+        ("so √(2)", "√2", 1),
+        ("therefore π/2", r"\frac{\pi}{2}", 1),
+        (r"so \sqrt{3}", r"\sqrt{2}", 0),
+        (r"\sqrt{2} = 1.414 or \sqrt{3}", r"\sqrt{2}", 0),
+        (r"not $\sqrt{2}$ but \boxed{2}", r"\sqrt{2}", 0),
+        (r"so -\sqrt{2}", r"\sqrt{2}", 0),
+        ("so 12 and \\alpha", "12", 1),
+    ],
+)
+def test_latex_needs_no_dollars(response, gold, right):
+    assert verdict(Ability("n", Kind.NUMBER), response, gold).score == right
 
 
 def test_numbers_are_compared_as_mathematics():

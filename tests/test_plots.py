@@ -9,14 +9,19 @@ import pandas as pd
 import pytest
 from conftest import ABILITIES, OUT_OF_DOMAIN, STUDY
 from conftest import run as run_script
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.collections import PolyCollection
+from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 
 from growth.core.errors import InputError
 from growth.data.study import read_study
 from growth.report.axes import COLOURS, CURVE_ORDER, look_of
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
-from growth.report.plots import drawings, title_of
+from growth.report.plots import drawings, fonts_of, title_of
 from growth.report.results_table import read_results
+from growth.report.values import with_value
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "evaluate" / "plot.py"
@@ -146,7 +151,8 @@ def test_series_whose_names_begin_alike_are_told_apart(tmp_path):
         f'name = "own"\n[pools.p]\npath = "p"\n[[abilities]]\nname = "a"\nkind = "text"\n{series}'
     )
     points = pd.DataFrame(
-        {"model_size": "7b", "source": ["b", "c", "c-7"], "ability": "a", "parts": 1, "limit": None}
+        {"model_size": "7b", "source": ["b", "c", "c-7"], "ability": "a", "parts": 1}
+        | {"limit": None, "value": "score"}
     )
     drawn = drawings(points, "all", read_study(path))
     pairs_drawn = {d.folder: set(d.points["source"]) for d in drawn if "_vs_" in d.folder}
@@ -258,13 +264,20 @@ def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
     write(results, "curated-10", 30.0, timestamp="t1", seed=1)
     plots = run(results, tmp_path, "overall")
     first = pd.read_csv(plots / "overall" / "biology.csv", dtype={"run_scores": str}).iloc[0]
-    assert (first["score"], first["low"], first["high"]) == (25.0, 15.5, 34.25)
+    # both noises: tests/test_repeats.py
+    found = {"score": 25.0, "low": 4.955, "high": 44.791}
+    assert first[list(found)].astype(float).to_dict() == pytest.approx(found, abs=1e-2)
+    assert first["sd"] == pytest.approx(50**0.5)
     assert (first["runs"], first["n"], first["run_scores"]) == (2, 100, "20.0 30.0")
     assert first["checkpoints"] == "curated-10/t0/checkpoint-3 curated-10/t1/checkpoint-3"
     figure = drawings(points_of(results), "overall", STUDY)[0].draw()
     drawn = [line.get_ydata() for line in figure.axes[0].lines if line.get_xdata()[0] == 10]
     assert any(list(ys) == [20.0, 30.0] for ys in drawn)
-    assert "mean of runs" in texts(figure)
+    assert "training noise at several seeds only; lines: mean of runs" in texts(figure)
+    alone = points_of(results)[lambda points: points["samples"] > 10]
+    assert "training noise is not in it" in texts(drawings(alone, "overall", STUDY)[0].draw())
+    both = points_of(results)[lambda points: points["runs"] == 2]
+    assert "of questions and training" in texts(drawings(both, "overall", STUDY)[0].draw())
 
 
 @pytest.mark.parametrize(("seed", "runs"), [(0, 1), (1, 2), (None, 2)])
@@ -488,7 +501,7 @@ def test_a_smoke_run_beside_a_complete_one_does_not_count(results, tmp_path, cap
 
 def test_smoothing_is_stated_and_the_points_stay_raw(results, tmp_path):
     points = points_of(results)
-    raw, smoothed = (drawings(points, "all", STUDY, smoothed=s) for s in (False, True))
+    raw, smoothed = (drawings(points, "all", STUDY, join) for join in ("raw", "smooth"))
     for drawing in (raw[0], raw[-1]):
         assert "smoothed" not in texts(drawing.draw())
     for drawing in (smoothed[0], smoothed[-1]):
@@ -501,6 +514,120 @@ def test_smoothing_is_stated_and_the_points_stay_raw(results, tmp_path):
     expected = smooth([0, 1, 2], [20.0, 31.0, 52.5], steps=1)[1]
     assert np.allclose(table["smoothed_score"][:3], expected, atol=1e-4)
     assert table["score"].tolist() == [20.0, 31.0, 52.5, 26.0]
+
+
+def signals(path, **fields):
+    """Add fields to the entries of a results file: name=(of biology, of code)."""
+    content = json.loads(path.read_text())
+    for name, values in fields.items():
+        for entry, value in zip(content["files"].values(), values, strict=False):
+            if value is not None:
+                entry[name] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def signalled(tmp_path):
+    """Two sizes of data, of the first two seeds, with the signals that have less noise."""
+    folder = tmp_path / "results" / "test"
+    for data_type, seed, loss in (
+        ("curated-10", 0, 2.0),
+        ("curated-10", 1, 1.8),
+        ("curated-40", 0, 0.5),
+    ):
+        path = write(folder, data_type, 30.0, timestamp=f"t{seed}", seed=seed)
+        ends = {"gold_probability_low": (40.0,), "gold_probability_high": (60.0,)}
+        more = {"gold_probability": (50.0,), "gold_probability_n": (80,), **ends}
+        signals(path, loss=(loss, 3 * loss), **more)
+    return folder
+
+
+def test_losses_are_drawn_on_request(signalled, tmp_path):
+    plots = run(signalled, tmp_path, "all", "--value", "loss")
+    names = ("biology-loss", "code-loss", "average-loss")
+    assert files(plots) == pairs("overall", *names) | pairs("all", "overview-loss")
+    table = pd.read_csv(plots / "overall/average-loss.csv")
+    assert table["loss"].tolist() == pytest.approx([3.8, 1.0])  # (1 + 3) / 2 times that of biology
+    assert table["run_loss"][0] == "4.0 3.6"
+    # Student's: 12.706 * .2828 / sqrt(2); one seed has none
+    assert table["high"][0] == pytest.approx(3.8 + 2.5412, abs=1e-3)
+    assert np.isnan(table["high"][1])
+    points = growth_points(read_results(signalled, tmp_path, value="loss").rows)
+    figure = drawings(points, "overall", STUDY)[0].draw()
+    assert figure.axes[0].get_ylabel() == "loss (nats per token)"
+    assert "loss of the validation lines" in texts(figure)
+    assert "questions" not in texts(figure)
+    assert figure.axes[0].get_ylim()[0] >= 0
+    lone = points[points["samples"] == 40]
+    assert "how noisy it is, is not known" in texts(drawings(lone, "overall", STUDY)[0].draw())
+
+
+def test_probabilities_are_drawn_of_what_has_them(signalled, tmp_path):
+    plots = run(signalled, tmp_path, "overall", "--value=gold_probability")
+    assert files(plots) == pairs("overall", "biology-gold_probability", "average-gold_probability")
+    table = pd.read_csv(plots / "overall/biology-gold_probability.csv")
+    assert table["gold_probability"].tolist() == [50.0, 50.0]
+    assert table["n"].tolist() == [80, 80]
+    assert table["low"].tolist() == pytest.approx([40.0, 40.0])
+
+
+def test_signals_of_two_files_of_an_ability_are_pooled_by_their_lines(signalled, tmp_path):
+    path = signalled / "7b/curated-40/t0/checkpoint-3-results.json"
+    content = json.loads(path.read_text())
+    more = scored("biology", 10.0) | {"gold_probability": 80.0, "gold_probability_n": 40}
+    content["files"]["biology_more"] = more | {"loss": 0.5}
+    path.write_text(json.dumps(content))
+    points = {
+        value: growth_points(read_results(signalled, tmp_path, value=value).rows)
+        .set_index(["ability", "samples"])["score"]
+        for value in ("loss", "gold_probability")
+    }  # fmt: skip
+    assert points["gold_probability"]["biology", 40] == pytest.approx(60.0)
+    assert points["loss"]["biology", 40] == pytest.approx(0.5)
+    assert with_value(content, "loss", STUDY)["average"] == pytest.approx(1.0)
+
+
+def test_laws_are_drawn_on_request(signalled, tmp_path):
+    write(signalled, "curated-160", 60.0)
+    plots = run(signalled, tmp_path, "all", "--laws")
+    table = pd.read_csv(plots / "overall/biology.csv")
+    assert (table["law_low"] < table["law"]).all()
+    assert (table["law"] < table["law_high"]).all()
+    assert table["score"].tolist() == [30.0, 30.0, 60.0]
+    for drawing in (found := drawings(points_of(signalled), "all", STUDY, "law"))[0], found[-1]:
+        figure = drawing.draw()
+        assert "fitted law with its 90 % interval" in texts(figure)
+        assert "bars: 95 % interval" in texts(figure)
+        ax = figure.axes[0]
+        line = max(ax.lines, key=lambda line: len(line.get_xdata()))
+        assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((10, 4 * 160))
+        (band,) = [c for c in ax.collections if isinstance(c, PolyCollection)]
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert heights.min() < line.get_ydata().min()
+        assert heights.max() > line.get_ydata().max()
+
+
+def test_a_single_size_has_no_law(results, tmp_path):
+    """13b has one: its point is drawn, with its interval."""
+    plots = run(results, tmp_path, "overall", "--laws")
+    table = pd.read_csv(plots / "overall/biology.csv").set_index("model_size")
+    assert np.isnan(table.loc["13b", "law"])
+    assert table.loc["7b", "law"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--smooth", "--laws"), "joined in one way"),
+        (("--smooth", "--value=loss"), "published figures are of scores"),
+        (("--laws", "--value=loss"), "laws of curves are of scores"),
+        (("--value=loss",), "no loss of an ability"),
+    ],
+)
+def test_flags_that_do_not_go_together(results, tmp_path, flags, words):
+    with pytest.raises(InputError, match=words):
+        run(results, tmp_path, "all", *flags)
+    assert not (tmp_path / "plots").exists()
 
 
 def test_smooth_is_the_published_filter_without_overshoot():
@@ -661,3 +788,84 @@ def test_dollar_signs_are_no_formula(tmp_path):
     folder = tmp_path / "results" / "test"
     write(folder, "curated-160", 30, size="$\\frac{$", types=TYPES)
     assert files(run(folder, tmp_path, "overall")) == OVERALL
+
+
+def named_study(tmp_path, title):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        f'name = "own"\n[pools.p]\npath = "p"\n[[abilities]]\nname = "code"\ntitle = "{title}"\n'
+        'kind = "text"\n[[series]]\nname = "s"\nsizes = [10]\ntake = [{ pool = "p" }]\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def make_font(path, family, characters):
+    """A font with a filled square for each character."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 800), (800, 800), (800, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    names = {ord(character): f"u{ord(character)}" for character in characters}
+    order = [".notdef", *names.values()]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(order)
+    font.setupCharacterMap(names)
+    font.setupGlyf(dict.fromkeys(order, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(order, (1000, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": family, "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+
+
+@pytest.fixture
+def only_own_fonts(monkeypatch):
+    """A machine that has no fonts but matplotlib's."""
+    own = [font for font in fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+
+
+def titled(tmp_path, title):
+    """The points of a study whose only ability has this title, and the study."""
+    study = read_study(named_study(tmp_path, title))
+    write(tmp_path / "in/test", "s-10", 30, types=("code",), study=study.record())
+    return points_of(tmp_path / "in/test"), study
+
+
+def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
+    tmp_path, only_own_fonts, recwarn
+):
+    """matplotlib's own lies beside; no box is drawn, and a figure without is as it was."""
+    points, study = titled(tmp_path, "合同法 contracts")
+    make_font(tmp_path / "han.ttf", "Han", "合同法书")
+    make_font(tmp_path / "few.ttf", "Few", "合")
+    for name in ("few", "han"):
+        fontManager.addfont(tmp_path / f"{name}.ttf")
+    fonts = fonts_of(points, study)
+    assert fonts.families == ("sans-serif", "Few", "Han")
+    assert not fonts.missing
+    for drawing in drawings(points, "all", study, fonts=fonts):
+        drawing.write(tmp_path / "drawn", "raw")
+        assert "合同法 contracts" in texts(drawing.draw()) or drawing.stem == "average"
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+    assert fonts_of(*titled(tmp_path, "Contracts")).families == ("sans-serif",)
+
+
+def test_a_title_that_no_font_has_gives_way_to_the_name_and_is_said_once(
+    tmp_path, only_own_fonts, capsys, recwarn
+):
+    points, study = titled(tmp_path, "合同法 contracts")
+    fonts = fonts_of(points, study)
+    assert fonts.missing == set("合同法")
+    for drawing in drawings(points, "all", study, fonts=fonts):
+        drawn = texts(drawing.draw())
+        assert "code" in drawn or "Average" in drawn
+        assert "合" not in drawn
+    run(tmp_path / "in/test", tmp_path, "all")
+    said = capsys.readouterr().err
+    assert said.count("note: no font of this machine has 合 同 法; ") == 1
+    assert "Glyph" not in said
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]

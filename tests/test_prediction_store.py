@@ -14,10 +14,11 @@ from test_predictor import Predicting
 from growth.core import device
 from growth.core.distributed import DistributedState
 from growth.core.errors import InputError
+from growth.core.files import read_json
 from growth.data.records import prediction_check, read_records
 from growth.inference.prediction_store import ResultFile, check_same_model
 from growth.inference.requests import Response
-from growth.tasks.doit import DoITFile
+from growth.tasks.doit import DoITFile, request_of
 from growth.tasks.runner import TaskRun, missing_tasks
 
 FLAGS = (
@@ -75,6 +76,36 @@ def test_cut_prompts_are_counted_in_the_summary_and_the_record(quiet):
     record = json.loads((output / FOLDER / "run.json").read_text())
     assert record["cut_prompts"] == {"biology_valid": 2, "code_valid": 0, "math_valid": 0}
     assert record["decoding"]["engine"] == "batched"
+
+
+def test_cut_answers_are_counted_at_prediction_and_in_the_results(quiet, place, tiny_model):
+    """By the tokens themselves: all room taken, and no stop token at the end."""
+    output, said = quiet
+    engine = Predicting(tiny_model, max_new_tokens=24, max_length=96)
+    cut, answers = {}, 0
+    for path in sorted((output / FOLDER).glob("pred_*.json")):
+        records = read_lines(path)
+        requests = [request_of(r, engine.prompting, STUDY.ability(r)) for r in records]
+        responses = engine.predictor.run(requests)
+        expected = [
+            len(response.ids) == request.max_new_tokens > 0
+            and response.ids[-1] not in engine.chat.stop_ids
+            and not (request.is_settled and request.is_settled(response.ids))
+            for request, response in zip(requests, responses, strict=True)
+        ]
+        assert [record.get("response_cut", False) for record in records] == expected
+        answers += sum(request.kind == "generate" for request in requests)
+        if any(expected):
+            cut[path.name.removeprefix("pred_").removesuffix(".json")] = sum(expected)
+    assert 0 < sum(cut.values()) < answers
+    at = "at 24 tokens (--max_new_tokens, sooner where --max_length 96 left less room)"
+    assert f"{sum(cut.values())} of {answers} answers cut {at}\n" in said
+    scored = run("evaluate/score.py", "--pred_data_path", output, "--results_path", "r", cwd=place)
+    results = read_json(place / "r" / FOLDER.replace("checkpoint-0", "checkpoint-0-results.json"))
+    files = results["files"]
+    assert {stem: e["cut_answers"] for stem, e in files.items() if "cut_answers" in e} == cut
+    counts = ", ".join(f"{stem} {count} of {files[stem]['n']}" for stem, count in cut.items())
+    assert f"  answers cut {at}: {counts}\n" in scored.stdout + scored.stderr
 
 
 def test_every_prediction_can_be_scored_and_is_small(place, quiet):

@@ -30,7 +30,7 @@ PAGES = [
 INSTALL, FIRST_SCREEN, STAGES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in ("data", "train", "evaluate")
+    for folder in ("data", "train", "evaluate", "scripts")
     for path in (ROOT / folder).rglob("*.py")
     if path.name != "doit.py"  # lm-evaluation-harness runs it
 )
@@ -148,6 +148,7 @@ ARGUMENTS = {
     "scripts/run_evaluate.sh": "--run_dir runs/none",
     "scripts/run_sweep.sh": "--model_size pocket --model_name_or_path train/pocket",
     "scripts/merge_lora.sh": "runs/none merged",
+    "scripts/plan_demo.sh": "",
     "scripts/reliability.sh": "",
     "evaluate/cmmlu/run.sh": "cpu train/pocket none",
     "evaluate/agieval/run.sh": "cpu train/pocket none",
@@ -291,7 +292,7 @@ def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
 BEHIND = {
     "scripts/run_train.sh": ("train/finetune.py",),
     "scripts/run_evaluate.sh": ("evaluate/run.py", "evaluate/predict.py"),
-    "scripts/run_sweep.sh": ("train/finetune.py", "evaluate/run.py"),
+    "scripts/run_sweep.sh": ("scripts/sweep.py", "train/finetune.py", "evaluate/run.py"),
     "scripts/merge_lora.sh": ("evaluate/export.py",),
     "evaluate/cmmlu/run.sh": ("evaluate/cmmlu/run.py",),
     "evaluate/agieval/run.sh": ("evaluate/agieval/run.py",),

@@ -14,6 +14,7 @@ import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT, run
 from report_tree import SETTINGS, Tree, sample_tree, small_tree, write
@@ -120,6 +121,80 @@ def test_every_point_is_the_mean_of_its_seeds(sample):
     assert (first["model_size"], first["setting"]) == ("7b", "curated-10")
     assert first["checkpoints"][0] == "curated-10/seed-0/checkpoint-6"
     assert first["run_scores"] == [28.0, 29.0, 30.0]
+
+
+def test_the_noise_floor_of_each_ability(sample):
+    """Made-up seeds differ by a point: a variance of 1, where the questions alone have 20."""
+    tree, page, numbers = sample
+    rows = {(row["ability"], row["model_size"]): row for row in numbers["noise"]}
+    assert len(rows) == 3 * len(numbers["curves"])
+    row = rows["biology", "7b"]
+    assert (row["settings"], row["runs"], row["sd"]) == (6, 18, 1.0)
+    assert row["sd_questions"] == pytest.approx(4.6, abs=0.3)
+    assert (row["explained"], row["sd_training"]) == (100, 0)
+    table = pd.read_csv(tree.folder / "report/noise.csv")
+    own = table[(table["ability"] == "biology") & (table["model_size"] == "7b")].iloc[0]
+    assert own["difference"] == pytest.approx(row["difference"], rel=1e-4)
+    assert "Noise floor by ability" in page
+    assert "interval of questions and training" in page
+
+
+def test_the_laws_are_drawn_on_request(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    plain, _ = report(tree)
+    laws, numbers = report(tree, "--laws")
+    assert "fitted law with its 90 % interval" in laws
+    assert "fitted law" not in plain
+    assert len(laws) > len(plain)
+    assert numbers["curves"]
+
+
+def test_without_repeats_the_page_says_that_training_noise_is_not_known(tmp_path):
+    page, numbers = report(small_tree(tmp_path, read_study(EXAMPLE)))
+    assert numbers["noise"] == []
+    assert "noise of training is not known" in page
+    assert "training noise is not in it" in page
+
+
+def test_neighbouring_sizes_and_two_series_are_compared(sample):
+    _, page, numbers = sample
+    compared = numbers["compared"]
+    assert [(row["a"], row["b"]) for row in compared if row["model_size"] == "13b"] == [
+        ("curated-160", "curated-10"),
+        ("curated-2560", "curated-160"),
+        ("synthetic-2560", "synthetic-160"),
+        ("curated-160", "synthetic-160"),
+        ("curated-2560", "synthetic-2560"),
+    ]
+    assert len(compared) == 15
+    averages = {p["setting"]: p for p in numbers["overview"]["averages"] if p["model_size"] == "7b"}
+    for row in compared[:5]:
+        assert (row["runs_a"], row["runs_b"]) == (3, 3)
+        gain = averages[row["a"]]["score"] - averages[row["b"]]["score"]
+        assert row["difference"] == pytest.approx(gain, abs=0.02)
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["p"] <= row["p_holm"]
+        assert [part["ability"] for part in row["abilities"]].count("average") == 1
+    text = f"{compared[0]['difference']:+.1f} <small>[{compared[0]['low']:+.1f}, "
+    assert text.replace("-", "\u2212") in page
+
+
+def test_settings_of_a_study_whose_file_was_moved_are_compared(tmp_path):
+    file = shutil.copy(EXAMPLE, tmp_path / "own.toml")
+    tree = small_tree(tmp_path, read_study(file))
+    moved = file.rename(tmp_path / "moved.toml")
+    assert len(report(tree, "--study", moved)[1]["compared"]) == 4
+
+
+def test_without_verdicts_nothing_is_compared(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    for folder in tree.results.rglob("*-details"):
+        shutil.rmtree(folder)
+    page, numbers = report(tree)
+    assert numbers["compared"] == []
+    assert "No two settings could be compared" in page
+    assert message(numbers, "not compared").startswith("4 of 4 pairs of settings are not compared")
+    assert "score.py --pred_data_path" in message(numbers, "not compared")
 
 
 def test_the_checkpoint_of_each_run_has_its_reason_and_test_score(sample):
@@ -230,7 +305,8 @@ def test_the_report_of_a_named_study_has_a_folder_of_its_own(tmp_path):
     tree = small_tree(tmp_path, read_study(EXAMPLE))
     flags = [flag for flag in tree.flags() if not flag.startswith("--output_dir")]
     done = run(ROOT / "evaluate/report.py", *flags, "--study", EXAMPLE, cwd=tmp_path)
-    names = [f"evaluate/report/example/report.{end}" for end in ("html", "json")]
+    made = ("report.html", "report.json", "noise.csv")
+    names = [f"evaluate/report/example/{name}" for name in made]
     assert done.stdout.splitlines() == names
     assert all((tmp_path / name).is_file() for name in names)
 
@@ -342,7 +418,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
     command = [sys.executable, ROOT / "evaluate/report.py", *trees[1].flags()]
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run(command, cwd=trees[1].folder, check=True, env=environment, capture_output=True)
-    for name in ("report.html", "report.json"):
+    for name in ("report.html", "report.json", "noise.csv"):
         one, two = ((tree.folder / "report" / name).read_bytes() for tree in trees)
         assert one == two
 

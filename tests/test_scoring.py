@@ -1,6 +1,7 @@
 """Scores against recorded verdicts, and what the published scorer got wrong."""
 
 import json
+import math
 
 import pytest
 from conftest import ABILITY_NAMES, ROOT, STUDY, judged, line, read_lines, run, write_lines
@@ -11,6 +12,7 @@ from growth.core.intervals import wilson
 from growth.data.abilities import LETTERS
 from growth.scoring.checkpoint_selection import choose_checkpoints, description
 from growth.scoring.results import _lacking, score_file, score_predictions, summarise
+from growth.scoring.verdicts import Verdict
 
 # Lines in the repository and in ../shared: the longer texts there are not ours to copy.
 RECORDED = {"scoring": {1200}, "scoring_adversarial": {1827, 1905}}
@@ -139,6 +141,8 @@ def test_averages_keep_the_ten_abilities_and_the_ood_sets_apart():
     assert files["biology_test"] == {
         "type": "biology", "n": 4, "score": 25.0, "low": 4.56, "high": 69.94, "expected": 25.0,
         "extracted": 25.0, "extracted_low": 4.56, "extracted_high": 69.94,
+        "gold_probability": 3.21, "gold_probability_n": 4,
+        "gold_probability_low": 3.21, "gold_probability_high": 3.21,
     }  # fmt: skip
 
 
@@ -183,6 +187,63 @@ def test_every_letter_can_win_by_its_logit():
         assert judged(line("biology", letter, generated_response="", choice_logits=logits)).score
 
 
+def softmax(*logs):
+    weights = [math.exp(log) for log in logs]
+    return weights[0] / sum(weights)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (line("biology", "B", generated_response="A", choice_logits=LOGITS), softmax(3, 0, 1, 2)),
+        (line("chinese", "B", generated_response="?", choice_logits=LOGITS), softmax(3, 0, 1, 2)),
+        # the mean log-likelihood of a token of each choice; the gold one is the first
+        (line("code", choices=list("abc"), question_format=1, generated_ppl=[2.0, 4.0, 8.0]),
+         softmax(-math.log(2), -math.log(4), -math.log(8))),
+        (line("code", choices=list("abc"), question_format=1, generated_ppl=[1e304, 1.0, 9.0]), 0),
+        (line("code", choices=list("abc"), question_format=1, generated_ppl=[0, 1.0, 9.0]), None),
+        (line("biology", "A", generated_response="A",
+              choice_logits={"A": 10**400, "B": 0.5, "C": -(10**400), "D": 5}), 1),
+        (line("biology", "A", generated_response="A",
+              choice_logits={"A": -(10**400), "B": 1e308, "C": 0, "D": 1}), 0),
+        # answers that are not one of several
+        (line("chinese", "春风", generated_response="春风", choice_logits=LOGITS), None),
+        (line("history", "正确", generated_response="对", choice_logits=LOGITS), None),
+        (line("ethics", "ABD", generated_response="ABD", choice_logits=LOGITS), None),
+        (line("math", "$1$", answer="1", generated_response="1", choice_logits=LOGITS), None),
+    ],
+)  # fmt: skip
+def test_the_probability_of_the_gold_answer(record, expected):
+    found = judged(record).gold_probability
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-9))
+
+
+def test_the_mean_probability_is_that_of_the_lines_that_have_one():
+    """The interval is Student's: of .2, .4 and .6 it is .4 -+ 4.303 * .2 / sqrt(3)."""
+    lines = [(line("chinese"), Verdict(0, 0.25, None, None, gold_probability=p))
+             for p in (0.2, None, 0.4, 0.6)]  # fmt: skip
+    entry = score_file(lines)
+    assert (entry["gold_probability"], entry["gold_probability_n"], entry["n"]) == (40.0, 3, 4)
+    assert entry["gold_probability_low"] == 0.0  # -9.68 of a per cent
+    assert entry["gold_probability_high"] == pytest.approx(89.68, abs=0.01)
+    single = score_file(lines[:1])
+    assert single["gold_probability"] == 20.0
+    assert "gold_probability_low" not in single
+    assert "gold_probability" not in score_file(lines[1:2])
+
+
+def test_the_loss_of_an_ability_is_that_of_the_record(tmp_path, capsys):
+    record = {"checkpoint": "checkpoint-1", "eval_loss_by_ability": {"biology": 1.23456789}}
+    write_json(tmp_path / "in/run.json", record)
+    for ability in ("biology", "history"):
+        told = line(ability, "A", generated_response="A", choice_logits=LOGITS)
+        write_lines(tmp_path / f"in/pred_{ability}_test.json", [told])
+    run(ROOT / "evaluate/score.py", "--pred_data_path", "in", "--results_path", "out", cwd=tmp_path)
+    files = read_json(tmp_path / "out/in-results.json")["files"]
+    assert files["biology_test"]["loss"] == 1.23456789
+    assert "loss" not in files["history_test"]
+
+
 def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = line("biology", "A", generated_response="A", choice_logits=LOGITS)
@@ -200,6 +261,8 @@ def test_results_mirror_the_folders_of_predictions(tmp_path, monkeypatch):
     assert read_lines(tmp_path / "evaluate/results/valid/7b/a-details/biology_valid.jsonl") == [
         {"score": 1, "expected": 0.25, "parsed": "A", "gold": "A"}
         | {"extracted": 1, "extracted_answer": "A"}
+        | {"gold_probability": pytest.approx(0.032059, abs=1e-6)}
+        | {"idx": 0, "question": "dee55f889d3f0bea", "passages": []}
     ]
     with pytest.raises(InputError, match="no pred_"):
         score_predictions(tmp_path / "evaluate/results")

@@ -8,7 +8,7 @@ import random
 import shutil
 
 import pytest
-from conftest import ABILITY_NAMES, STUDY, line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, STUDY, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import sha256
@@ -148,6 +148,24 @@ def test_build_writes_the_table_and_replaces_an_older_folder(tiny_data, checkout
     assert row.split() == ["biology.json", "1", str(characters)]
 
 
+def test_all_that_comes_to_another_total_is_said(tiny_data, tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\n[[abilities]]\nname = "biology"\nkind = "letter"\n'
+        '[pools.p]\npath = "curated/1000/biology_1000.json"\n'
+        '[[series]]\nname = "all"\nsizes = [4, 6]\ntake = [{ pool = "p", lines = "all" }]\n'
+        '[[settings]]\nname = "again"\nsame_as = "all-6"\n',
+        encoding="utf-8",
+    )
+    build = (ROOT / "data/build.py", "--study", "own.toml", "--data_dir", tiny_data)
+    done = run(*build, "--data_type", "all", cwd=tmp_path)
+    said = [text for text in done.stderr.splitlines() if text.startswith("data/")]
+    assert said == [
+        f"data/{name}: 4 lines, while own.toml gives {name} 6 samples, which is where figures draw "
+        "it"
+        for name in ("all-6", "again")
+    ]
+
+
 def test_another_seed_in_the_same_folder_is_said(checkout):
     path = write_lines(
         checkout / "own/curated/1000/x_1000.json",
@@ -158,7 +176,12 @@ def test_another_seed_in_the_same_folder_is_said(checkout):
     assert not run(*command, cwd=checkout).stderr
     done = run(*command, "--seed", "1", cwd=checkout)
     assert done.stderr == "data/curated-10: replaced other lines, of seed 0\n"
-    built = json.loads((checkout / "data/curated-10/build.record").read_text())
+    record = checkout / "data/curated-10/build.record"
+    record.write_text(record.read_text().replace('"doit"', '"theirs"'))
+    done = run(*command, cwd=checkout)
+    assert done.stderr == "data/curated-10: replaced other lines, of seed 1 of the study theirs\n"
+    run(*command, "--seed", "1", cwd=checkout)
+    built = json.loads(record.read_text())
     assert (built["study"], built["setting"], built["seed"]) == ("doit", "curated-10", 1)
     assert len(built["files"]) == 10
 

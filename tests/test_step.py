@@ -139,10 +139,50 @@ def test_a_dummy_counts_nothing_but_takes_part():
 def test_the_total_has_no_gradients_and_no_scale(oracle):
     model = small_model("llama")
     model.set_attn_implementation(VARLEN)
-    total, measures = StepLoss(True, tokens_per_micro_batch=20).total(model, SAMPLES)
+    total, _, measures = StepLoss(True, tokens_per_micro_batch=20).total(model, SAMPLES)
     assert total.dtype == torch.float64
     assert total.item() / measures.supervised == pytest.approx(oracle[0], rel=1e-6)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_total_is_bit_for_bit_that_of_its_micro_batches(packed):
+    """What is recorded by sample changes nothing of what was recorded before."""
+    model = small_model("llama")
+    if packed:
+        model.set_attn_implementation(VARLEN)
+    step_loss = StepLoss(packed, tokens_per_micro_batch=20)
+    share = step_loss.share(SAMPLES)
+    expected = torch.zeros((), dtype=torch.float64)
+    with torch.no_grad():
+        for turn in range(share.rounds):
+            expected += step_loss.micro_batch(model, share, turn)
+    total, _, _ = step_loss.total(model, SAMPLES)
+    assert total.item() == expected.item()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_losses_of_samples_are_those_of_each_alone(packed):
+    model = small_model("llama")
+    if packed:
+        model.set_attn_implementation(VARLEN)
+    unlearnt = {"input_ids": torch.tensor([4, 5]), "labels": torch.tensor([-100, -100])}
+    samples = [*SAMPLES, unlearnt]
+    total, losses, _ = StepLoss(packed, tokens_per_micro_batch=20).total(model, samples)
+    with torch.no_grad():
+        alone = [padded_loss(small_model("llama"), pad_rows([s], 0)).item() for s in SAMPLES]
+    assert losses.tolist() == pytest.approx([*alone, 0.0], rel=1e-5)
+    assert losses.sum().item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_a_process_without_samples_has_no_losses():
+    """The others compute, and it takes part with a dummy."""
+    counts = torch.stack([counts_of([], 12), counts_of(SAMPLES, 12)])
+    model = small_model("llama")
+    model.set_attn_implementation(VARLEN)
+    step_loss = StepLoss(True, tokens_per_micro_batch=12, engine=Rank(counts))
+    total, losses, _ = step_loss.total(model, [])
+    assert (total.item(), losses.tolist()) == (0.0, [])
 
 
 def test_steps_add_up():

@@ -24,7 +24,7 @@ from growth.export import checkpoint_files
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
 from growth.model.source import find_model
-from growth.packing.batches import pad_rows, tokenised
+from growth.packing.batches import pad_rows, supervised_tokens, tokenised
 from growth.packing.forward import supports_packing
 from growth.runs.checkpoints import (
     DEEPSPEED,
@@ -37,9 +37,9 @@ from growth.runs.checkpoints import (
 )
 from growth.runs.resolve import resolve_models
 from growth.training import memory, trainer
-from growth.training.run import _default_epochs
+from growth.training.run import default_epochs
 from growth.training.sampler import StepSampler
-from growth.training.step import published_rate
+from growth.training.step import published_rate, summed_loss
 from growth.training.trainer import InstructionTrainer
 
 FSDP2 = ("--fsdp_config", str(ROOT / "train/configs/fsdp2.json"))
@@ -132,6 +132,46 @@ def final_weights(run_dir):
     return load_file(checkpoints(run_dir)[-1] / "model.safetensors")
 
 
+def test_the_loss_by_ability_adds_up_to_the_loss(tmp_path, tiny_model):
+    """By a line's type, else by its file's name; lines of no ability are in the whole loss only."""
+    root = copy_scripts(tmp_path)
+    answers = {"biology": "甲乙丙", "math": "丁", None: "戊己"}
+
+    def lines(types):
+        messages = [[{"role": "user", "content": "问" * (2 + place)},
+                     {"role": "assistant", "content": answers[name]}]
+                    for place, name in enumerate(types)]  # fmt: skip
+        return [
+            {"messages": turns} | ({"type": name} if name else {})
+            for turns, name in zip(messages, types, strict=True)
+        ]
+
+    write_lines(root / "train_lines/biology.json", lines(["biology"] * 4))
+    write_lines(root / "valid_lines/mine.json", lines(["biology", "math", "biology"]))
+    write_lines(root / "valid_lines/history_valid.json", lines([None]))
+    write_lines(root / "valid_lines/other.json", lines([None]))
+    run_dir = finetune(root, tiny_model, "r", "--tokens_per_micro_batch", "20")
+    for measured in (m for m in read_lines(run_dir / "metrics.jsonl") if "eval_loss" in m):
+        losses = measured["eval_loss_by_ability"]
+        assert list(losses) == ["biology", "history", "math"]
+        source = find_model(str(run_dir / f"checkpoint-{measured['step']}"))
+        chat = load_tokenizer(source)
+        model = load_model(source, torch.float32, chat)
+        read = {"biology": [], "math": [], "history": [], None: []}
+        for name, file in (("biology", "mine"), (None, "other"), ("history", "history_valid")):
+            for record in read_lines(root / f"valid_lines/{file}.json"):
+                example = tokenised(record["messages"], chat, 100)
+                with torch.no_grad():
+                    loss = summed_loss(model, [example], packed=False).item()
+                read[record.get("type", name)].append((loss, supervised_tokens([example])))
+        for name, found in losses.items():
+            expected = sum(loss for loss, _ in read[name]) / sum(count for _, count in read[name])
+            assert found == pytest.approx(expected, rel=1e-4), name
+        everything = [pair for pairs in read.values() for pair in pairs]
+        whole = sum(loss for loss, _ in everything) / sum(count for _, count in everything)
+        assert measured["eval_loss"] == pytest.approx(whole, rel=1e-4)
+
+
 def test_micro_batches_change_no_result(study, tiny_model, alone):
     small = finetune(study, tiny_model, "small", "--tokens_per_micro_batch", "40")
     assert curve(small) == pytest.approx(curve(alone), rel=1e-5)
@@ -148,6 +188,11 @@ def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engi
         together = request.getfixturevalue("sharded")
     assert curve(together) == pytest.approx(curve(alone), rel=1e-4)
     lines = {d: read_lines(d / "metrics.jsonl") for d in (alone, together)}
+    by_ability = [
+        [m["eval_loss_by_ability"]["biology"] for m in of_run if "eval_loss" in m]
+        for of_run in lines.values()
+    ]
+    assert by_ability[0] == pytest.approx(by_ability[1], rel=1e-4)
     for field in ("tokens", "supervised_tokens", "useful_tokens"):
         values = [[m.get(field) for m in of_run] for of_run in lines.values()]
         assert values[0] == values[1], field
@@ -534,7 +579,7 @@ def test_the_published_rates_fall_and_never_reach_their_end(steps):
 
 def test_the_preset_has_15_epochs_for_few_lines_too():
     for lines, epochs in ((40, [15, 20]), (640, [15, 15])):
-        assert [_default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
+        assert [default_epochs(STUDY, preset, lines) for preset in (True, False)] == epochs
 
 
 @pytest.mark.parametrize("flags", [("--lora_rank", "4"), ("--end_learning_rate", "1e-4")])

@@ -136,36 +136,11 @@ name = "lone"
 samples = 1
 take = [{ pool = "p", lines = { biology = 1 } }]
 """
-# Only what is written in a script itself is run; of other calls a line is kept.
+# Only what is written in a script itself, or plans, is run; of other calls a line is kept.
 PYTHON_THAT_NOTES = f"""#!/bin/bash
-[[ $1 != -c && $1 != - ]] || exec {sys.executable} "$@"
+[[ $1 != -c && $1 != - && $1 != scripts/sweep.py ]] || exec {sys.executable} "$@"
 printf '%s\\n' "$*" >>calls
 """
-
-
-def test_sweeps_of_other_seeds_and_data_have_builds_of_their_own(study, tmp_path):
-    root = copy_scripts(tmp_path)
-    executable(root / "bin/python", PYTHON_THAT_NOTES)
-    for data in ("data", "other"):
-        for part in ("valid", "test"):
-            write_lines(root / f"{data}/curated/{part}/biology_{part}.json", [line()])
-    builds = set()
-    for seed, data in (("0", "data"), ("1", "data"), ("0", "other")):
-        (root / "calls").unlink(missing_ok=True)
-        sweep = (
-            *("scripts/run_sweep.sh", "--model_size", "s", "--model_name_or_path", "m"),
-            *("--data_types", "curated-10", "--seed", seed, "--data_dir", data),
-        )
-        process = begin(root, *sweep, first=f"{root}/bin{os.pathsep}")
-        assert process.wait(timeout=60) == 0, process.stdout.read()
-        calls = (root / "calls").read_text().splitlines()
-        (build,) = (call.split() for call in calls if call.startswith("data/build.py"))
-        (train,) = (call.split() for call in calls if call.startswith("train/finetune.py"))
-        folder = build[build.index("--output_dir") + 1]
-        last = len(train) - 1 - train[::-1].index("--train_dir")
-        assert train[last + 1] == f"{folder}/curated-10"
-        builds.add(folder)
-    assert len(builds) == 3
 
 
 FREE = ("--model_size", "--run_name", "--train_flags", "--predict_flags")
@@ -183,26 +158,8 @@ def test_no_value_of_a_sweep_is_run(tmp_path, flags, value):
     process = begin(root, "scripts/run_sweep.sh", *words, first=f"{root}/bin{os.pathsep}")
     output = process.communicate(timeout=60)[0]
     assert not list(root.rglob("P")), output
-    if flags == FREE:
-        (train,) = (c for c in (root / "calls").read_text().splitlines() if "finetune.py" in c)
-        assert train.endswith(f" {value}")
-    else:
-        assert process.returncode == 2
-        assert output.startswith(f"error: {flags[0]} ")
-        assert value.split()[0] in output
-
-
-def test_a_second_sweep_is_told_of_the_first(tmp_path):
-    root = copy_scripts(tmp_path)
-    executable(root / "bin/python", PYTHON_THAT_NOTES)
-    log = root / "runs/runs-s/curated-10/sweep.sweep.log"
-    sweep = ("--model_size", "s", "--model_name_or_path", "m", "--data_types", "curated-10")
-    with locked(log, "test"):
-        process = begin(root, "scripts/run_sweep.sh", *sweep, first=f"{root}/bin{os.pathsep}")
-        output = process.communicate(timeout=60)[0]
-    assert process.returncode == 1
-    assert f"--run_name runs/runs-s/curated-10/sweep.sweep.log: process {os.getpid()} on" in output
-    assert "finetune.py" not in (root / "calls").read_text()
+    assert process.returncode == 2
+    assert any("error: " in text and value.split()[0] in text for text in output.splitlines())
 
 
 def test_predictions_of_two_launches_do_not_mix(study, tiny_model, tmp_path):
@@ -227,7 +184,7 @@ def test_a_seed_that_no_stage_takes_is_refused_by_the_sweep(tmp_path, seed):
     sweep = ("scripts/run_sweep.sh", "--model_size", "s", "--model_name_or_path", "m")
     done = run(*sweep, "--seed", seed, cwd=copy_scripts(tmp_path), check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: --seed '{seed}': expected a whole number")
+    assert f"--seeds '{seed}': '{seed}': expected a whole number" in done.stderr
 
 
 @pytest.mark.parametrize("settings", ["", LONE_SETTING])

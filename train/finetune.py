@@ -45,6 +45,7 @@ from growth.core.options import (
     StudyOptions,
 )
 from growth.data.records import read_training_files
+from growth.data.settings import setting_of
 from growth.data.study import named_study
 from growth.runs.recorded_study import study_of_models
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         study = named_study(args.study)
     if args.data_type is not None:
-        study.recipe(args.data_type)
+        setting_of(study, args.data_type, args.train_dir)
     parts = ("train",) if args.dump_examples is not None else ("train", "valid")
     folders = {part: getattr(args, f"{part}_dir") for part in parts}
     files = {part: read_training_files(folders[part], f"--{part}_dir") for part in parts}

@@ -26,6 +26,7 @@ from growth.data.abilities import Ability
 from growth.data.records import Record, read_evaluation_files, reads_letter
 from growth.data.study import published_study
 from growth.inference.backends import FIRST_TOKENS
+from growth.inference.native_template import NativeTemplate
 from growth.inference.requests import Response
 from growth.scoring.verdicts import judge
 from growth.tasks.doit import predicted_record
@@ -61,6 +62,7 @@ class DoIT(ConfigurableTask):
         self.answer_tokens = settings.get("max_gen_toks", MAX_NEW_TOKENS)
         name = settings.get("tokenizer") or settings.get("pretrained")
         self.tokenizer = AutoTokenizer.from_pretrained(name) if name else None
+        self.template = bounded_template(self.tokenizer, str(name))
         self.templated = False
 
     def fewshot_context(
@@ -76,6 +78,8 @@ class DoIT(ConfigurableTask):
         template: Callable[..., str] | None = options.get("chat_template")
         self.templated = bool(options.get("apply_chat_template") and template)
         if template is not None and self.templated:
+            if self.template is not None:  # the harness renders without a bound
+                self.template.render(messages, ask=True)
             return template(messages)
         return "\n\n".join(m["content"] for m in messages) + "\n\n"
 
@@ -124,7 +128,7 @@ class DoIT(ConfigurableTask):
 
     def end_of_turn(self) -> str:
         """What the model's template writes when an answer ends, such as `<eot>`; else nothing."""
-        return end_of_turn(self.tokenizer) if self.tokenizer and self.templated else ""
+        return end_of_turn(self.template) if self.template and self.templated else ""
 
     def length(self, text: str) -> int:
         """Tokens of `text`, or characters where the model's tokenizer is not known."""
@@ -148,11 +152,15 @@ def choices_of(record: Record) -> list[str]:
     return [choice.strip() for choice in record["choices"]]
 
 
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+def bounded_template(tokenizer: PreTrainedTokenizerBase | None, name: str) -> NativeTemplate | None:
+    """The chat template of a tokenizer, a stranger's program; None where there is not just one."""
+    if tokenizer is None or not isinstance(tokenizer.chat_template, str):
+        return None
+    return NativeTemplate(tokenizer, name, "--apply_chat_template")
+
+
+def end_of_turn(template: NativeTemplate) -> str:
     """What stands behind an answer in the template, without the line break some end with."""
-    if not tokenizer.chat_template:
-        return ""
     mark = "ANSWER"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return rendered.rpartition(mark)[2].strip()
+    return template.render(messages, ask=False).rpartition(mark)[2].strip()

@@ -22,6 +22,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
+class LockedError(InputError):
+    """Another process holds the lock."""
+
+
 def _leave_to_parent() -> None:
     """Close the parent's locks in a process that it forked: they end with the parent alone."""
     for descriptor in _held:
@@ -53,8 +57,8 @@ def locked(folder: Path, flag: str, wait: bool = False, *, make: bool = False) -
         make: the folder, so that it can be locked; one that is still empty goes at the end.
 
     Raises:
-        InputError: another process works in it, which the message names (unless `wait`); or the
-            file system has no locks (some network mounts).
+        LockedError: another process works in it, which the message names (unless `wait`).
+        InputError: the file system has no locks (some network mounts).
     """
     path = lock_path(folder)
     made = [parent for parent in path.parents if not parent.exists()]
@@ -92,7 +96,7 @@ def _lock_folder(folder: Path, what: str, wait: bool) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(descriptor)
-        raise InputError(
+        raise LockedError(
             f"{what}: another process, whose lock file {lock_path(folder).name} was removed, is at "
             "work in it; wait until it has ended (--wait does that), or choose another folder"
         ) from None
@@ -151,7 +155,7 @@ def _lock(descriptor: int, what: str, wait: bool) -> None:
         ) from None
     owner = _owner_of(descriptor)
     if not wait:
-        raise InputError(
+        raise LockedError(
             f"{what}: {owner} is at work in it; wait until it has ended (--wait does that), or "
             "choose another folder"
         )

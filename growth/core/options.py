@@ -28,10 +28,13 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
-MESSAGES, ALPACA, SHAREGPT = FORMATS = ("messages", "alpaca", "sharegpt")
+CHOSEN, ALL = KEEP_CHECKPOINTS = ("chosen", "all")
+FORMATS = ("messages", "alpaca", "sharegpt", "completion")
+MESSAGES, ALPACA, SHAREGPT, COMPLETION = FORMATS
 DATA_FORMATS = (AUTO, *FORMATS)
 REFUSE, FOLD = SYSTEM_MESSAGES = ("refuse", "fold")
 NEAR, EXACT, NONE = SPLIT_BY = ("near", "exact", "none")
+LOCAL, SNAKEMAKE, SLURM = EXECUTORS = ("local", "snakemake", "slurm")
 
 LINEAR, WARMUP_DECAY = SCHEDULES = ("linear", "warmup_decay")
 
@@ -437,6 +440,18 @@ class PredictionOptions:
 
 
 @dataclass(frozen=True)
+class RetentionOptions:
+    """Which checkpoints of a run stay once one of them is selected."""
+
+    keep_checkpoints: str = option(
+        ALL,
+        "chosen: once the selected checkpoint is predicted on test, remove the others, whose "
+        "predictions suffice to score them again; never with --limit, which selects no result",
+        choices=KEEP_CHECKPOINTS,
+    )
+
+
+@dataclass(frozen=True)
 class BenchmarkOptions:
     """Which models a public benchmark is run on, on what data, where to."""
 
@@ -477,6 +492,100 @@ class BenchmarkOptions:
         unset="run the benchmark",
         metavar="FILE",
     )
+    wait: bool = _wait_option()
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Which runs a sweep makes, of which models, settings and seeds, and what carries them out."""
+
+    model_size: str | None = option(
+        None,
+        "of --model_name_or_path, such as 7b; it names the runs",
+        unset="as in --models",
+        plain_name=True,
+    )
+    model_name_or_path: str | None = option(
+        None, "the model: a folder, a hub id or a .gguf", unset="those of --models"
+    )
+    models: tuple[str, ...] = option(
+        (), "several models, such as 7b=FOLDER 13b=FOLDER", unset="one", metavar="SIZE=MODEL"
+    )
+    data_types: tuple[str, ...] = option(
+        (),
+        "settings, or patterns such as 'curated-*'; between spaces or commas",
+        unset="those of all series of the study",
+        metavar="SETTING",
+    )
+    recipes: tuple[str, ...] = option(
+        (),
+        "files of a recipe each, or folders of them, run like settings (docs/study.md)",
+        unset="none; with them, --data_types has no default",
+        metavar="PATH",
+    )
+    seeds: str | None = option(
+        None,
+        "of the sampling and of the training order, such as 0,1,2: each is a run of each setting",
+        unset="0",
+        alias="seed",
+    )
+    benchmarks: str | None = option(
+        None, "to run on each chosen checkpoint: cmmlu, agieval or cmmlu,agieval", unset="none"
+    )
+    cmmlu_dir: Path = option(Path("evaluate/cmmlu/data"), "CMMLU, as data/download.py makes it")
+    agieval_dir: Path = option(Path("evaluate/agieval/data"), "AGIEval, likewise")
+    benchmark_limit: int | None = option(
+        None,
+        "only the first N questions per subject; marks the outputs' names",
+        unset="all",
+        metavar="N",
+    )
+    data_dir: Path = option(Path("data"), "holds the study's pools, valid and test lines")
+    build_dir: Path = option(
+        Path("data/builds"), "settings are built in seed-<seed>-<sum of --data_dir's path>/ there"
+    )
+    run_name: str | None = option(
+        None,
+        "name of each run's folder; several seeds add -seed-<seed>, but for seed 0",
+        unset="sweep",
+        plain_name=True,
+    )
+    train_flags: str = option(
+        "",
+        "further flags of train/finetune.py, such as '--epochs 3'",
+        unset="none",
+        metavar="'FLAGS'",
+    )
+    predict_flags: str = option(
+        "", "further flags of evaluate/run.py", unset="none", metavar="'FLAGS'"
+    )
+    keep_checkpoints: str = option(
+        CHOSEN,
+        "of each run, once its choice is made and predicted on test",
+        choices=KEEP_CHECKPOINTS,
+    )
+    executor: str = option(
+        LOCAL,
+        "local: on this machine; snakemake: the same by Snakemake; slurm: each run is a job of "
+        "SLURM, by Snakemake",
+        choices=EXECUTORS,
+    )
+    jobs: int | None = option(
+        None, "runs at the same time", unset="one; with --gpus as many as they have room for"
+    )
+    gpus: str | None = option(
+        None,
+        "of this machine, such as 0,1,2,3: each run gets --num_processes of them for itself",
+        unset="all runs see all GPUs",
+    )
+    num_processes: int = option(1, "processes of a run, one per GPU")
+    profile: Path | None = option(
+        None,
+        "YAML of Snakemake's options, with the resources of a job of SLURM",
+        unset="scripts/slurm.yaml",
+        metavar="FILE",
+    )
+    dry_run: bool = option(False, "print the plan and end")
     wait: bool = _wait_option()
 
 
@@ -530,8 +639,107 @@ class LawOptions(SeedOptions):
         unit="sizes",
         unset="none, so the laws are written",
     )
-    output_dir: Path = option(
-        Path("evaluate/growth"), "where laws.csv and predictions.csv are written"
+    design: bool = option(
+        False, "fit the law in amounts to runs on several mixtures: which data helps which ability"
+    )
+    output_dir: Path = option(Path("evaluate/growth"), "where the tables are written")
+
+
+@dataclass(frozen=True)
+class PoolOptions(SeedOptions):
+    """Where the lines of recipes come from."""
+
+    data_dir: Path = option(Path("data"), "folder that the study's pools are in")
+    pool: str | None = option(
+        None, "of the study, that lines are taken from", unset="that of its first series"
+    )
+    repeats: int = option(1, "how often a line may be in a recipe")
+
+
+@dataclass(frozen=True)
+class DesignOptions(PoolOptions):
+    """Which recipes a design has (docs/plan.md)."""
+
+    total: int = option(0, "of each recipe", unit="lines", required=True, below=LARGEST)
+    runs: int = option(20, "recipes", below=1000)
+    target: int | None = option(
+        None, "of the runs that they stand for", unit="lines", unset="--total", below=LARGEST
+    )
+    name: str = option("design", "that the recipes' names begin with", plain_name=True)
+    output_dir: Path = option(Path("data/design"), "where a file a recipe is written")
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Which measurements the law in amounts is fitted to (docs/plan.md)."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    mixtures: Path | None = option(
+        None,
+        "a CSV file instead, with the columns run, ability, value (a loss, or per cent of n "
+        "questions), n if scores, and one with the lines of each ability",
+        unset="the results",
+        metavar="FILE",
+    )
+    model_size: str | None = option(None, "of the runs", unset="the only one there is")
+    value: str | None = option(
+        None,
+        "what is fitted: scores, or losses of the gold answers",
+        unset="loss of a design, score of a plan",
+        choices=("score", "loss"),
+    )
+
+
+@dataclass(frozen=True)
+class PlanOptions(PoolOptions):
+    """What a plan may spend, and what for."""
+
+    budget: int = option(0, "lines, or the sum of their costs", required=True, below=LARGEST)
+    at_most: tuple[str, ...] = option(
+        (),
+        "bounds on lines, such as biology=1041",
+        unset="what --data_dir holds, --repeats times",
+        metavar="NAME=LINES",
+    )
+    cost: tuple[str, ...] = option(
+        (), "of a line, such as math=3", unset="1 each", metavar="NAME=COST"
+    )
+    objective: str = option(
+        "mean",
+        "what is to be high: the mean, the worst ability, or weights in a CSV file with the "
+        "columns ability and weight",
+        metavar="mean|worst|FILE",
+    )
+    have: str | None = option(
+        None, "a setting or a recipe (*.toml) whose lines are there already", unset="none"
+    )
+    name: str | None = option(None, "of the recipe", unset="plan-<its lines>", plain_name=True)
+    output_dir: Path = option(Path("evaluate/plan"), "where plan.toml and plan.csv are written")
+
+
+@dataclass(frozen=True)
+class CompareOptions(SeedOptions):
+    """Where two sides of a comparison are looked up, and where it is written."""
+
+    results_path: Path | None = option(
+        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
+    )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+    output_dir: Path | None = option(
+        None,
+        "where compare.csv, compare.json and compare.png are written",
+        unset="evaluate/compare/<A>-vs-<B>",
     )
 
 

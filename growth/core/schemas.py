@@ -27,13 +27,23 @@ class FileRecord(TypedDict, total=False):
     sha256: Required[str]
 
 
-class BuildRecord(TypedDict):
+class RecipeRecord(TypedDict, total=False):
+    """A setting that no study lists; each table is by the name of its lines."""
+
+    samples: Required[Count]
+    lines: Required[dict[str, Count]]
+    pools: Required[dict[str, str]]
+    distinct: dict[str, Count]
+
+
+class BuildRecord(TypedDict, total=False):
     """build.record of a built setting: which study, setting and seed its files were made of."""
 
-    study: str
-    setting: Name
-    seed: int
-    files: dict[str, FileRecord]
+    study: Required[str]
+    setting: Required[Name]
+    seed: Required[int]
+    files: Required[dict[str, FileRecord]]
+    recipe: RecipeRecord
 
 
 class ImportedFile(TypedDict):
@@ -85,6 +95,22 @@ class StudyRecord(TypedDict):
     file: str
 
 
+class RemovedCheckpoint(TypedDict):
+    """A checkpoint that was removed once another was selected."""
+
+    checkpoint: Name
+    step: Count
+    epoch: Count
+
+
+class RemovalRecord(TypedDict):
+    """What a run has kept and removed of its checkpoints (`growth.runs.retention`)."""
+
+    time: str
+    kept: Annotated[list[Name], msgspec.Meta(min_length=1)]
+    removed: list[RemovedCheckpoint]
+
+
 class TrainingRecord(TypedDict, total=False):
     """run.json of a training run."""
 
@@ -107,6 +133,7 @@ class TrainingRecord(TypedDict, total=False):
     ended: str | None
     peak_memory_bytes: Count
     resumed_otherwise: list[dict[str, Any]]
+    removed_checkpoints: RemovalRecord
     git: GitRecord
     versions: dict[str, str]
 
@@ -140,6 +167,7 @@ class MetricsLine(TypedDict, total=False):
     loss: float
     eval_loss: float
     eval_perplexity: float
+    eval_loss_by_ability: dict[str, float]
     tokens: Count
     supervised_tokens: Count
     tokens_per_second: float
@@ -152,6 +180,7 @@ class PredictionRecord(TypedDict, total=False):
 
     model_size: str
     data_type: str
+    recipe: RecipeRecord
     timestamp: str
     checkpoint: str
     step: Count
@@ -166,6 +195,7 @@ class PredictionRecord(TypedDict, total=False):
     versions: dict[str, str]
     decoding: dict[str, Any]
     lines: dict[str, Count]
+    eval_loss_by_ability: dict[str, float]
     cut_prompts: dict[str, Count]
     data: dict[str, str]
     read: dict[str, Any]
@@ -178,6 +208,7 @@ class AnswerRecord(TypedDict, total=False):
     gold: Required[str]
     fewer_shots: Required[bool]
     cut: Required[bool]
+    gold_probability: float
 
 
 class FileScore(TypedDict, total=False):
@@ -189,6 +220,11 @@ class FileScore(TypedDict, total=False):
     expected: Required[float | None]
     low: float | None
     high: float | None
+    gold_probability: float
+    gold_probability_low: float
+    gold_probability_high: float
+    gold_probability_n: Count
+    loss: float
     digest: str | None
 
 
@@ -206,6 +242,14 @@ class ResultsRecord(TypedDict, total=False):
     ood_average_low: float | None
     ood_average_high: float | None
     expected_ood_average: float | None
+
+
+class DetailsLine(TypedDict, total=False):
+    """A line of <checkpoint>-details/<file>.jsonl: the verdict on one question."""
+
+    score: Required[Annotated[float, msgspec.Meta(ge=0, le=1)]]
+    question: Required[str]
+    passages: Required[list[str]]
 
 
 class BenchmarkScore(TypedDict, total=False):
@@ -247,6 +291,7 @@ class SelectionRecord(TypedDict, total=False):
     reason: str
     average_note: str
     candidates: list[CandidateRecord]
+    not_scored: list[list[Count]]
 
 
 def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:

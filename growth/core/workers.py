@@ -8,11 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 
 def worker_pool() -> ProcessPoolExecutor:
     """A pool of as many processes as there are processors; they end when this process is killed."""
-    return ProcessPoolExecutor(initializer=_end_with_parent)
+    return ProcessPoolExecutor(initializer=end_with_parent)
 
 
-def _end_with_parent() -> None:
-    """Watch the parent: a pool's worker would wait for its work for ever."""
+def end_with_parent() -> None:
+    """Watch the parent, and end this process with it: a pool's worker would wait for ever."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

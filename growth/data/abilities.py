@@ -3,11 +3,12 @@
 import functools
 import math
 import re
-import unicodedata
 from enum import Enum
 from typing import Any, Literal
 
 import msgspec
+
+from growth.core.normal_form import nfkc
 
 LETTERS = ("A", "B", "C", "D")
 TRUE_WORDS = ("正确", "对", "T", "√", "V")
@@ -188,7 +189,7 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(words)) < len(words):
             return "true_words and false_words: a word stands there twice"
         true, false = (
-            {unicodedata.normalize("NFKC", word).casefold().strip(): word for word in of_one}
+            {nfkc(word).casefold().strip(): word for word in of_one}
             for of_one in (self.true_words, self.false_words)
         )
         if both := true.keys() & false.keys():

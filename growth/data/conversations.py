@@ -1,17 +1,18 @@
 """Lines of the formats that instruction data comes in, as the turns of a conversation.
 
 The fields are those of OpenAI's fine-tuning files and DoIT (`messages`), of Alpaca (`instruction`,
-`input`, `output`, and `system` and `history` as LLaMA-Factory reads them) and of ShareGPT
-(`conversations`).
+`input`, `output`, and `system` and `history` as LLaMA-Factory reads them), of ShareGPT
+(`conversations`), and of TRL and OpenAI's older files (`prompt`, `completion`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from growth.core.errors import InputError
 from growth.core.files import json_line
-from growth.core.options import ALPACA, AUTO, FOLD, MESSAGES, SHAREGPT
+from growth.core.options import ALPACA, AUTO, COMPLETION, FOLD, MESSAGES, SHAREGPT
 from growth.data.raw_files import Fields, Refusal
 
 Messages = list[dict[str, str]]
@@ -20,6 +21,7 @@ COLUMNS = (
     *("messages", "role", "content"),
     *("conversations", "from", "value"),
     *("instruction", "input", "output", "system", "history"),
+    *("prompt", "completion"),
 )
 _ROLES = {
     "user": "user",
@@ -33,6 +35,8 @@ _ROLES = {
     "developer": "system",
 }
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+# OpenAI's older files begin each completion with it, as it is one text with its prompt.
+_JOINING_SPACE = re.compile(r"^ (?=\S)")
 _OUT_OF_ORDER = "roles out of order"
 _EMPTY = "empty turn"
 
@@ -84,7 +88,9 @@ def recognised_format(fields: Fields, reading: Reading) -> str | None:
     if isinstance(fields.get(reading.name("conversations")), list):
         return SHAREGPT
     has = {column for column in COLUMNS if reading.name(column) in fields}
-    return ALPACA if "output" in has and has & {"instruction", "input"} else None
+    if "output" in has and has & {"instruction", "input"}:
+        return ALPACA
+    return COMPLETION if has >= {"prompt", "completion"} else None
 
 
 def converted(fields: Fields, format_: str, reading: Reading) -> tuple[Messages, Fields]:
@@ -103,6 +109,8 @@ def converted(fields: Fields, format_: str, reading: Reading) -> tuple[Messages,
             raise Refusal("not only text", f"has `{name}`; only text can be learnt here")
     if format_ == ALPACA:
         turns, used = _alpaca_turns(fields, reading)
+    elif format_ == COMPLETION:
+        turns, used = _completion_turns(fields, reading)
     else:
         column = reading.name("messages" if format_ == MESSAGES else "conversations")
         turns, used = _listed_turns(fields.get(column), column, reading), {column}
@@ -137,6 +145,22 @@ def _alpaca_turns(fields: Fields, reading: Reading) -> tuple[list[tuple[str, str
         raise Refusal("missing field", f"has no `{answer}`")
     turns += [("user", question), ("assistant", _text(fields[answer], answer))]
     return turns, {reading.name(name) for name in ("instruction", "input", "output", "history")}
+
+
+def _completion_turns(fields: Fields, reading: Reading) -> tuple[list[tuple[str, str]], set[str]]:
+    """Of a prompt and its completion, each a text or a list of turns."""
+    turns = []
+    for column, role in (("prompt", "user"), ("completion", "assistant")):
+        name = reading.name(column)
+        if name not in fields:
+            raise Refusal("missing field", f"has no `{name}`")
+        value = fields[name]
+        if isinstance(value, list):
+            turns += _listed_turns(value, name, reading)
+        else:
+            text = _text(value, name)
+            turns.append((role, _JOINING_SPACE.sub("", text) if role == "assistant" else text))
+    return turns, {reading.name("prompt"), reading.name("completion")}
 
 
 def _listed_turns(turns: object, column: str, reading: Reading) -> list[tuple[str, str]]:

@@ -16,8 +16,11 @@ COPY_MARK = re.compile(
     r"(?: ?\(\d+\)|[ _-]+copy(?:[ _]?\d+| ?\(\d+\))?|[ _-]*副本(?: ?\d+| ?\(\d+\))?|~)$",
     re.IGNORECASE,
 )
-# What evaluate/predict.py adds to a line, which may differ in the last digits, and its number.
-UNCOMPARED = ("generated_response", "choice_logits", "generated_ppl", "idx")
+# Of a predicted line, where it is true: the answer ended because its room did.
+RESPONSE_CUT = "response_cut"
+# What evaluate/predict.py adds to a line; it may differ in the last digits.
+PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl", RESPONSE_CUT)
+UNCOMPARED = (*PREDICTED_FIELDS, "idx")
 # What makes a question, besides its messages; whatever else is noted of it makes no other one.
 _QUESTION = ("type", "choices", "answer")
 # What repeated lines do to a score.

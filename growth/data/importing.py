@@ -29,16 +29,17 @@ from growth.data.overlap import Overlap, QuestionIndex
 from growth.data.raw_files import Fields, Refusal, Row, find_files, read_rows
 from growth.data.similarity import (
     Fingerprints,
+    Frame,
     digest,
     question_of,
-    shared_openings,
-    without_opening,
+    shared_frame,
+    without_frame,
 )
 from growth.data.splitting import SPLITS, Sizes, split, unserved
 
 SUMMARY = "import.json"
 SHOWN = 5  # refused lines of a kind that are named
-_LOOKED_AT = 1000  # lines of an ability, in which shared openings are looked for
+_LOOKED_AT = 1000  # lines of an ability, in which a shared frame is looked for
 _RECOGNISED_WITHIN = 1000  # lines; in which a line of a known format must come
 _LONGEST_NAME = 200  # bytes of a type, which names a file
 _MOST_TYPES = 1000  # a field with more values names no ability
@@ -166,9 +167,9 @@ def _converted_row(row: Row, source: Source, reading: Reading) -> tuple[Messages
     if not source.format:
         source.unknown = source.unknown or InputError(
             f"{source.path}:{row.number}: unknown format, with the fields "
-            f"{', '.join(list(fields)[:10]) or 'none'}; expected `messages`, `conversations`, or "
-            "`instruction` and `output`. Name the columns (--columns instruction=question "
-            "output=answer), or leave the file out"
+            f"{', '.join(list(fields)[:10]) or 'none'}; expected `messages`, `conversations`, "
+            "`instruction` and `output`, or `prompt` and `completion`. Name the columns (--columns "
+            "instruction=question output=answer), or leave the file out"
         )
         if source.lines == _RECOGNISED_WITHIN:
             raise source.unknown
@@ -247,22 +248,22 @@ class Pool:
             return np.arange(len(self))
         near = split_by == NEAR
         types = self.types()
-        openings = [
-            self._openings(types == place) if near else [] for place in range(len(self.names))
+        frames = [
+            self._frame(types == place) if near else Frame() for place in range(len(self.names))
         ]
         fingerprints = Fingerprints(near, similarity)
         for place in tqdm(range(len(self)), desc="look", unit="line", delay=1):
-            fingerprints.add(self.turns(place), openings[types[place]])
+            fingerprints.add(self.turns(place), frames[types[place]])
         return fingerprints.groups(
-            lambda place: without_opening(question_of(self.turns(place)), openings[types[place]])
+            lambda place: without_frame(question_of(self.turns(place)), frames[types[place]])
         )
 
-    def _openings(self, is_of: npt.NDArray[np.bool_]) -> list[str]:
-        """What many questions of one ability begin with, by those of its lines with the smallest
-        digests, so that neither the order of the lines nor their number costs anything."""
+    def _frame(self, is_of: npt.NDArray[np.bool_]) -> Frame:
+        """What many questions of one ability begin and end with, by those of its lines with the
+        smallest digests, so that neither the order of the lines nor their number costs anything."""
         places = np.flatnonzero(is_of)
         places = places[np.argsort(self.keys()[places], kind="stable")][:_LOOKED_AT]
-        return shared_openings(question_of(self.turns(place)) for place in places.tolist())
+        return shared_frame(question_of(self.turns(place)) for place in places.tolist())
 
 
 def type_of(fields: Fields, source: Source, options: ImportOptions) -> str:

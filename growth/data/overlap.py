@@ -53,7 +53,11 @@ class QuestionIndex:
             for run in _pieces(text):
                 runs[run].append(text)
         common = min(_COMMON, max(_FEW, len(self._same) // 5))
-        self._runs = {run: texts for run, texts in runs.items() if len(texts) <= common}
+        # Anywhere in them: behind questions of several lengths pieces are cut at several places.
+        shared_by = Counter(
+            run for text in self._same for run in set(_windows(text)) if run in runs
+        )
+        self._runs = {run: texts for run, texts in runs.items() if shared_by[run] <= common}
         self._sizes = Counter(text for texts in self._runs.values() for text in texts)
 
     def __len__(self) -> int:
@@ -70,12 +74,7 @@ class QuestionIndex:
         asked = (*turns[::2], question_of([message["content"] for message in messages]))
         shares = {text: 1.0 for text in asked if text in self._same}
         runs = self._runs
-        found = {
-            run
-            for turn in turns
-            for i in range(len(turn) - RUN + 1)
-            if (run := turn[i : i + RUN]) in runs
-        }
+        found = {run for turn in turns for run in _windows(turn) if run in runs}
         hits = Counter(text for run in found for text in runs[run])
         for text, count in hits.items():
             if count >= SHARE * self._sizes[text]:
@@ -83,6 +82,11 @@ class QuestionIndex:
         for text, share in shares.items():
             for question in self._same[text]:
                 yield Overlap(question, self._places[question], place, round(share, 3))
+
+
+def _windows(text: str) -> Iterator[str]:
+    """All runs of a text."""
+    return (text[i : i + RUN] for i in range(len(text) - RUN + 1))
 
 
 def _pieces(text: str) -> set[str]:

@@ -4,7 +4,7 @@ The format is that of the published data set (its card; README, "Data format").
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -205,16 +205,36 @@ def ability_name(record: Record, path: Path, study: Study, by_file: bool = False
         InputError: neither names an ability of `study`.
     """
     names = [ability.name for ability in study.in_domain]
-    type_name, stem = record.get("type"), path.stem.rpartition("_")[0]
-    for name in (None if by_file else type_name, stem, path.stem):
-        ability = study.ability_of(name)
-        if ability is not None and not ability.out_of_domain:
+    type_name = record.get("type")
+    for ability in _named_abilities(None if by_file else type_name, path.stem, study):
+        if not ability.out_of_domain:
             return ability.name
     neither = "" if by_file else f"neither its lines' type {shown(type_name)} nor "
     raise InputError(
         f"{path}: {neither}its name is one of the {len(names)} abilities of the study "
         f"{study.name}: {', '.join(names)}"
     )
+
+
+def line_abilities(files: Mapping[str, Sequence[Record]], study: Study) -> list[str | None]:
+    """The ability of each line of these files, by name, in order; None for lines of none.
+
+    By its type, else by its file's name less the last part, as `ability_name` says.
+    """
+    found = (
+        next(_named_abilities(record.get("type"), Path(name).stem, study), None)
+        for name, records in files.items()
+        for record in records
+    )
+    return [None if ability is None else ability.name for ability in found]
+
+
+def _named_abilities(type_name: object, stem: str, study: Study) -> Iterator[Ability]:
+    """The abilities that a line's type, then the name of its file, are names of."""
+    for name in (type_name, stem.rpartition("_")[0], stem):
+        ability = study.ability_of(name)
+        if ability is not None:
+            yield ability
 
 
 def prediction_check(study: Study) -> Check:

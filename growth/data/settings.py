@@ -16,30 +16,43 @@ from growth.core.schemas import BuildRecord, read_record
 from growth.data.copies import check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Lines, checked_lines
 from growth.data.records import ability_name, check_training, data_files
-from growth.data.study import Pool, Recipe, Share, Study
+from growth.data.study import Pool, Recipe, Share, Study, recorded_recipe
 
 logger = logging.getLogger(__name__)
 # No *.json, which are lines to whoever reads the folder.
 BUILD_RECORD = "build.record"
 
 
+Pools = dict[Pool, dict[str, Lines]]  # the lines of each pool that has been read, by name
+
+
 def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> dict[str, Lines]:
+    """As `take_lines`; lines that it repeats without being told to are named in a warning."""
+    built = take_lines(study, recipe, data_dir, seed, {})
+    different = {share.name: built[share.name][: share.distinct] for share in recipe.shares}
+    where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
+    warn_of_repeats(find_repeats(different), where, "the setting holds fewer different lines")
+    return built
+
+
+def take_lines(
+    study: Study, recipe: Recipe, data_dir: Path, seed: int, pools: Pools
+) -> dict[str, Lines]:
     """The lines of a setting, by the stem of the file that holds them.
 
     For one seed curated-10 is the beginning of curated-40, and so on; the same for every series.
-    All lines are checked; they stay in their files, and only their places are held. Lines that the
-    setting holds more than once, as the pool does, are named in a warning.
+    All lines are checked; they stay in their files, and only their places are held.
 
     Args:
         study: whose abilities they are of.
         recipe: of the setting.
         data_dir: that the pools' folders are in.
         seed: of the sampling.
+        pools: those read before, for the same study and folder; gets what is read now.
 
     Raises:
         InputError: a file or enough lines are missing.
     """
-    pools: dict[Pool, dict[str, Lines]] = {}
     built: dict[str, Lines] = {}
     for share in recipe.shares:
         folder = data_dir / share.pool.path
@@ -49,8 +62,8 @@ def build_setting(study: Study, recipe: Recipe, data_dir: Path, seed: int) -> di
         if share.sampled:
             lines = _permuted(lines, f"{seed}/{share.name}")
         built[share.name] = _first(lines, share, recipe, folder)
-    where = f"--data_type {recipe.name}, from --data_dir {data_dir}"
-    warn_of_repeats(find_repeats(built), where, "the setting holds fewer different lines")
+        if share.distinct is not None:
+            built[share.name] = _repeated(built[share.name], share.quota or 0)
     return built
 
 
@@ -74,6 +87,22 @@ def _lines_of(pool: Pool, folder: Path, study: Study) -> dict[str, Lines]:
     return lines
 
 
+def pool_sizes(study: Study, pool: str, data_dir: Path) -> dict[str, int]:
+    """How many lines a pool holds of each ability that is trained on.
+
+    Args:
+        study: whose.
+        pool: its name.
+        data_dir: that the pools' folders are in.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    own = study.pools[pool]
+    lines = _lines_of(own, data_dir / own.path, study)
+    return {ability.name: len(lines.get(ability.name, ())) for ability in study.in_domain}
+
+
 def _permuted(lines: Lines, seed: str) -> Lines:
     """A seeded permutation: its prefixes are nested samples without replacement."""
     order = list(range(len(lines)))
@@ -82,15 +111,21 @@ def _permuted(lines: Lines, seed: str) -> Lines:
     return lines.take(order)
 
 
+def _repeated(lines: Lines, count: int) -> Lines:
+    """`count` lines: all of them in turn, again and again."""
+    return lines.take(place % len(lines) for place in range(count))
+
+
 def _first(lines: Lines, share: Share, recipe: Recipe, folder: Path) -> Lines:
-    wanted = share.quota or 1
+    wanted = share.distinct or share.quota or 1
     if len(lines) < wanted:
         raise InputError(
             f"--data_type {recipe.name} asks for {wanted:,} lines of {share.name}, but {folder} "
-            f"holds {len(lines):,}: add lines of {share.name} there, choose a smaller setting, or "
-            "point --data_dir at complete data (`python data/download.py` downloads the published)"
+            f"holds {len(lines):,}: add lines of {share.name} there, choose a smaller setting, "
+            "repeat lines (`distinct` in the study file or recipe), or point --data_dir at "
+            "complete data (`python data/download.py` downloads the published)"
         )
-    return lines if share.quota is None else lines[: share.quota]
+    return lines if share.quota is None else lines[:wanted]
 
 
 def check_replaceable(folder: Path, study: Study, data_dir: Path) -> None:
@@ -152,6 +187,8 @@ def write_build(
         for name, digest in file_digests(folder).items()
     }
     record = {"study": study.name, "setting": recipe.name, "seed": seed, "files": files}
+    if not recipe.listed:
+        record["recipe"] = recipe.record() | {"lines": dict(lines)}
     write_json(folder / BUILD_RECORD, record)
 
 
@@ -165,6 +202,23 @@ def read_build(folder: Path) -> Object | None:
     if not is_file(path):
         return None
     return read_record(path, BuildRecord, "build the setting again with data/build.py")
+
+
+def setting_of(study: Study, name: str, train_dir: Path) -> Recipe:
+    """The setting that a run is to be recorded as: of the study, or of a recipe built for it.
+
+    Args:
+        study: of the run.
+        name: of the setting.
+        train_dir: the lines to train on.
+
+    Raises:
+        InputError: there is no such setting, and none was built in `train_dir`.
+    """
+    build = read_build(train_dir) if name not in study.recipes else None
+    if build is not None and build["setting"] == name and "recipe" in build:
+        return recorded_recipe(name, build["recipe"])
+    return study.recipe(name)
 
 
 def check_build(
@@ -196,7 +250,7 @@ def check_build(
             f"{study.name}; give the study's file with --study, or train on lines of this study"
         )
     built = study.recipes.get(build["setting"])
-    if recipe is not None and (built or recipe).same_as != recipe.same_as:
+    if recipe is not None and (built.same_as if built else build["setting"]) != recipe.same_as:
         raise InputError(
             f"{where} it holds {build['setting']}, and the run would be recorded as {setting}; "
             f"give --data_type {build['setting']}, or the --train_dir of {setting}"

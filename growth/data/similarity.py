@@ -13,18 +13,21 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash
 from tqdm import tqdm
 
+from growth.core.normal_form import nfkc
+
 Groups = npt.NDArray[np.int64]
 
 GRAM = 4  # characters; one changed character of a short Chinese question changes few of them
 BANDS, ROWS = 16, 8  # of texts with similarity 0.8 this finds 95 %, with 0.9 all but 1 in 8,000
 _MINHASH_SEED = 1
-_OPENING_SHARE = 0.2  # of an ability's questions; what more of them begin with is its instruction
+_SHARED_BY = 0.2  # of an ability's questions; what more of them begin or end with is no question
 _FEWEST_ALIKE = 20  # questions, so that a few near-duplicates in a small file are no instruction
 _SHORTEST_OPENING = 20  # characters, once normalised; a shorter one decides no comparison
 _MOST_COMPARED = 8  # of one band, so that a million lines of one template take no square of that
@@ -56,7 +59,7 @@ _CHARACTERS = _Characters()
 
 def normalised(text: str) -> str:
     """`text` without what says nothing: width (NFKC), case, spaces and punctuation."""
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS)
+    folded = nfkc(text).casefold().translate(_CHARACTERS)
     # without a digit, what is loose needs no looking around, which takes most of the time
     if _DIGIT.search(folded):
         kept = _LOOSE.sub("", re.sub(" +", " ", folded))
@@ -86,17 +89,35 @@ def question_of(turns: Sequence[str]) -> str:
     return "\n".join(map(normalised, turns[::2]))
 
 
-def shared_openings(questions: Iterable[str]) -> list[str]:
-    """What many questions of one ability begin with: an instruction or a folded system prompt.
+class Frame(NamedTuple):
+    """What many questions of one ability share around their own text, the longest first.
+
+    Attributes:
+        openings: an instruction, say, or a folded system prompt.
+        endings: likewise, or options that do not change.
+    """
+
+    openings: Sequence[str] = ()
+    endings: Sequence[str] = ()
+
+
+_NO_FRAME = Frame()
+
+
+def shared_frame(questions: Iterable[str]) -> Frame:
+    """What many questions of one ability begin with, and what many end with.
 
     Args:
         questions: normalised; the order plays no part, and the same question counts once.
-
-    Returns:
-        The openings, the longest first.
     """
-    ordered = sorted(set(questions))
-    count = max(_FEWEST_ALIKE, math.ceil(_OPENING_SHARE * len(ordered)))
+    different = set(questions)
+    backwards = _shared_openings(question[::-1] for question in different)
+    return Frame(_shared_openings(different), [ending[::-1] for ending in backwards])
+
+
+def _shared_openings(different: Iterable[str]) -> list[str]:
+    ordered = sorted(different)
+    count = max(_FEWEST_ALIKE, math.ceil(_SHARED_BY * len(ordered)))
     openings = {
         os.path.commonprefix([first, last])  # noqa: RUF071 - texts, no paths; sorted: of all between
         for first, last in zip(ordered, ordered[count - 1 :], strict=False)
@@ -104,11 +125,15 @@ def shared_openings(questions: Iterable[str]) -> list[str]:
     return sorted((o for o in openings if len(o) >= _SHORTEST_OPENING), key=lambda o: (-len(o), o))
 
 
-def without_opening(question: str, openings: Iterable[str]) -> str:
-    """`question` without the first of `openings` that it goes on from."""
-    for opening in openings:
+def without_frame(question: str, frame: Frame) -> str:
+    """`question` without the first of the openings and of the endings that leave some of it."""
+    for opening in frame.openings:
         if len(question) > len(opening) and question.startswith(opening):
-            return question[len(opening) :]
+            question = question[len(opening) :]
+            break
+    for ending in frame.endings:
+        if len(question) > len(ending) and question.endswith(ending):
+            return question[: -len(ending)]
     return question
 
 
@@ -126,19 +151,19 @@ class Fingerprints:
         # any odd numbers; they make one number of a band's eight
         self._mixers = np.random.default_rng(0).integers(2**63, size=ROWS, dtype=np.uint64) * 2 + 1
 
-    def add(self, turns: Sequence[str], openings: Sequence[str] = ()) -> None:
+    def add(self, turns: Sequence[str], frame: Frame = _NO_FRAME) -> None:
         """Note the texts of one line's turns, the user's first.
 
         Args:
             turns: their texts.
-            openings: of questions, which say nothing where questions are nearly the same.
+            frame: of questions, which says nothing where questions are nearly the same.
         """
         question = question_of(turns)
         self._questions.append(digest(question))
         self._wholes.append(digest("".join(map(normalised, turns))))
         if self._near:
             sketch = RMinHash(num_perm=BANDS * ROWS, seed=_MINHASH_SEED)
-            sketch.update(list(grams(without_opening(question, openings))))
+            sketch.update(list(grams(without_frame(question, frame))))
             rows = np.array(sketch.digest(), np.uint64).reshape(BANDS, ROWS)
             self._bands.frombytes((rows * self._mixers).sum(axis=1).tobytes())
 
@@ -148,7 +173,7 @@ class Fingerprints:
         Which lines are together does not depend on the order in which they were added.
 
         Args:
-            compared: the question of the line with this place, normalised, without its opening.
+            compared: the question of the line with this place, normalised, without its frame.
         """
         union = _Union(len(self._questions))
         questions, wholes = (

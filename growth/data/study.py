@@ -4,6 +4,7 @@ A study is one TOML file (docs/study.md). The published one, `data/doit.toml`, i
 falls back on; one of your own is another file of the same form.
 """
 
+import copy
 import dataclasses
 import difflib
 import fnmatch
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +28,7 @@ from growth.core.options import LARGEST, MAX_LENGTH, MAX_NEW_TOKENS, Hyperparame
 from growth.data.abilities import Ability, Kind
 from growth.data.copies import UNCOMPARED
 
+T = TypeVar("T", bound=msgspec.Struct)
 PUBLISHED = "doit"
 EQUAL, ALL = "equal", "all"
 LINES = ("solid", "dashed", "dotted", "dashdot")
@@ -98,11 +100,13 @@ class Take(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             abilities that are not out of domain; or, of a gathered pool, a number. A series' size
             where left out.
         sampled: a seeded sample; otherwise the first lines there are.
+        distinct: by name how many different lines there are among them, where they repeat.
     """
 
     pool: str
     lines: dict[str, int | Literal["all"]] | int | Literal["equal", "all"] | None = None
     sampled: bool = True
+    distinct: dict[str, int] = {}
 
 
 class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,13 +161,11 @@ class _Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # For complaints of unknown keys: what stands below which key.
 _TABLES: Mapping[str, type[msgspec.Struct]] = {
-    "": _Study,
     "abilities": Ability,
     "run": RunDefaults,
     "pools": Pool,
     "series": Series,
     "settings": Lone,
-    ".take": Take,
 }
 
 
@@ -176,12 +178,14 @@ class Share:
         name: of an ability, or of a gathered pool's lines; the stem of the file built.
         quota: how many; None for all there are.
         sampled: a seeded sample; otherwise the first lines there are.
+        distinct: how many of them are different, the others repeat these; None for all.
     """
 
     pool: Pool
     name: str
     quota: int | None
     sampled: bool
+    distinct: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ class Recipe:
         shares: what is taken from where.
         same_as: the setting whose lines it repeats, or its own name.
         marker: of a lone setting.
+        listed: whether the study has it; otherwise a file of its own does (`read_recipe`).
     """
 
     name: str
@@ -203,6 +208,16 @@ class Recipe:
     shares: tuple[Share, ...]
     same_as: str
     marker: str = ""
+    listed: bool = True
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of a recipe that no study lists, so that later stages know it."""
+        distinct = {share.name: share.distinct for share in self.shares if share.distinct}
+        return {
+            "samples": self.samples,
+            "lines": {share.name: share.quota for share in self.shares},
+            "pools": {share.name: share.pool.path for share in self.shares},
+        } | ({"distinct": distinct} if distinct else {})
 
 
 class Study:
@@ -213,7 +228,8 @@ class Study:
         splits: the folders of lines to evaluate on, "valid" and "test", below the data folder.
         abilities: all, those out of domain included, in the order of the file.
         run: defaults of a run.
-        series: by name; `recipes`: every setting by name, in the order of the file.
+        series: by name; `pools` likewise.
+        recipes: every setting by name, in the order of the file.
         digest: of what a score means: names, kinds and rules of the abilities. Titles, looks, sizes
             and pools may change within one study.
         asked: a digest of what a prediction means, the part of it that says how questions are put.
@@ -228,6 +244,7 @@ class Study:
             series.name: msgspec.structs.replace(series, line=series.line or line)
             for series, line in zip(written.series, itertools.cycle(LINES), strict=False)
         }
+        self.pools = written.pools
         self.recipes = _recipes(written, source)
         self.digest = _digest(self.name, [ability.rules() for ability in self.abilities])
         self.asked = _digest(self.name, [ability.asked() for ability in self.abilities])
@@ -283,6 +300,28 @@ class Study:
             + (". For those of your own study add --study FILE" if self.is_published else "")
         )
 
+    def pool_of_lines(self, name: str | None, flag: str = "--pool") -> str:
+        """The pool that lines are taken from by ability: the one named, or else the first series'.
+
+        Raises:
+            InputError: there is no such pool, or its lines are not told apart.
+        """
+        apart = [pool for pool, about in self.pools.items() if not about.gathered_as]
+        of_series = [take.pool for series in self.series.values() for take in series.take]
+        found = name or next((pool for pool in (*of_series, *apart) if pool in apart), None)
+        if found not in apart:
+            raise InputError(
+                f"{flag} {name or ''}: expected a pool of {self.source} whose lines are told apart "
+                f"by ability: {', '.join(apart) or 'it has none'}"
+            )
+        return found
+
+    def with_recipe(self, recipe: Recipe) -> "Study":
+        """The same study, with one more setting on no curve."""
+        study = copy.copy(self)
+        study.recipes = self.recipes | {recipe.name: recipe}
+        return study
+
     def matching(self, patterns: Sequence[str], flag: str = "--data_types") -> list[str]:
         """The settings that any of the names or patterns (`curated-*`) names; all series for none.
 
@@ -313,26 +352,104 @@ def read_study(path: Path) -> Study:
     Raises:
         InputError: no such file, no TOML (file:line), or not a study (the key is named).
     """
+    written = _read_toml(path, "--study", _Study)
+    _check(written, path)
+    return Study(written, path)
+
+
+def read_recipe(path: Path, study: Study) -> Recipe:
+    """Read and check a recipe: a setting, as a study file has them, in a file of its own.
+
+    Args:
+        path: of a TOML file with the keys of one table of `[[settings]]`, but same_as; samples may
+            be left out where all numbers of lines are given.
+        study: that has its pools and abilities; it can't have a setting of this name.
+
+    Raises:
+        InputError: as `read_study`.
+    """
+    where = f"--recipe {path}"
+
+    def fail(key: str, problem: str) -> None:
+        raise InputError(f"{where}: {key}: {problem}")
+
+    written = _read_toml(path, "--recipe", Lone)
+    _check_plain("name", written.name, fail)
+    if written.name in study.recipes:
+        fail("name", f"{written.name!r} is the name of a setting already; rename the recipe")
+    if written.same_as:
+        fail("same_as", "only a setting of a study has other names; give take")
+    names = [ability.name for ability in study.in_domain]
+    for i, take in enumerate(written.take):
+        _check_take(study.pools, names, take, False, f"take[{i}]", fail)
+    if written.extends:
+        study.recipe(written.extends, f"{where}: extends:")
+    recipe = _lone_recipe(written, study.recipes, study.pools, where)
+    _check_lone(msgspec.structs.replace(written, samples=recipe.samples), written.name, fail)
+    _check_names_once(recipe, where)
+    return dataclasses.replace(recipe, listed=False)
+
+
+def recipe_text(
+    name: str, pool: str, lines: Mapping[str, int], distinct: Mapping[str, int], about: str
+) -> str:
+    """A recipe as `read_recipe` reads it; abilities without lines are left out.
+
+    Args:
+        name: of the setting.
+        pool: all lines are from.
+        lines: of each ability.
+        distinct: of those whose lines repeat, how many are different.
+        about: a line on what it is for.
+    """
+
+    def quoted(text: str) -> str:
+        return json_line(text).rstrip()  # a JSON string is a TOML string
+
+    def table(counts: Mapping[str, int]) -> str:
+        return "".join(f"{quoted(ability)} = {n}\n" for ability, n in counts.items() if n)
+
+    repeated = f"\n[take.distinct]\n{table(distinct)}" if distinct else ""
+    return (
+        f"# {about}\n\nname = {quoted(name)}\n\n[[take]]\npool = {quoted(pool)}\n\n"
+        f"[take.lines]\n{table(lines)}{repeated}"
+    )
+
+
+def recorded_recipe(name: str, record: Mapping[str, Any]) -> Recipe:
+    """A recipe that no study lists, of what `Recipe.record` kept of it."""
+    pools, distinct = record["pools"], record.get("distinct", {})
+    shares = tuple(
+        Share(Pool(pools[share]), share, lines, True, distinct.get(share))
+        for share, lines in record["lines"].items()
+    )
+    return Recipe(name, "", record["samples"], shares, name, listed=False)
+
+
+def _read_toml(path: Path, flag: str, kind: type[T]) -> T:
+    """What a TOML file holds, as `kind`.
+
+    Raises:
+        InputError: no such file, no TOML (file:line), or not of that kind (the key is named).
+    """
     try:
         with open_file(path) as file:
             text = file.read(_LARGEST + 1).decode("utf-8-sig")
     except (OSError, InputError, UnicodeDecodeError) as error:
-        raise InputError(f"--study {path}: can't be read ({error}); give a TOML file") from None
+        raise InputError(f"{flag} {path}: can't be read ({error}); give a TOML file") from None
     if len(text.encode()) > _LARGEST:
-        raise InputError(f"--study {path}: expected a TOML file of at most {_LARGEST:,} bytes")
+        raise InputError(f"{flag} {path}: expected a TOML file of at most {_LARGEST:,} bytes")
     if deep := _DEEP_KEY.search(text):
         number = text.count("\n", 0, deep.start()) + 1
-        raise InputError(f"--study {path}:{number}: a key of over {_KEY_PARTS} parts")
+        raise InputError(f"{flag} {path}:{number}: a key of over {_KEY_PARTS} parts")
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"--study {path}: not TOML: {error}") from None
+        raise InputError(f"{flag} {path}: not TOML: {error}") from None
     try:
-        written = msgspec.convert(content, _Study, str_keys=True)
+        return msgspec.convert(content, kind, str_keys=True)
     except msgspec.ValidationError as error:
-        raise InputError(f"--study {path}: {_explained(error)}") from None
-    _check(written, path)
-    return Study(written, path)
+        raise InputError(f"{flag} {path}: {_explained(error, kind)}") from None
 
 
 @functools.cache
@@ -403,7 +520,7 @@ def study_of(
     return study
 
 
-def _explained(error: msgspec.ValidationError) -> str:
+def _explained(error: msgspec.ValidationError, whole: type[msgspec.Struct]) -> str:
     """msgspec's message with the key as TOML has it."""
     message, _, key = str(error).partition(" - at `$")
     key = key.removesuffix("`").removeprefix(".")
@@ -411,7 +528,8 @@ def _explained(error: msgspec.ValidationError) -> str:
     if key.endswith(".kind"):
         message += f"; kinds: {', '.join(kind.value for kind in Kind)}"
     if "unknown field" in message:
-        table = _TABLES[".take" if ".take[" in key else re.split(r"[.\[]", key)[0]]
+        first = re.split(r"[.\[]", key)[0]
+        table = Take if "take[" in key else _TABLES.get(first, whole)
         message += f"; expected {', '.join(table.__struct_fields__)}"
     return f"{key}: {message}" if key else message
 
@@ -449,9 +567,11 @@ def _check(written: _Study, path: Path) -> None:
             fail(f"series[{i}].take", "expected at least one pool to take lines from")
     takes = [(f"series[{i}]", series.take) for i, series in enumerate(written.series)]
     takes += [(f"settings[{i}]", lone.take) for i, lone in enumerate(written.settings)]
+    names = [ability.name for ability in written.abilities if not ability.out_of_domain]
     for key, taken in takes:
         for j, take in enumerate(taken):
-            _check_take(written, take, key.startswith("series"), f"{key}.take[{j}]", fail)
+            in_series = key.startswith("series")
+            _check_take(written.pools, names, take, in_series, f"{key}.take[{j}]", fail)
     for i, lone in enumerate(written.settings):
         _check_lone(lone, f"settings[{i}] ({lone.name})", fail)
 
@@ -479,9 +599,7 @@ def _check_names(written: _Study, fail: Any) -> None:
     gathered = [(f"pools.{name}.gathered_as", p.gathered_as) for name, p in written.pools.items()]
     named += settings + [(key, name) for key, name in gathered if name]
     for key, name in named:
-        plain = name and name == Path(name).name and not name.startswith((".", "-"))
-        if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
-            fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+        _check_plain(key, name, fail)
     folders = [("valid", written.valid), ("test", written.test)]
     folders += [(f"pools.{name}.path", pool.path) for name, pool in written.pools.items()]
     for key, folder in folders:
@@ -491,12 +609,20 @@ def _check_names(written: _Study, fail: Any) -> None:
         fail("abilities", "expected at least one")
 
 
-def _check_take(written: _Study, take: Take, in_series: bool, key: str, fail: Any) -> None:
-    names = [ability.name for ability in written.abilities if not ability.out_of_domain]
-    if take.pool not in written.pools:
-        known = ", ".join(written.pools) or "none"
+def _check_plain(key: str, name: str, fail: Any) -> None:
+    plain = name and name == Path(name).name and not name.startswith((".", "-"))
+    if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
+        fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+
+
+def _check_take(
+    pools: Mapping[str, Pool], names: list[str], take: Take, in_series: bool, key: str, fail: Any
+) -> None:
+    """A take of a series or a lone setting; `names` are the abilities that may be taken."""
+    if take.pool not in pools:
+        known = ", ".join(pools) or "none"
         fail(f"{key}.pool", f"{take.pool!r}: no such pool; pools: {known}")
-    gathered = bool(written.pools[take.pool].gathered_as)
+    gathered = bool(pools[take.pool].gathered_as)
     if isinstance(take.lines, dict):
         unknown = [name for name in take.lines if name not in names]
         if unknown or gathered:
@@ -541,15 +667,16 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
             shares = _shares(written.pools, series.take, names, size, where)
             _check_total(shares, size, where)
             recipes[name] = Recipe(name, series.name, size, shares, name)
-            _check_names_once(recipes[name], path)
+            _check_names_once(recipes[name], f"--study {path}")
     lone = {setting.name: setting for setting in written.settings}
     twice = [name for name in lone if name in recipes]
     if twice:
         raise InputError(f"--study {path}: settings: {twice[0]!r} is a setting of a series already")
     for last in lone:
         for name in _chain(last, lone, recipes, path):
-            recipes[name] = _lone_recipe(lone[name], recipes, written.pools, path)
-            _check_names_once(recipes[name], path)
+            where = f"--study {path}: settings ({name})"
+            recipes[name] = _lone_recipe(lone[name], recipes, written.pools, where)
+            _check_names_once(recipes[name], f"--study {path}")
     return recipes
 
 
@@ -573,15 +700,16 @@ def _chain(
 
 
 def _lone_recipe(
-    own: Lone, recipes: Mapping[str, Recipe], pools: Mapping[str, Pool], path: Path
+    own: Lone, recipes: Mapping[str, Recipe], pools: Mapping[str, Pool], where: str
 ) -> Recipe:
     other = recipes.get(own.same_as or own.extends)
     if other is not None and own.same_as:
         return dataclasses.replace(other, name=own.name)
-    where = f"--study {path}: settings ({own.name})"
     shares = (*(other.shares if other else ()), *_shares(pools, own.take, [], 0, where))
-    _check_total(shares, own.samples, where)
-    return Recipe(own.name, "", own.samples, shares, own.name, own.marker)
+    quotas = [share.quota for share in shares if share.quota is not None]
+    samples = own.samples or (sum(quotas) if len(quotas) == len(shares) else 0)
+    _check_total(shares, samples, where)
+    return Recipe(own.name, "", samples, shares, own.name, own.marker)
 
 
 def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
@@ -621,15 +749,28 @@ def _shares(
             # The first ones have one more where the size is no multiple; larger sizes hold smaller.
             least, more = divmod(size, len(names))
             quotas = {name: least + (place < more) for place, name in enumerate(names)}
-        shares += [Share(pool, name, n, take.sampled) for name, n in sorted(quotas.items())]
+        _check_distinct(take, quotas, where)
+        shares += [
+            Share(pool, name, n, take.sampled, take.distinct.get(name))
+            for name, n in sorted(quotas.items())
+        ]
     return tuple(shares)
 
 
-def _check_names_once(recipe: Recipe, path: Path) -> None:
+def _check_distinct(take: Take, quotas: Mapping[str, int | None], where: str) -> None:
+    for name, distinct in take.distinct.items():
+        lines = quotas.get(name)
+        if lines is None or not 1 <= distinct <= lines:
+            raise InputError(
+                f"{where}: distinct: {name} = {distinct}: expected a name with a number of lines "
+                f"in the same take, and 1 to that number of different ones, found {lines or 'none'}"
+            )
+
+
+def _check_names_once(recipe: Recipe, where: str) -> None:
     names = Counter(share.name for share in recipe.shares)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise InputError(
-            f"--study {path}: the setting {recipe.name} takes {twice[0]} twice; take it from one "
-            "pool"
+            f"{where}: the setting {recipe.name} takes {twice[0]} twice; take it from one pool"
         )

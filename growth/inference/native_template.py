@@ -16,23 +16,24 @@ from growth.model.chat_tokenizer import Messages
 
 # What a template may add to a conversation, in characters, besides repeating it.
 _MOST_ADDED, _MOST_REPEATED = 1_000_000, 10
-_REMEDY = "leave the flag out to ask in the study's control tokens"
+NATIVE_FLAG = "--chat_template native"
+_REMEDY = "leave the flag out"
 
 
 class NativeTemplate:
     """The chat template of a tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-        """Take the template of `tokenizer`, which was loaded from `source`.
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, source: str, flag: str = NATIVE_FLAG
+    ) -> None:
+        """Take the template of `tokenizer`, which was loaded from `source`, as `flag` says.
 
         Raises:
             InputError: there is none, or there are several and none is the default one.
         """
-        self._whose = f"--chat_template native: the chat template of {source}"
+        self._whose = f"{flag}: the chat template of {source}"
         if not tokenizer.chat_template:
-            raise InputError(
-                f"--chat_template native: the tokenizer of {source} has no chat template; {_REMEDY}"
-            )
+            raise InputError(f"{flag}: the tokenizer of {source} has no chat template; {_REMEDY}")
         try:
             self._template = tokenizer.get_chat_template()
         except ValueError as error:

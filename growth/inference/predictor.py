@@ -109,6 +109,7 @@ class Predictor:
         responses: dict[int, Response] = {}
         for place, response in self._generated(requests, progress):
             response.text = self.chat.decode(response.ids)
+            response.was_cut = requests[place].would_go_on(response.ids, self.chat.stop_ids)
             if response.logits and not requests[place].read_after:
                 yield place, response
             else:

@@ -57,12 +57,13 @@ class Request:
         return Cost(prompt, room if self.is_settled is None else min(room, _SETTLED_STEPS))
 
     def is_done(self, generated: list[int], stop_ids: frozenset[int]) -> bool:
-        """Whether an answer of these tokens is at its end."""
-        return (
-            generated[-1] in stop_ids
-            or len(generated) >= self.max_new_tokens
-            or (self.is_settled is not None and self.is_settled(generated))
-        )
+        """Whether an answer of these tokens goes no further."""
+        return len(generated) >= self.max_new_tokens or not self.would_go_on(generated, stop_ids)
+
+    def would_go_on(self, generated: list[int], stop_ids: frozenset[int]) -> bool:
+        """Whether a further token could matter, if there were room for it."""
+        settled = self.is_settled is not None and self.is_settled(generated)
+        return generated[-1] not in stop_ids and not settled
 
 
 @dataclass
@@ -74,16 +75,23 @@ class Response:
         text: of the generated tokens, without special ones, stripped.
         logits: of `Request.read_ids`.
         perplexities: of `Request.continuations`.
+        was_cut: whether the answer ended because its room did.
     """
 
     ids: list[int] = field(default_factory=list)
     text: str = ""
     logits: list[float] = field(default_factory=list)
     perplexities: list[float] = field(default_factory=list)
+    was_cut: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What a note of this response holds; `from_json` gives it back exactly."""
-        return {"text": self.text, "logits": self.logits, "perplexities": self.perplexities}
+        return {
+            "text": self.text,
+            "logits": self.logits,
+            "perplexities": self.perplexities,
+            "was_cut": self.was_cut,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Response":
@@ -98,4 +106,5 @@ class Response:
             text=value["text"],
             logits=list(map(float, value["logits"])),
             perplexities=list(map(float, value["perplexities"])),
+            was_cut=bool(value["was_cut"]),
         )

@@ -206,6 +206,31 @@ def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
+def _architecture(config: PreTrainedConfig, source: Source) -> PreTrainedModel:
+    """The model of a config on the meta device: shapes without numbers."""
+    config._attn_implementation = None  # what its file names is not taken
+    code = {"trust_remote_code": source.options.trust_remote_code}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", **code)
+    config._attn_implementation = None
+    return model
+
+
+def shapes_of(source: Source, chat: ChatTokenizer) -> PreTrainedModel:
+    """What `load_model` gives, on the meta device; no weights are read.
+
+    Raises:
+        InputError: it is of no known architecture.
+    """
+    config = load_config(source)
+    model = translate_load_errors(source, "config", lambda: _architecture(config, source))
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < chat.vocabulary_size:
+        with torch.device("meta"):
+            model.resize_token_embeddings(chat.vocabulary_size, mean_resizing=False)
+    return model
+
+
 def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
     """The attention to compute with: eager where the architecture has no SDPA.
 
@@ -213,16 +238,12 @@ def _check_and_attend(source: Source, config: PreTrainedConfig) -> str:
         InputError: the config is of a far larger model than the weights are, whose other weights
             would be drawn at random first, in all the memory that it takes.
     """
-    code = {"trust_remote_code": source.options.trust_remote_code}
     layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
     if layers < 1:
         raise InputError(
             f"{source.options.origin} {source.name}: a model of {layers} layers; {FETCH}"
         )
-    config._attn_implementation = None  # what its file names is not taken
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", **code)
-    config._attn_implementation = None
+    model = _architecture(config, source)
     stored = stored_elements(source)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if stored is not None and parameters > PACKED * stored:

@@ -87,20 +87,28 @@ def micro_batches(
         max_tokens: of a group; an example that alone is longer is a group of its own.
         max_samples: of a group; None for no bound.
     """
-    lengths = token_lengths(examples)
+    for places in micro_batch_places(token_lengths(examples), max_tokens, max_samples):
+        yield taken(examples, places)
+
+
+def micro_batch_places(
+    lengths: Sequence[int], max_tokens: int, max_samples: int | None = None
+) -> Iterator[list[int]]:
+    """The places of the examples of each of the `micro_batches`, from the tokens of each."""
     group: list[int] = []
     tokens = 0
     for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if group and (tokens + lengths[place] > max_tokens or len(group) == max_samples):
-            yield _taken(examples, group)
+            yield group
             group, tokens = [], 0
         group.append(place)
         tokens += lengths[place]
     if group:
-        yield _taken(examples, group)
+        yield group
 
 
-def _taken(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+def taken(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+    """The examples at these places; of a `TokenStore` a view of it."""
     if isinstance(examples, TokenStore):
         return examples.take(places)
     return [examples[place] for place in places]

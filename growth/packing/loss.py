@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, log_softmax, nll_loss
 from transformers import PreTrainedModel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.lora import AdaptedModel
-from growth.packing.batches import Example, pack_row, pad_rows
+from growth.packing.batches import Example, pack_row, pad_rows, supervised_counts
 from growth.packing.forward import PROBE, agree, supervised_logits
 
 # Where a micro-batch has no more logits, they are computed whole. Elsewhere there are so many at
@@ -261,14 +261,54 @@ def summed_loss(
             once; the gradient of the output layer's weights may then be there before it. None if
             that isn't known, or an engine waits for the gradient to come.
     """
-    if at_once is not None:
-        base = _architecture(model)
-        targets = _targets(examples, packed, pad_id)
-        if (targets != IGNORED_LABEL).any():
-            with _losses_as_logits(base, targets, at_once, factor):
-                return supervised_logits(model, examples, packed, pad_id).logits.sum()
+    losses = _losses_in_chunks(model, examples, packed, pad_id, at_once, factor)
+    if losses is not None:
+        return losses.sum()
     whole = supervised_logits(model, examples, packed, pad_id)
     return cross_entropy(whole.logits.float(), whole.targets, reduction="sum")
+
+
+def sample_losses(
+    model: torch.nn.Module,
+    examples: Sequence[Example],
+    packed: bool,
+    pad_id: int = 0,
+    at_once: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`summed_loss`, bit for bit, and the part of each example, `(examples,)` in float64."""
+    by_token = _losses_in_chunks(model, examples, packed, pad_id, at_once, None)
+    if by_token is not None:
+        total = by_token.sum()
+    else:
+        logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
+        # The two halves of cross_entropy; the costly one once.
+        log_probabilities = log_softmax(logits.float(), dim=1)
+        by_token = nll_loss(log_probabilities, targets, reduction="none")
+        total = nll_loss(log_probabilities, targets, reduction="sum")
+    # The tokens of an example are adjacent. No scatter: its order of sums varies on GPUs.
+    parts = by_token.double().split(list(supervised_counts(examples)))
+    return total, torch.stack([part.sum() for part in parts])
+
+
+def _losses_in_chunks(
+    model: torch.nn.Module,
+    examples: Sequence[Example],
+    packed: bool,
+    pad_id: int,
+    at_once: int | None,
+    factor: float | None,
+) -> torch.Tensor | None:
+    """The loss of each supervised token; None where logits are computed whole.
+
+    Args: as of `summed_loss`.
+    """
+    if at_once is None:
+        return None
+    targets = _targets(examples, packed, pad_id)
+    if not (targets != IGNORED_LABEL).any():
+        return None
+    with _losses_as_logits(_architecture(model), targets, at_once, factor):
+        return supervised_logits(model, examples, packed, pad_id).logits.squeeze(-1)
 
 
 def _architecture(model: Any) -> PreTrainedModel:
@@ -315,3 +355,18 @@ def supports_chunks(model: AdaptedModel, packed: bool) -> bool:
         ours is theirs or agree(ours, theirs, theirs.dtype)
         for theirs, ours in zip(*found, strict=True)
     )
+
+
+def bound_of_logits(
+    model: AdaptedModel, packed: bool, tokens: int, device: torch.device
+) -> int | None:
+    """The most logits that training `model` lets exist at once; None for all of a micro-batch.
+
+    Args:
+        model: as `supports_chunks` asks, with `packed`.
+        tokens: of a micro-batch.
+        device: that computes.
+    """
+    vocabulary = _architecture(model).config.get_text_config().vocab_size
+    bound = logits_at_once(vocabulary, tokens, device)
+    return bound if bound is not None and supports_chunks(model, packed) else None

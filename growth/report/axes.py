@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from growth.data.study import OTHER, Study
 from growth.report.curves import sizes_of, smooth
+from growth.report.growth_law import STEP
+from growth.report.laws import law_lines, law_of
+from growth.report.values import LOSS, VALUES, value_of
 
 _MOST_TICKS = 7  # labels that have room below the axis of the smallest figure
 # Okabe and Ito's palette, distinct with any colour vision; a marker a colour for print in grey.
@@ -31,6 +34,9 @@ CHANCE: dict[str, Any] = {"color": "0.35", "linestyle": (0, (1.5, 1.5)), "linewi
 GREY = "0.35"
 LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "handlelength": 3.2}
 Style = tuple[str, str]  # colour, marker
+# How points are joined: by straight lines, as published, or by the law that is fitted to them.
+Join = Literal["raw", "smooth", "law"]
+_LAW_PLACES = 60  # at which a law is drawn
 
 
 @dataclass(frozen=True)
@@ -87,17 +93,17 @@ def _tick_label(samples: int) -> str:
     return f"{samples:,}" if samples < 10000 else f"{samples / 1000:.0f}k"
 
 
-def growth_curve(points: pd.DataFrame, ax: Axes, look: Look, smoothed: bool = False) -> Axes:
+def growth_curve(points: pd.DataFrame, ax: Axes, look: Look, join: Join = "raw") -> Axes:
     """Draw the growth of one ability: a curve a model size and source, bands, points, chance.
 
     Args:
         points: rows of one ability, as `growth.report.curves.growth_points` gives them.
         ax: where to draw.
         look: of the study.
-        smoothed: draw curves and bands smoothed; the points stay where they are.
+        join: how points are joined; they stay where they are. With "law" their intervals are bars.
     """
     for (model_size, source), curve in curves_of(points):
-        draw_curve(curve, ax, look.sizes[model_size], look.lines[source], smoothed)
+        draw_curve(curve, ax, look.sizes[model_size], look.lines[source], join)
     for _, point in points[points["source"] == OTHER].iterrows():
         colour = look.sizes[point["model_size"]][0]
         ax.vlines(point["samples"], point["low"], point["high"], colour, alpha=0.5, linewidth=1)
@@ -117,17 +123,26 @@ def growth_curve(points: pd.DataFrame, ax: Axes, look: Look, smoothed: bool = Fa
     return ax
 
 
-def draw_curve(
-    curve: pd.DataFrame, ax: Axes, style: Style, line: str, smoothed: bool = False
-) -> Axes:
-    """Draw one curve with its band and every run's raw score; `line` is one of `LINES`."""
+def draw_curve(curve: pd.DataFrame, ax: Axes, style: Style, line: str, join: Join = "raw") -> Axes:
+    """Draw one curve with its band and every run's raw score; `line` is one of `LINES`.
+
+    A law goes on to `STEP` times the largest size.
+    """
     colour, marker = style
     samples = curve["samples"].to_numpy(float)
     lines = {key: (samples, curve[key].to_numpy(float)) for key in ("score", "low", "high")}
-    if smoothed:
+    bars = len(curve) == 1  # a band of no width is not seen
+    if join == "smooth":
         for key, (_, ys) in lines.items():
             log_xs, smooth_ys = smooth(log4(samples), ys)
             lines[key] = (4**log_xs, smooth_ys)
+    if join == "law":
+        bars, posterior = True, law_of(curve)
+        if posterior is not None:
+            xs = np.geomspace(samples[0], STEP * samples[-1], _LAW_PLACES)
+            law = law_lines(posterior, xs)
+            lines = {"score": (xs, law["law"])}
+            lines |= {end: (xs, law[f"law_{end}"]) for end in ("low", "high")}
     solid = line == "solid"
     ax.fill_between(
         *lines["low"],
@@ -136,8 +151,8 @@ def draw_curve(
         alpha=0.16 if solid else 0.10,
         linewidth=0,
     )
-    if len(curve) == 1:  # a band of no width is not seen
-        ax.vlines(samples, lines["low"][1], lines["high"][1], colour, alpha=0.5, linewidth=1)
+    if bars:
+        ax.vlines(samples, curve["low"], curve["high"], colour, alpha=0.5, linewidth=1)
     ax.plot(*lines["score"], color=colour, linewidth=2, linestyle=LINES[line], zorder=CURVE_ORDER)
     for x, scores in zip(samples, curve["run_scores"], strict=True):
         ax.plot(
@@ -163,9 +178,9 @@ def decorate(ax: Axes, points: pd.DataFrame, ticks: Sequence[int]) -> Axes:
     samples = [*ticks, *points["samples"]]
     if samples:
         ax.set_xlim(min(samples) / 1.7, max(samples) * 1.7)
-    ax.set_ylim(0, top_of(points))
+    ax.set_ylim(*range_of(points))
     ax.set_xlabel("training samples (log scale)")
-    ax.set_ylabel("score (%)")
+    ax.set_ylabel(VALUES[value_of(points)].axis)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -173,11 +188,16 @@ def decorate(ax: Axes, points: pd.DataFrame, ticks: Sequence[int]) -> Axes:
     return ax
 
 
-def top_of(points: pd.DataFrame) -> float:
-    """The upper end of the y axis: over everything drawn, at most 100."""
-    drawn = [0.0, *(score for scores in points["run_scores"] for score in scores)]
-    drawn += [y for key in ("high", "chance") for y in points[key].dropna()]
-    return min(100.0, 5 * np.ceil((max(drawn) + 2) / 5))
+def range_of(points: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the y axis: per cents from 0 to above all that is measured, at most to 100;
+    losses from below it, as small differences count.
+    """
+    drawn = [score for scores in points["run_scores"] for score in scores]
+    drawn += [y for key in ("low", "high", "chance") for y in points[key].dropna()]
+    if value_of(points) != LOSS:
+        return 0.0, min(100.0, 5 * np.ceil((max([0.0, *drawn]) + 2) / 5))
+    margin = 0.05 * (max(drawn) - min(drawn)) or 0.05 * max(drawn)
+    return max(0.0, min(drawn) - margin), max(drawn) + margin
 
 
 def legend_handles(points: pd.DataFrame, look: Look) -> list[Line2D | Patch]:

@@ -11,13 +11,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from growth.core.intervals import pooled_score
+from growth.core.intervals import (
+    pooled_score,
+    repeated_score,
+    standard_deviation,
+    standard_error,
+    weighted_mean,
+)
 from growth.report.plot_types import SIGMA
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
+from growth.report.values import SCORE, VALUES
 
 POINT = (
     *("ability", "model_size", "source", "data_type", "samples", "score", "low", "high", "chance"),
-    *("n", "parts", "runs", "run_scores", "limit", "checkpoints"),
+    *("n", "parts", "runs", "run_scores", "sd", "sd_questions", "limit", "checkpoints", "value"),
 )
 
 
@@ -38,8 +45,10 @@ def sizes_of(points: pd.DataFrame) -> list[str]:
 def growth_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The places of the curves: one row an ability, model size and setting (columns of `POINT`).
 
-    Repeats of one setting, runs with other seeds, give the mean of their scores and the mean of
-    their interval's ends; `run_scores` keeps each, `n` counts the questions of one run. Runs of one
+    Repeats of one setting, runs with other seeds, give the mean of their scores, with an interval
+    of both questions and training (`repeated_score`); of one run it is that of its questions.
+    `run_scores` keeps each, `sd` is their standard deviation, `sd_questions` that which the
+    questions give one run by its own interval; `n` counts the questions of one run. Runs of one
     setting and seed, `baseline` and `curated-10000` say, are trained alike, so together they are
     one repeat, their mean. Several files of one ability in one run are pooled by their numbers of
     questions.
@@ -57,22 +66,33 @@ def _point(runs: dict[tuple[str, ...], list[Row]]) -> Row:
     """One place of a curve, from the rows of each run there."""
     repeats: dict[Hashable, list[Row]] = {}
     for identity, rows in sorted(runs.items()):
-        repeats.setdefault(repeat_of(rows[0], identity), []).append(pooled_score(rows))
+        repeats.setdefault(repeat_of(rows[0], identity), []).append(_pooled(rows))
     pooled = [_repeat(of_seed) for of_seed in repeats.values()]
     first = next(iter(runs.values()))[0]
     limit = first["limit"]
     return {
         **{name: first[name] for name in ("ability", "model_size", "source", "samples")},
-        **{key: _mean(run[key] for run in pooled) for key in ("score", "low", "high")},
+        **repeated_score(pooled, VALUES[first["value"]].most),
         "data_type": first["setting"],
         "chance": _mean(run["expected"] for run in pooled),
         "n": max(run["n"] for run in pooled),
         "parts": max(row["parts"] for rows in runs.values() for row in rows),
         "runs": len(pooled),
         "run_scores": tuple(run["score"] for run in pooled),
+        "sd": standard_deviation([run["score"] for run in pooled]),
+        "sd_questions": standard_error(pooled),
         "limit": None if pd.isna(limit) else int(limit),
         "checkpoints": tuple("/".join(identity[1:]) for identity in sorted(runs)),
+        "value": first["value"],
     }
+
+
+def _pooled(rows: list[Row]) -> Row:
+    """Several files of one ability in one run as one, by their numbers of questions."""
+    if rows[0]["value"] == SCORE or len(rows) == 1:
+        return pooled_score(rows)
+    questions = [row["n"] for row in rows]
+    return {"n": sum(questions), "expected": np.nan, **weighted_mean(rows, questions)}
 
 
 def repeat_of(row: Row, identity: tuple[str, ...]) -> Hashable:

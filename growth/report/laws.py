@@ -4,9 +4,10 @@ The law itself is `growth.report.growth_law`.
 """
 
 import csv
+import functools
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +56,42 @@ def curves_of_results(results_path: Path, selection_path: Path, flag: Path | Non
         # A smoke run can't pass for a result.
         limit = "" if pd.isna(place["limit"]) else f"-limit{int(place['limit'])}"
         name = f"{place['ability']}/{place['model_size']}/{place['source']}{limit}"
-        scores = [(place["samples"], score, place["n"]) for score in place["run_scores"]]
-        points.setdefault(name, []).extend(scores)
+        points.setdefault(name, []).extend(_measured(place))
         if not pd.isna(place["chance"]):
             chances.setdefault(name, place["chance"])
     found = _with_laws(points, chances, f"--results_path {results_path}")
     return Curves(found.curves, results.notes + found.notes)
+
+
+def _measured(place: Mapping[Any, Any]) -> list[Point]:
+    """The scores at a place of a curve, one for each repeat."""
+    return [(place["samples"], score, place["n"]) for score in place["run_scores"]]
+
+
+def law_of(places: pd.DataFrame) -> Posterior | None:
+    """The law of one curve; None of one that has a single size.
+
+    Args:
+        places: of one ability, model size and series, as `growth.report.curves.growth_points` gives
+            them, of scores.
+    """
+    points = [point for place in places.to_dict("records") for point in _measured(place)]
+    if len({samples for samples, *_ in points}) < 2 or len(points) > MOST:
+        return None
+    chance = places["chance"].iloc[0]
+    return _law_of(tuple(points), None if pd.isna(chance) else float(chance))
+
+
+@functools.lru_cache(maxsize=256)  # a figure is drawn after its numbers, and again in the overview
+def _law_of(points: tuple[Point, ...], chance: float | None) -> Posterior:
+    samples, values, questions = np.array(points, float).T
+    return fit(Curve("", samples, values, questions, chance))
+
+
+def law_lines(posterior: Posterior, samples: Array) -> dict[str, Array]:
+    """The law at these sizes: `law`, the median, `law_low` and `law_high`, each (sizes,)."""
+    found = np.array([interval(posterior.at(float(size))) for size in samples])
+    return dict(zip(("law_low", "law", "law_high"), found.T, strict=True))
 
 
 def curves_of_points(path: Path) -> Curves:
@@ -71,22 +102,7 @@ def curves_of_points(path: Path) -> Curves:
     Raises:
         InputError: it is no such file (the line is named), or no curve has two sizes.
     """
-    with open_file(path) as file:
-        content = file.read()
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        columns = rows.fieldnames or []
-        lacking = [name for name in REQUIRED if name not in columns]
-        if lacking or len(set(columns)) < len(columns):
-            raise InputError(
-                f"--points {path}: lacks the column {', '.join(lacking) or 'names once each'}; "
-                f"expected a header with {', '.join(REQUIRED)}, and n and repeat if there are any"
-            )
-        lines = [(rows.line_num, row) for row in rows]
-    except UnicodeDecodeError as error:
-        raise InputError(f"--points {path}: not UTF-8 ({error}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise InputError(f"--points {path}:{rows.line_num}: not CSV: {error}") from None
+    lines = read_csv(path, "--points", REQUIRED, "n and repeat if there are any")
     points: dict[str, list[Point]] = {}
     seen: dict[tuple[str, float, str], int] = {}
     for line, row in lines:
@@ -109,26 +125,70 @@ def curves_of_points(path: Path) -> Curves:
     return _with_laws(points, {}, f"--points {path}")
 
 
+def read_csv(
+    path: Path, flag: str, required: Sequence[str], more: str
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with the number of its line.
+
+    Args:
+        path: of the file.
+        flag: that named it.
+        required: columns that it has to have.
+        more: what else it may have, in words.
+
+    Raises:
+        InputError: it is no such file; the line is named.
+    """
+    with open_file(path) as file:
+        content = file.read()
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        columns = rows.fieldnames or []
+        lacking = [name for name in required if name not in columns]
+        if lacking or len(set(columns)) < len(columns):
+            raise InputError(
+                f"{flag} {path}: lacks the column {', '.join(lacking) or 'names once each'}; "
+                f"expected a header with {', '.join(required)}, and {more}"
+            )
+        lines = [(rows.line_num, row) for row in rows]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{flag} {path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{flag} {path}:{rows.line_num}: not CSV: {error}") from None
+    for line, row in lines:
+        if None in row.values() or None in row:
+            raise InputError(
+                f"{flag} {path}:{line}: has more or fewer fields than the header; mend the line"
+            )
+    return lines
+
+
 def _point(row: dict[str, str], where: str) -> tuple[str, Point]:
     """One line of a CSV file, checked."""
-    if None in row.values() or None in row:
-        raise InputError(f"{where}: has more or fewer fields than the header; mend the line")
     name = row["curve"].strip()
     if not name or not name.isprintable():
         raise InputError(f"{where}: curve is {name!r}; expected a name")
-    samples = _number(row["samples"], f"{where}: samples", 0, LARGEST, "0 for the untuned model")
+    samples = number_of(row["samples"], f"{where}: samples", 0, LARGEST, "0 for the untuned model")
+    return name, (samples, *measurement(row, where))
+
+
+def measurement(row: dict[str, str], where: str) -> tuple[float, float | None]:
+    """The value of a row, and the number of questions if it is a score.
+
+    Raises:
+        InputError: it is no loss and no per cent of a number of questions.
+    """
     if not row.get("n", "").strip():
-        value = _number(
-            row["value"], f"{where}: value", 1e-12, 1e12, "a loss, or give n if a score"
-        )
-        return name, (samples, value, None)
-    questions = _number(row["n"], f"{where}: n", 1, LARGEST, "the number of questions")
+        meaning = "a loss, or give n if a score"
+        return number_of(row["value"], f"{where}: value", 1e-12, 1e12, meaning), None
+    questions = number_of(row["n"], f"{where}: n", 1, LARGEST, "the number of questions")
     if questions != int(questions):
         raise InputError(f"{where}: n is {row['n']!r}; expected a whole number of questions")
-    return name, (samples, _number(row["value"], f"{where}: value", 0, 100, "per cent"), questions)
+    return number_of(row["value"], f"{where}: value", 0, 100, "per cent"), questions
 
 
-def _number(text: str, what: str, low: float, high: float, meaning: str) -> float:
+def number_of(text: str, what: str, low: float, high: float, meaning: str) -> float:
+    """A number in a text, of `what`; raises InputError where it is none from `low` to `high`."""
     try:
         number = float(text)
     except ValueError:
@@ -174,7 +234,7 @@ def sizes_asked(texts: Iterable[str]) -> tuple[float, ...]:
     Raises:
         InputError: one of them is no number of samples.
     """
-    return tuple(_number(text, "--sizes: one", 1, LARGEST, "samples") for text in texts)
+    return tuple(number_of(text, "--sizes: one", 1, LARGEST, "samples") for text in texts)
 
 
 def laws_table(posteriors: Sequence[Posterior]) -> pd.DataFrame:
@@ -241,11 +301,8 @@ def line_in_log_samples(curve: Curve, samples: float) -> float:
     return float(np.clip(at, 0, 100) if curve.is_score else np.exp(at))
 
 
-def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
-    """How well the largest sizes of each curve are predicted from the others.
-
-    Errors are points for scores and per cent for losses; coverage is that of the 90 % intervals of
-    a new measurement.
+def held_out_points(curves: Sequence[Curve], held_out: int, seed: int) -> pd.DataFrame:
+    """How the largest sizes of each curve are predicted from the others.
 
     Args:
         curves: those with fewer than `held_out` + 2 sizes do not count.
@@ -253,7 +310,10 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
         seed: of the draws.
 
     Returns:
-        A row a kind and place: 1 is the first size that is left out.
+        A row a measurement that is left out: `curve`, `kind`, `place` (1 is the first size that is
+        left out), `samples`, `measured`, what the law says (`value`), and the 90 % interval of a
+        new measurement (`low`, `high`); whether that is `covered`; and the errors of the law, of
+        "as it is" and of the line in logs, points for scores and per cent for losses.
 
     Raises:
         InputError: no curve has enough sizes.
@@ -264,8 +324,28 @@ def held_out_table(curves: Sequence[Curve], held_out: int, seed: int) -> pd.Data
             f"--hold_out {held_out}: no curve has {held_out + 2} sizes or more, two of them to "
             "fit; leave out fewer"
         )
+    return pd.DataFrame(rows)
+
+
+def held_out_lines(points: pd.DataFrame) -> list[str]:
+    """A line a curve and size that is left out: what was predicted, and what was measured."""
+    lines = []
+    for (curve, samples), own in points.groupby(["curve", "samples"], sort=False):
+        first = own.iloc[0]
+        measured = ", ".join(
+            f"{row.measured:.4g}{'' if row.covered else ' (outside)'}" for row in own.itertuples()
+        )
+        lines.append(
+            f"{curve}, {samples:g} samples: {first['value']:.4g} ({first['low']:.4g} to "
+            f"{first['high']:.4g}); measured {measured}"
+        )
+    return lines
+
+
+def held_out_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Errors and coverage of the rows of `held_out_points`, a row a kind and place."""
     table = []
-    for (kind, place), group in pd.DataFrame(rows).groupby(["kind", "place"]):
+    for (kind, place), group in points.groupby(["kind", "place"]):
         row = {"kind": kind, "place": place, "points": len(group)}
         for name in ("law", "as_it_is", "log_line"):
             row |= {
@@ -296,7 +376,9 @@ def _held_out(curve: Curve, held_out: int, seed: int) -> list[dict[str, Any]]:
         unit = 1 if curve.is_score else 100 / truth
         rows.append(
             {name: abs(guess - truth) * unit for name, guess in guesses.items()}
-            | {"kind": "score" if curve.is_score else "loss"}
+            | {"curve": curve.name, "kind": "score" if curve.is_score else "loss"}
+            | {"samples": samples, "measured": truth, "value": guesses["law"]}
+            | {"low": law.low, "high": law.high}
             | {"place": _place(sizes, samples, held_out), "covered": law.low <= truth <= law.high}
         )
     return rows

@@ -17,8 +17,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from growth.report.axes import LEGEND, Look, growth_curve, legend_handles, look_of
+from growth.report.axes import LEGEND, Join, Look, growth_curve, legend_handles, look_of
 from growth.report.curves import sizes_of
+from growth.report.plots import JOINED, band_of
 from growth.report.summary import Summary
 
 _TEMPLATE, _SCRIPT, _STYLE = "report.html.jinja", "report.js", "report.css"
@@ -31,16 +32,19 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\u
 _COORDINATES = ("d", "x", "y", "width", "height", "transform", "points", "cx", "cy", "r", "viewBox")
 
 
-def render(summary: Summary) -> str:
-    """The page; the same summary gives the same text."""
+def render(summary: Summary, join: Join = "raw") -> str:
+    """The page; the same summary gives the same text. `join`: how figures join their points."""
     report = summary.report
     look = look_of(summary.study, sizes_of(summary.points))
     curves = []
     for place, curve in enumerate(report["curves"]):
         own = summary.points[summary.points["ability"] == curve["ability"]]
-        figure = curve_figure(own, look)
+        figure = curve_figure(own, look, join)
         svg = svg_of(figure, f"f{place}", curve["title"], _described(curve))
-        curves.append(curve | {"svg": svg})
+        curves.append(
+            curve
+            | {"svg": svg, "band": "; ".join(filter(None, [JOINED[join], band_of(own, join)]))}
+        )
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -51,13 +55,14 @@ def render(summary: Summary) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        function.__name__: function for function in (percent, short, duration, size, minute)
+        function.__name__: function for function in (percent, signed, short, duration, size, minute)
     }
     script = (folder / _SCRIPT).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(_TEMPLATE).render(
         report,
         curves=curves,
+        laws=join == "law",
         tables=_score_tables(report),
         environments=_environments(report["provenance"]),
         style=Markup((folder / _STYLE).read_text(encoding="utf-8")),
@@ -83,11 +88,11 @@ def _drawing_style() -> AbstractContextManager[None]:
     )
 
 
-def curve_figure(points: pd.DataFrame, look: Look) -> Figure:
+def curve_figure(points: pd.DataFrame, look: Look, join: Join = "raw") -> Figure:
     """The growth of one ability: every size and series, every run's score, bands, chance."""
     with _drawing_style():
         figure = Figure(figsize=(5.8, 4.2), layout="constrained")
-        growth_curve(points, figure.subplots(), look)
+        growth_curve(points, figure.subplots(), look, join)
         figure.legend(handles=legend_handles(points, look), ncols=3, fontsize=8.5, **LEGEND)
     return figure
 
@@ -222,6 +227,11 @@ def _environments(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def percent(number: float | None) -> str:
     """A score with one decimal."""
     return "–" if number is None else f"{number:.1f}"
+
+
+def signed(number: float) -> str:
+    """A difference of scores with its sign and one decimal."""
+    return f"{number:+.1f}".replace("-", "\u2212")
 
 
 def short(digest: str | None) -> str:

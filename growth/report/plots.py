@@ -19,21 +19,35 @@ from growth.data.study import AVERAGE, OOD_AVERAGE, OTHER, Study
 from growth.report.axes import (
     GREY,
     LEGEND,
+    Join,
     Look,
     curves_of,
     growth_curve,
     legend_handles,
     log4,
     look_of,
-    top_of,
+    range_of,
 )
 from growth.report.curves import sizes_of, smooth
+from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
+from growth.report.laws import law_lines, law_of
 from growth.report.plot_types import ALL, OOD, OVERALL, SIGMA, versus_types
+from growth.report.values import LOSS, SCORE, VALUES, value_of, value_suffix
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OVERVIEW = "overview"
 _LONGEST_TITLE = 26  # characters over a panel of the overview
-SMOOTHED = f"smoothed (sigma {SIGMA}), points raw"
+# What figures say of lines and bands that don't join the points.
+JOINED: Mapping[Join, str] = {
+    "raw": "",
+    "smooth": f"smoothed (sigma {SIGMA}), points raw",
+    "law": "line and band: fitted law with its 90 % interval",
+}
+_JOINED_COLUMNS: Mapping[Join, tuple[str, ...]] = {
+    "raw": (),
+    "smooth": ("smoothed_score", "smoothed_low", "smoothed_high"),
+    "law": ("law", "law_low", "law_high"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,35 +61,54 @@ class Drawing:
     stem: str
     points: pd.DataFrame
     draw: Callable[[], Figure]
+    fonts: Fonts = DEFAULT_FONTS
 
-    def table(self, smoothed: bool) -> pd.DataFrame:
-        """The numbers drawn, for a CSV; with `smoothed`, those of the smoothed curves too."""
-        table = self.points.drop(columns="parts").copy()
+    def table(self, join: Join) -> pd.DataFrame:
+        """The numbers drawn, for a CSV: with those of the smoothed curves or the laws, if drawn.
+
+        The columns score and run_scores bear the name of the value that is drawn.
+        """
+        table = self.points.drop(columns=["parts", "value"]).copy()
         for column in ("run_scores", "checkpoints"):
             table[column] = [" ".join(map(str, values)) for values in table[column]]
-        if smoothed:
-            for key in ("score", "low", "high"):
-                table[f"smoothed_{key}"] = np.nan
-            for _, curve in curves_of(self.points, by_ability=True):
-                for key in ("score", "low", "high"):
-                    ys = smooth(log4(curve["samples"]), curve[key], steps=1)[1]
-                    table.loc[curve.index, f"smoothed_{key}"] = ys.round(4)
-        return table
+        for name in _JOINED_COLUMNS[join]:
+            table[name] = np.nan
+        for _, curve in curves_of(self.points, by_ability=True):
+            for name, ys in _joined_at(curve, join).items():
+                table.loc[curve.index, name] = ys.round(4)
+        value = value_of(self.points)
+        own = {} if value == SCORE else {"score": value, "run_scores": f"run_{value}"}
+        return table.rename(columns=own)
 
-    def write(self, plots_path: Path, smoothed: bool) -> tuple[Path, Path]:
+    def write(self, plots_path: Path, join: Join) -> tuple[Path, Path]:
         """Write the numbers and the figure below `plots_path`; returns where."""
         stem = plots_path / self.folder / self.stem
         numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
-        write_text(numbers, self.table(smoothed).to_csv(index=False))
+        write_text(numbers, self.table(join).to_csv(index=False))
         # a title or name of one's own may hold dollar signs, and none of ours is a formula
         plain = matplotlib.rc_context({"text.parse_math": False})
-        with plain, replacing(figure) as temporary:
+        with plain, self.fonts.used(), replacing(figure) as temporary:
             self.draw().savefig(temporary, format="png", dpi=150)
         return numbers, figure
 
 
+def _joined_at(curve: pd.DataFrame, join: Join) -> dict[str, np.ndarray]:
+    """The heights of the line and the band of a curve at its points, if they are not its own."""
+    if join == "law" and (posterior := law_of(curve)) is not None:
+        return law_lines(posterior, curve["samples"].to_numpy(float))
+    if join == "smooth":
+        places = log4(curve["samples"])
+        keys = ("score", "low", "high")
+        return {f"smoothed_{key}": smooth(places, curve[key], steps=1)[1] for key in keys}
+    return {}
+
+
 def drawings(
-    points: pd.DataFrame, plot_type: str, study: Study, smoothed: bool = False
+    points: pd.DataFrame,
+    plot_type: str,
+    study: Study,
+    join: Join = "raw",
+    fonts: Fonts = DEFAULT_FONTS,
 ) -> list[Drawing]:
     """The figures of a plot type, in the order of the abilities; empty when it has no data.
 
@@ -83,14 +116,15 @@ def drawings(
         points: as `growth.report.curves.growth_points` gives them.
         plot_type: one that `check_plot_type` lets pass.
         study: whose results they are.
-        smoothed: draw the published look.
+        join: how points are joined.
+        fonts: as `fonts_of` gives them.
     """
     look = look_of(study, sizes_of(points))
     if plot_type == ALL:
         versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
-        parts = [drawings(points, part, study, smoothed) for part in (OVERALL, *versus, OOD)]
+        parts = [drawings(points, part, study, join, fonts) for part in (OVERALL, *versus, OOD)]
         chosen = points[points["source"] != OTHER]
-        overview = _overview(chosen, study, look, smoothed)
+        overview = _overview(chosen, study, look, join, fonts)
         return [drawing for part in parts for drawing in part] + overview
     abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
     series = list(study.series)
@@ -112,15 +146,23 @@ def drawings(
     def drawing(ability: str) -> Drawing:
         own = chosen[chosen["ability"] == ability]
         title = title_of(ability, study, _common(own["parts"]))
+        title = title if fonts.can_draw(title) else ability
         return Drawing(
             plot_type,
-            ability + limit_suffix(own),
+            ability + value_suffix(own) + limit_suffix(own),
             own,
-            partial(ability_figure, own, title, about, look, smoothed),
+            partial(ability_figure, own, title, about, look, join),
+            fonts,
         )
 
     present = set(chosen["ability"])
     return [drawing(ability) for ability in abilities if ability in present]
+
+
+def fonts_of(points: pd.DataFrame, study: Study) -> Fonts:
+    """The fonts that figures of these points need, for the names and titles of the study."""
+    abilities = [text for ability in study.abilities for text in (ability.name, ability.heading)]
+    return fonts_for([*abilities, *study.series, *study.recipes, *sizes_of(points)])
 
 
 def _versus_of(plot_type: str, study: Study, sizes: Collection[str]) -> tuple[str, str]:
@@ -173,22 +215,21 @@ def _limits(points: pd.DataFrame) -> list[int]:
     return sorted({int(limit) for limit in points["limit"] if not pd.isna(limit)})
 
 
-def ability_figure(
-    points: pd.DataFrame, title: str, about: str, look: Look, smoothed: bool
-) -> Figure:
+def ability_figure(points: pd.DataFrame, title: str, about: str, look: Look, join: Join) -> Figure:
     """One ability on a page of its own; `about` says which data is shown."""
     figure = Figure(figsize=(6.8, 5), layout="constrained")
-    ax = growth_curve(points, figure.subplots(), look, smoothed)
+    ax = growth_curve(points, figure.subplots(), look, join)
     heading = [title, limit_warning(points)]
-    questions = _common(points["n"])
-    band = "band: 95 % interval"
-    if (points["runs"] > 1).any():
-        band += "; lines: mean of runs"
-    below = [
-        f"{about}; {questions:,} questions" if questions else about,
-        f"{band}; {SMOOTHED}" if smoothed else band,
-    ]
-    ax.set_title("\n".join(filter(None, heading)), loc="left", pad=36, weight="bold")
+    value = value_of(points)
+    # The loss is of other lines than the questions.
+    questions = 0 if value == LOSS else _common(points["n"])
+    parts = [about, "" if value == SCORE else VALUES[value].title]
+    parts.append(f"{questions:,} questions" if questions else "")
+    below = ["; ".join(filter(None, parts)), band_of(points, join), JOINED[join]]
+    below = list(filter(None, below))
+    ax.set_title(
+        "\n".join(filter(None, heading)), loc="left", pad=8 + 14 * len(below), weight="bold"
+    )
     ax.annotate(
         "\n".join(below),
         xy=(0, 1),
@@ -203,25 +244,47 @@ def ability_figure(
     return figure
 
 
+def band_of(points: pd.DataFrame, join: Join = "raw") -> str:
+    """What the intervals of a figure are, and which noise is not in them."""
+    what, several = "bars" if join == "law" else "band", points["runs"] > 1
+    of_questions = points["sd_questions"].notna().any()
+    if not several.any() and not of_questions:
+        return "one seed: how noisy it is, is not known"
+    if not several.any():
+        return f"{what}: 95 % interval of the questions; one seed: training noise is not in it"
+    if not of_questions:
+        band = f"{what}: 95 % interval of training noise, where there are several seeds"
+    elif several.all():
+        band = f"{what}: 95 % interval of questions and training"
+    else:
+        band = f"{what}: 95 % interval, with training noise at several seeds only"
+    return band if join == "law" else f"{band}; lines: mean of runs"
+
+
 def _common(numbers: Iterable[int]) -> int:
     """The number that all of them are; 0 when they differ."""
     different = set(numbers)
     return int(different.pop()) if len(different) == 1 else 0
 
 
-def _overview(points: pd.DataFrame, study: Study, look: Look, smoothed: bool) -> list[Drawing]:
+def _overview(
+    points: pd.DataFrame, study: Study, look: Look, join: Join, fonts: Fonts
+) -> list[Drawing]:
     order = {ability.name: place for place, ability in enumerate(study.in_domain)}
     own = points[points["ability"].isin(list(order))]
     if own.empty:
         return []
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
-    titles = {ability.name: ability.heading for ability in study.in_domain}
-    stem = OVERVIEW + limit_suffix(own)
-    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, smoothed))]
+    titles = {
+        ability.name: ability.heading if fonts.can_draw(ability.heading) else ability.name
+        for ability in study.in_domain
+    }
+    stem = OVERVIEW + value_suffix(own) + limit_suffix(own)
+    return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, join), fonts)]
 
 
 def overview_figure(
-    points: pd.DataFrame, titles: Mapping[str, str], look: Look, smoothed: bool
+    points: pd.DataFrame, titles: Mapping[str, str], look: Look, join: Join
 ) -> Figure:
     """All abilities side by side, on one scale.
 
@@ -229,30 +292,40 @@ def overview_figure(
         points: as `growth.report.curves.growth_points` gives them.
         titles: of the abilities, in their order.
         look: of the study.
-        smoothed: draw the published look.
+        join: how points are joined.
     """
     columns = min(len(titles), 5 if len(titles) <= 15 else 8)
     rows = math.ceil(len(titles) / columns)
     figure = Figure(figsize=(max(5.6, 2.8 * columns), 3.6 * max(rows, 1)), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    # Losses of abilities differ too much for one scale.
+    one_scale = value_of(points) != LOSS
+    axes = figure.subplots(rows, columns, sharex=True, sharey=one_scale, squeeze=False)
     for (ability, title), ax in zip(titles.items(), axes.flat, strict=False):
         own = points[points["ability"] == ability]
-        growth_curve(own, ax, look, smoothed)
+        growth_curve(own, ax, look, join)
         if own.empty:
             ax.text(0.5, 0.5, "no results", transform=ax.transAxes, ha="center", color=GREY)
         ax.set_title(_shortened(title), loc="left", weight="bold", fontsize=13)
         ax.tick_params(axis="x", labelsize=9)
         ax.label_outer()
+        if not one_scale:
+            ax.tick_params(labelleft=True)
     for ax in axes.flat[len(titles) :]:
         ax.set_axis_off()
-    axes[0, 0].set_ylim(0, top_of(points))
+    if one_scale:
+        axes[0, 0].set_ylim(*range_of(points))
     many = f"{_number(len(titles))} abilities grow" if len(titles) > 1 else "an ability grows"
-    title = f"How {many} with instruction tuning data; band: 95 % interval"
-    title = f"{title}; {SMOOTHED}" if smoothed else title
+    title = f"How {many} with instruction tuning data{_of_value(points)}\n{band_of(points, join)}"
+    title = "; ".join(filter(None, [title, JOINED[join]]))
     figure.suptitle("\n".join(filter(None, [title, limit_warning(points)])), fontsize=14)
     handles = legend_handles(points, look)
     figure.legend(handles=handles, ncols=min(8, len(handles)), fontsize=12, **LEGEND)
     return figure
+
+
+def _of_value(points: pd.DataFrame) -> str:
+    value = value_of(points)
+    return "" if value == SCORE else f": {VALUES[value].title}"
 
 
 def _shortened(title: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -19,8 +19,10 @@ from growth.data.study import (
     Study,
     read_study,
     recorded,
+    recorded_recipe,
     study_of,
 )
+from growth.report.values import SCORE, with_value
 from growth.runs.layout import (
     MIXED,
     RESULTS_SUFFIX,
@@ -37,7 +39,7 @@ SETTING = ["model_size", "setting"]
 ROW = (
     *("model_size", "source", "setting", "data_type", "samples", "timestamp", "checkpoint"),
     *("seed", "limit", "ability", "file", "parts", "n", "score", "expected", "low", "high", "path"),
-    *("scored_on", "decoding"),
+    *("scored_on", "decoding", "value"),
 )
 SCORES = ("score", "expected", "low", "high")
 Row = dict[str, Any]
@@ -49,7 +51,8 @@ class Results(NamedTuple):
     """What a results folder holds.
 
     Attributes:
-        rows: a row a scored file and run, in the columns of `ROW`; per cent. `parts` counts the
+        rows: a row a scored file and run, in the columns of `ROW`; per cent, or in the unit of the
+            value. `parts` counts the
             files behind a row: 1, or those of an average; `scored_on` has the name, number of
             questions and digest of each of them; `decoding` is how they were predicted.
         notes: what was left out and why, a sentence each.
@@ -61,13 +64,16 @@ class Results(NamedTuple):
     study: Study
 
 
-def read_results(results_path: Path, selection_path: Path, flag: Path | None = None) -> Results:
+def read_results(
+    results_path: Path, selection_path: Path, flag: Path | None = None, value: str = SCORE
+) -> Results:
     """Read every results file below a folder; keep one checkpoint a run.
 
     Args:
         results_path: folder of `*-results.json` files, at any depth.
         selection_path: folder of the choices that `select_checkpoint.py` wrote, at any depth.
         flag: the value of --study; None for the study that the results say.
+        value: what of the files is read as the score, one of `growth.report.values.VALUES`.
 
     Raises:
         InputError: they are of several studies or of another one than `flag`, there are no results,
@@ -80,13 +86,9 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
     studies = _Studies(flag)
     for path in _results_files(results_path):
         results = _read_results_file(path)
-        if studies.is_other(results["run"]):
-            name = recorded(results["run"])["name"]
-            notes.append(
-                f"{path}: left out, of the study {name}, or scored by other rules than it has now"
-            )
+        study = studies.of(results, path, notes)
+        if study is None:
             continue
-        study = studies.of(results, path)
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
         data_type = results["run"].get("data_type")
         if _is_name(data_type) and data_type not in study.recipes:
@@ -100,25 +102,38 @@ def read_results(results_path: Path, selection_path: Path, flag: Path | None = N
         else:
             if absent := results.get("missing_files"):
                 notes.append(f"{path}: predictions of {', '.join(absent)} are not in it")
-            rows += _rows(results, path, study, notes)
+            rows += _rows(with_value(results, value, study), path, study, notes, value)
     if not rows:
-        remedy = ""
-        if unplaced:
-            remedy = (
-                f". {unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
-                " from a checkpoint of one of our runs, and score again"
-            )
-        raise InputError(
-            f"--results_path {results_path}: nothing to plot there, no score of an ability or of "
-            "an OOD set. " + "; ".join(notes) + remedy
-        )
+        raise _nothing_there(results_path, value, unplaced, notes)
     table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
     _check_unique(table, results_path)
     table = _selected(_longest(table, notes), results_path, selection_path, notes)
     table = _predicted_alike(table, notes)
     table = _averages_over_same_files(table, notes)
     _note_shared_seeds(table, notes)
-    return Results(table.reset_index(drop=True), notes, study)
+    assert studies.study is not None
+    return Results(table.reset_index(drop=True), notes, studies.study)
+
+
+def _nothing_there(
+    results_path: Path, value: str, unplaced: Sequence[Path], notes: Sequence[str]
+) -> InputError:
+    """What to say of results of which nothing is on a curve; `unplaced` don't say of which run."""
+    remedy = ""
+    if unplaced:
+        remedy = (
+            f". {unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
+            " from a checkpoint of one of our runs, and score again"
+        )
+    elif value != SCORE:
+        remedy = (
+            f". What was trained, predicted or scored by an older version has no {value}, nor has "
+            "every kind of ability (docs/evaluation.md)"
+        )
+    return InputError(
+        f"--results_path {results_path}: nothing to plot there, no {value} of an ability or of "
+        "an OOD set. " + "; ".join(notes) + remedy
+    )
 
 
 class _Studies:
@@ -127,30 +142,45 @@ class _Studies:
     def __init__(self, flag: Path | None) -> None:
         self.flag = flag
         self.flagged = read_study(flag) if flag is not None else None
-        self.first: tuple[Study, Path] | None = None
+        self.study: Study | None = None
+        self.first = Path()
 
-    def is_other(self, run: Mapping[str, Any]) -> bool:
-        """Whether a run is of another study than that of --study, or scored by other rules."""
-        return self.flagged is not None and recorded(run)["digest"] != self.flagged.digest
+    def of(self, results: dict[str, Any], path: Path, notes: list[str]) -> Study | None:
+        """The study of a results file, with its recipe and those of the files before.
 
-    def of(self, results: dict[str, Any], path: Path) -> Study:
-        """The study of a results file.
+        Returns:
+            None, with a note, where it is of another study than that of --study or scored by other
+            rules, or its setting goes by a name that stands for other lines.
 
         Raises:
-            InputError: it is another one than that of the files before, or than --study.
+            InputError: it is of another study than the files before.
         """
-        if self.first is not None:
-            study, first = self.first
-            record = recorded(results["run"])
-            if record["digest"] == study.digest:
-                return study
-            raise InputError(
-                f"results of two studies, {study.name} ({first}) and {record['name']} ({path}), or "
-                "scored by two sets of rules; choose one with --study FILE"
+        run = results["run"]
+        if self.flagged is not None and recorded(run)["digest"] != self.flagged.digest:
+            of_other = recorded(run)["name"]
+            notes.append(
+                f"{path}: left out, of the study {of_other}, or scored by other rules than it has "
+                "now"
             )
-        study = study_of(results["run"], self.flag, path)
-        self.first = study, path
-        return study
+            return None
+        if self.study is None:
+            self.study, self.first = study_of(run, self.flag, path), path
+        elif recorded(run)["digest"] != self.study.digest:
+            raise InputError(
+                f"results of two studies, {self.study.name} ({self.first}) and "
+                f"{recorded(run)['name']} ({path}), or scored by two sets of rules; choose one "
+                "with --study FILE"
+            )
+        name, recipe = run.get("data_type"), run.get("recipe")
+        if recipe is None or not _is_name(name):
+            return self.study
+        known = self.study.recipes.get(name)
+        if known is not None and known.record()["lines"] != recipe["lines"]:
+            notes.append(f"{path}: left out, {name} names other lines, too; rename one of them")
+            return None
+        if known is None:
+            self.study = self.study.with_recipe(recorded_recipe(name, recipe))
+        return self.study
 
 
 def _results_files(results_path: Path) -> list[Path]:
@@ -196,7 +226,9 @@ def _read_results_file(path: Path) -> dict[str, Any]:
     return results
 
 
-def _rows(results: dict[str, Any], path: Path, study: Study, notes: list[str]) -> list[Row]:
+def _rows(
+    results: dict[str, Any], path: Path, study: Study, notes: list[str], value: str
+) -> list[Row]:
     """A row for each scored file and for each average of one results file.
 
     A file on no curve, as its lines are of several types, gets a note.
@@ -211,6 +243,7 @@ def _rows(results: dict[str, Any], path: Path, study: Study, notes: list[str]) -
         "samples": recipe.samples,
         "path": path,
         "decoding": decoding_of(run),
+        "value": value,
     }
     rows = []
     files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}

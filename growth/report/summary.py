@@ -12,7 +12,12 @@ of the study; a fact that no file holds is null):
                 settings whose intervals overlap its own
     curves      a curve each: ability, title, out_of_domain, chance, and
                 points: model_size, source (series, or "other"), setting, samples, score, low, high,
-                chance, n (questions of one run), runs, run_scores, checkpoints, limit
+                chance, n (questions of one run), runs, run_scores, sd (between them), sd_questions
+                (what the questions of one run give), checkpoints, limit
+    noise       an ability and model size each, where a setting has several seeds: title, and the
+                columns of `growth.report.noise.noise_floor`
+    compared    a pair of settings each, on the same questions: what
+                `growth.report.compared_settings.compared_settings` returns
     selections  a run each: model_size, data_type, timestamp, limit, checkpoint, epoch,
                 valid_average, average_note, reason, candidates (checkpoint, epoch, average),
                 test_average, path
@@ -35,7 +40,9 @@ import pandas as pd
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
 from growth.data.study import Study, recorded
 from growth.report.benchmarks import paper_form, read_benchmarks
+from growth.report.compared_settings import compared_settings
 from growth.report.curves import POINT, growth_points, size_key, sizes_of
+from growth.report.noise import NOISE, noise_floor
 from growth.report.plots import title_of
 from growth.report.published import SOURCE, published_rows
 from growth.report.results_table import AVERAGE, IDENTITY, OOD_AVERAGE, RUN, read_results
@@ -112,6 +119,8 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
     problems += _missing(study, rows, runs, files, choices) + _smoke_runs(points)
     problems += [problem("note", note) for note in results.notes]
     curves = _curves(points, study)
+    compared, not_compared = compared_settings(rows, study)
+    problems += not_compared
     published = published_rows(study)
     own = sorted(runs.values(), key=lambda run: order.of_run(run.record))
     report = {
@@ -119,6 +128,8 @@ def summarise(places: Places, flag: Path | None = None) -> Summary:
         "study": _about(study),
         "overview": _overview(points, rows, study, runs, files, choices),
         "curves": curves,
+        "noise": _noise(points, study),
+        "compared": compared,
         "selections": sorted(_selections(choices, rows), key=order.of_run),
         "benchmarks": {
             "results": tested,
@@ -165,13 +176,17 @@ def _settings(study: Study) -> list[str]:
     return [name for name, recipe in study.recipes.items() if recipe.same_as == name]
 
 
+def _names(study: Study) -> list[str]:
+    """The averages and abilities in the order in which they are reported."""
+    inside, abroad = ([a.name for a in of] for of in (study.in_domain, study.out_of_domain))
+    return [AVERAGE, *inside, OOD_AVERAGE, *abroad]
+
+
 def _curves(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     """A curve for each average and ability that has points."""
     abroad = {ability.name for ability in study.out_of_domain} | {OOD_AVERAGE}
-    names = [AVERAGE, *(a.name for a in study.in_domain)]
-    names += [OOD_AVERAGE, *(a.name for a in study.out_of_domain)]
     curves = []
-    for name in names:
+    for name in _names(study):
         own = points[points["ability"] == name]
         if own.empty:
             continue
@@ -190,12 +205,30 @@ def _curves(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 def _point(point: dict[Any, Any]) -> dict[str, Any]:
     """A point of a curve as JSON has it."""
-    own = {name: point[name] for name in POINT if name not in ("ability", "data_type", "parts")}
-    own |= {name: _rounded(point[name]) for name in ("score", "low", "high", "chance")}
+    own = {
+        name: point[name]
+        for name in POINT
+        if name not in ("ability", "data_type", "parts", "value")
+    }
+    numbers = ("score", "low", "high", "chance", "sd", "sd_questions")
+    own |= {name: _rounded(point[name]) for name in numbers}
     own["run_scores"] = [_rounded(score) for score in point["run_scores"]]
     own["limit"] = None if pd.isna(point["limit"]) else int(point["limit"])
     own |= {name: int(point[name]) for name in ("samples", "n", "runs")}
     return {"setting": point["data_type"]} | own | {"checkpoints": list(point["checkpoints"])}
+
+
+def _noise(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+    """The noise floor of each average and ability, as JSON has it."""
+    order = _names(study)
+    rows = []
+    for row in noise_floor(points).to_dict("records"):
+        ability = str(row["ability"])
+        title = {"ability": ability, "title": title_of(ability, study)}
+        counts = {name: int(row[name]) for name in ("settings", "runs")}
+        numbers = {name: _rounded(row[name]) for name in NOISE[4:]}
+        rows.append(title | {"model_size": row["model_size"]} | counts | numbers)
+    return sorted(rows, key=lambda row: (order.index(row["ability"]), size_key(row["model_size"])))
 
 
 def _rounded(number: float) -> float | None:
@@ -328,7 +361,11 @@ def _missing(
         recipe = study.recipes.get(data_type)
         there.add((size, recipe.same_as if recipe else data_type))
     for size in sorted({str(size) for size, _ in there}, key=size_key):
-        if absent := [name for name in _settings(study) if (size, name) not in there]:
+        if absent := [
+            name
+            for name in _settings(study)
+            if study.recipes[name].listed and (size, name) not in there
+        ]:
             message = f"{size}: no run of {', '.join(absent)}"
             problems.append(problem("setting without a run", message))
     return problems

@@ -7,12 +7,13 @@
 No stage parses a path: run.json says what a folder is about.
 """
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import is_file
+from growth.core.files import is_file, write_json
 from growth.core.options import AUTO
 from growth.core.schemas import TrainingRecord, read_record
 
@@ -20,10 +21,13 @@ Run = dict[str, Any]
 
 RUN_RECORD = "run.json"
 METRICS = "metrics.jsonl"
+# In metrics.jsonl, of an evaluation; and in the record of predictions, of their checkpoint's.
+LOSS_BY_ABILITY = "eval_loss_by_ability"
 PREDICTIONS = Path("evaluate/pred-data")
 RESULTS = Path("evaluate/results")
 PLOTS = Path("evaluate/plots")
 REPORT = Path("evaluate/report")
+COMPARISONS = Path("evaluate/compare")
 PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
@@ -68,6 +72,16 @@ def read_run(run_dir: Path) -> Run | None:
     return read_record(path, TrainingRecord, remedy)
 
 
+def write_run(run_dir: Path, run: Run) -> None:
+    """Write the record of a run."""
+    write_json(run_dir / RUN_RECORD, run)
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def decoding_of(run: Run) -> dict[str, Any]:
     """How predictions were made, of what a score depends on and the record says.
 
@@ -75,6 +89,15 @@ def decoding_of(run: Run) -> dict[str, Any]:
     """
     decoding = run.get("decoding") or {}
     return {k: v for k, v in decoding.items() if k != _NOT_IN_SCORES and v != AUTO}
+
+
+def cut_at(run: Run) -> str:
+    """Where answers were cut, as far as the record of predictions says it; empty or words."""
+    most, length = (decoding_of(run).get(name) for name in ("max_new_tokens", "max_length"))
+    if most is None:
+        return ""
+    sooner = "" if length is None else f", sooner where --max_length {length:,} left less room"
+    return f" at {most:,} tokens (--max_new_tokens{sooner})"
 
 
 def decoding_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

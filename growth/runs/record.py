@@ -1,7 +1,6 @@
 """The record of a training run (run.json): what was tuned, on what, how; one run per folder."""
 
 import dataclasses
-import datetime
 import logging
 import math
 import platform
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from growth.core.errors import InputError
-from growth.core.files import Object, is_file, parse_json, sha256, write_json, write_text
+from growth.core.files import Object, is_file, parse_json, sha256, write_text
 from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
 from growth.data.study import Study, recorded
 from growth.runs.checkpoints import CHECKPOINT
-from growth.runs.layout import METRICS, RUN_RECORD, Run
+from growth.runs.layout import METRICS, RUN_RECORD, Run, now
 
 # Of models and tensors more is imported where a run begins: reports read records without torch.
 if TYPE_CHECKING:
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
-
-
-def now() -> str:
-    """The time as ISO 8601, in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def provenance() -> dict[str, Any]:
@@ -75,11 +69,6 @@ def check_owned(run_dir: Path) -> None:
             f"--output_dir {run_dir}: holds {', '.join(others[:3])} without the {RUN_RECORD} that "
             "says of which run; choose another folder, or remove what is in this one"
         )
-
-
-def write_run(run_dir: Path, run: Run) -> None:
-    """Write the record of a run."""
-    write_json(run_dir / RUN_RECORD, run)
 
 
 # What makes two runs the same, and hyper-parameters that only say how a step is computed: those

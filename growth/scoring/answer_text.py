@@ -10,7 +10,7 @@ Every pattern is linear: no repetition holds another.
 
 import re
 
-from growth.scoring.normal_form import nfkc
+from growth.core.normal_form import nfkc
 
 REFUSAL = re.compile(
     "不知道|不太?清楚|不太?确定|不记得|忘记了|不会做|我不会|我不能|不一定|无法|抱歉|对不起|不好意思|不能确定|不能判断"

@@ -14,6 +14,7 @@ reported beside the published one, never instead. Every pattern is linear: no re
 another.
 """
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -236,13 +237,14 @@ def _judged_set(text: str) -> str | None:
     """The letters of the clauses of a text, by what each clause says of them."""
     said: dict[bool | None, set[str]] = {True: set(), False: set(), None: set()}
     heading = None
+    parts_of, goodness_of = functools.cache(_parts), functools.cache(_goodness)
     for sentence in filter(None, re.split(r"[。;!?\n]|\.(?=\s|$)", text)):
         waiting: set[str] = set()  # "A is collectivism, right"
         for clause in sentence.split(","):
             if not clause.strip(EDGE):
                 continue
-            parts = _parts(clause)
-            good = _goodness(clause)
+            parts = parts_of(clause)
+            good = goodness_of(clause)
             if not parts:
                 if said[False] and not said[True] and REST.search(clause) and good:
                     return None
@@ -250,7 +252,7 @@ def _judged_set(text: str) -> str | None:
                 waiting = waiting if good is None else set()
                 heading = good if clause.rstrip().endswith(":") else heading
             for letters, words in parts:
-                own = good if len(parts) == 1 else _goodness(words)
+                own = good if len(parts) == 1 else goodness_of(words)
                 own = heading if own is None else own
                 if own is None:
                     waiting |= letters
@@ -263,6 +265,8 @@ def _judged_set(text: str) -> str | None:
 def _parts(text: str) -> list[tuple[set[str], str]]:
     """The groups of letters of a text, each with the words up to the next one."""
     groups = list(GROUP.finditer(text))
+    if not groups:
+        return []
     ends = [*(group.start() for group in groups[1:]), len(text)]
     return [(set(group[0]), text[group.end() : end]) for group, end in zip(groups, ends)]  # noqa: B905
 

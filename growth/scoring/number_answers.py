@@ -9,8 +9,8 @@ r"""Numbers and expressions, as a person reads them.
 import re
 from fractions import Fraction
 
+from growth.core.normal_form import nfkc
 from growth.scoring.answer_text import MARKUP, after_answer_mark, after_refusal, plain
-from growth.scoring.normal_form import nfkc
 
 SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+|⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 SUPERSCRIPT_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -305,8 +305,9 @@ def repeats(response: str, gold: str) -> bool:
     key = expression_key(gold)
     marked = after_answer_mark(MARKUP.sub("", response.replace("：", ":")))
     *before, raw = ANNOUNCED.split(response)
-    stated = [response, before and raw.partition("\n")[0], _last_box(response), marked]
-    stated += [marked and marked.strip().partition("\n")[0], marked and marked.partition("。")[0]]
+    stated = {response, raw.partition("\n")[0] if before else None, _last_box(response), marked}
+    if marked:
+        stated |= {marked.strip().partition("\n")[0], marked.partition("。")[0]}
     return bool(key) and any(part and expression_key(part) == key for part in stated)
 
 
@@ -325,6 +326,42 @@ def in_plain_signs(text: str) -> str:
     text = nfkc(text).replace("\u2212", "-").replace("\u2044", "/").strip()
     text = GROUPED.sub(lambda found: found[0].replace(" ", ""), text)
     return EXPONENT.sub(lambda found: str(Fraction(found[0])), text)
+
+
+ROOT_SIGN = re.compile(r"√\s?(?:(\d{1,15}|[A-Za-z])|[({]([^(){}√]{1,60})[)}])")
+_ATOM = (
+    r"(?:\\[A-Za-z]{1,20}|\\[,;! ]|\d+(?:[.,]\d+)*+|[-+*/^_(){}=±]"
+    r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))"
+)
+BARE_FORMULA = re.compile(rf"{_ATOM}(?:[ ]?{_ATOM})*+")
+LATEX = re.compile(r"\\[A-Za-z]|[\^_]\{")
+# The article of "a \sqrt{2}", and the unit of "\sqrt{2} m".
+WORD_IN_FRONT = re.compile(r"^[A-Za-z] (?![-+*/=^])")
+WORD_BEHIND = re.compile(r"(?<![-+*/=^]) [A-Za-z]$")
+
+
+def with_marked_formulas(text: str) -> str:
+    r"""`text` with dollars around LaTeX, roots and π that have none, as math-verify reads them.
+
+    >>> with_marked_formulas(r"so \sqrt{2}, or $x$")
+    'so $\\sqrt{2}$, or $x$'
+    """
+    if BOX.search(text):
+        return text
+    text = ROOT_SIGN.sub(lambda found: rf"\sqrt{{{found[1] or found[2]}}}", text)
+    text = re.sub(r"\\[()\[\]]|\$\$", "$", text.replace("\\$", "")).replace("π", r"\pi ")
+    parts = text.split("$")
+    parts[::2] = [BARE_FORMULA.sub(_marked, part) for part in parts[::2]]
+    return "$".join(parts)
+
+
+def _marked(found: re.Match[str]) -> str:
+    if not LATEX.search(found[0]):
+        return found[0]
+    formula = WORD_BEHIND.sub("", WORD_IN_FRONT.sub("", found[0])).strip("*= ")
+    if formula.count("(") != formula.count(")"):  # one of the sentence's
+        formula = formula.strip("()")
+    return f"${formula}$"
 
 
 def bare_gold(gold: str) -> str:

@@ -4,10 +4,11 @@ A results file is one JSON object: `run`, the averages, and in `files` an entry 
 """
 
 import contextlib
+import math
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,18 @@ from tqdm import tqdm
 from growth.core.bounded import CPU_SECONDS, MEMORY_BYTES
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, replacing, write_json
-from growth.core.intervals import mean_score, percentages, pooled_score, rounded
+from growth.core.intervals import mean_interval, mean_score, percentages, pooled_score, rounded
 from growth.core.locks import locked
 from growth.core.schemas import PredictionRecord, read_record
-from growth.data.copies import COUNTED_AGAIN, LinesDigest, check_no_copies, warn_of_repeats
+from growth.data.copies import (
+    COUNTED_AGAIN,
+    RESPONSE_CUT,
+    LinesDigest,
+    check_no_copies,
+    warn_of_repeats,
+)
 from growth.data.lines import Lines, Record, index_lines
+from growth.data.questions import question_keys
 from growth.data.records import prediction_check, reads_letter
 from growth.data.study import (
     AVERAGE,
@@ -32,6 +40,7 @@ from growth.data.study import (
     study_of,
 )
 from growth.runs.layout import (
+    LOSS_BY_ABILITY,
     MIXED,
     PARTIAL_SUFFIX,
     PREDICTION_PREFIX,
@@ -40,6 +49,7 @@ from growth.runs.layout import (
     RESULTS_SUFFIX,
     RUN_RECORD,
     Run,
+    cut_at,
 )
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
@@ -47,12 +57,16 @@ Results = dict[str, Any]  # the content of a results file
 
 SECOND_OPINIONS = ("math_verify", "extracted")  # of `Verdict`: reported, never averaged
 OVER_BOUND = "over_bound"  # of an entry: lines without a second opinion, which took too much for it
+GOLD_PROBABILITY = "gold_probability"  # of a verdict and an entry
+LOSS = "loss"  # of an entry: that of its ability's validation lines, in nats per supervised token
+CUT_ANSWERS = "cut_answers"  # of an entry: lines whose answer ended because its room did
 REPEATED = "repeated"  # of an entry: lines that are there already
+_COLUMNS = ("extracted", "math_verify", GOLD_PROBABILITY)  # of the screen
 # What a results file repeats of the run record that lies with the predictions.
 RUN_FIELDS = (
     *("model_size", "data_type", "timestamp", "checkpoint", "step", "epoch", "epochs", "seed"),
     *("samples", "limit", "split", "model_name_or_path", "fingerprint", "decoding"),
-    *("git", "versions", "study"),
+    *("git", "versions", "study", "recipe"),
 )
 
 
@@ -115,7 +129,8 @@ def score_predictions(
             results, found = score_folder(folder, verdicts, study)
             write_json(path, results)
         scored.append(Scored(path, results, found))
-        report("\n".join([summary_line(path, results), *_lacking(results, found)]))
+        notes = (*_lacking(results, found), *_cut_answers(results))
+        report("\n".join([summary_line(path, results), *notes]))
     return scored
 
 
@@ -167,6 +182,9 @@ def score_folder(
             if details is not None:
                 judged = _noted(judged, written.enter_context(replacing(details / f"{stem}.jsonl")))
             files[stem] = score_file(judged)
+            ability = study.ability_of(files[stem]["type"])
+            if ability is not None and ability.name in run.get(LOSS_BY_ABILITY, {}):
+                files[stem][LOSS] = run[LOSS_BY_ABILITY][ability.name]
             if name in repeats.within:
                 files[stem][REPEATED] = repeats.within[name]
     repeated = {name: run[name] for name in RUN_FIELDS if name in run}
@@ -205,7 +223,7 @@ def _noted(
     """Pass lines and verdicts on, and write the verdicts to `path`, one a line."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         for record, verdict in judged:
-            file.write(json_line(details_line(verdict)))
+            file.write(json_line(details_line(verdict) | question_keys(record)))
             yield record, verdict
 
 
@@ -218,6 +236,8 @@ def details_line(verdict: Verdict) -> dict[str, Any]:
         line |= {"extracted": verdict.extracted, "extracted_answer": verdict.extracted_answer}
     if verdict.over_bound:
         line[OVER_BOUND] = True
+    if verdict.gold_probability is not None:
+        line[GOLD_PROBABILITY] = round(verdict.gold_probability, 6)
     return line
 
 
@@ -225,17 +245,22 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
     """One file's entry of a results file: type, n, score, expected, low, high; per cent.
 
     `digest` tells files of other lines from each other; `types` counts the lines of each type where
-    there are several.
+    there are several. `gold_probability` is the mean over the lines that have one, of which there
+    are `gold_probability_n`.
     """
-    digest, right, over_bound, expected = LinesDigest(), 0, 0, array("d")
-    types: Counter[str] = Counter()
+    digest, right, expected = LinesDigest(), 0, array("d")
+    probabilities = array("d")
+    types, marked = Counter[str](), Counter[str]()
     second: dict[str, list[int]] = {opinion: [0, 0] for opinion in SECOND_OPINIONS}  # right, of all
     for record, verdict in judged:
         types[record["type"]] += 1
         digest.add(record)
         right += verdict.score
-        over_bound += verdict.over_bound
+        marked[OVER_BOUND] += verdict.over_bound
+        marked[CUT_ANSWERS] += record.get(RESPONSE_CUT) is True
         expected.append(verdict.expected)
+        if verdict.gold_probability is not None:
+            probabilities.append(verdict.gold_probability)
         for opinion, counts in second.items():
             if (value := getattr(verdict, opinion)) is not None:
                 counts[0] += value
@@ -252,9 +277,22 @@ def score_file(judged: Iterable[tuple[Record, Verdict]]) -> dict[str, Any]:
         if given:
             for name, value in percentages(agreed, given).items():
                 entry[opinion if name == "score" else f"{opinion}_{name}"] = value
+    if probabilities:
+        entry |= _gold_probability(probabilities)
     if len(types) > 1:
         entry["types"] = dict(types.most_common())
-    return entry | ({OVER_BOUND: over_bound} if over_bound else {})
+    return entry | {name: count for name, count in marked.items() if count}
+
+
+def _gold_probability(values: Sequence[float]) -> dict[str, float]:
+    """The fields of an entry on the probabilities of its lines' gold answers; per cent."""
+    mean = 100 * math.fsum(values) / len(values)
+    found = {GOLD_PROBABILITY: rounded(mean), f"{GOLD_PROBABILITY}_n": len(values)}
+    if len(values) > 1:
+        low, high = mean_interval(values)
+        found[f"{GOLD_PROBABILITY}_low"] = rounded(100 * max(0.0, low))
+        found[f"{GOLD_PROBABILITY}_high"] = rounded(100 * min(1.0, high))
+    return found
 
 
 def summarise(files: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, float]:
@@ -311,21 +349,30 @@ def _lacking(results: Results, study: Study) -> Iterator[str]:
         )
 
 
+def _cut_answers(results: Results) -> Iterator[str]:
+    """One line on the answers that ended because their room did, if there are any."""
+    entries = results["files"].items()
+    cut = [f"{s} {e[CUT_ANSWERS]:,} of {e['n']:,}" for s, e in entries if CUT_ANSWERS in e]
+    if cut:
+        yield f"  answers cut{cut_at(results['run'])}: {', '.join(cut)}"
+
+
 def results_table(scored: Scored) -> str:
     """The score of each file, a line each below a header."""
     results = scored.results
     lines = [
         f"{'file':<42}{'n':>6}{'score':>9}{'95 % interval':>18}{'chance':>10}"
-        f"{'extracted':>11}{'verify':>8}"
+        f"{'extracted':>11}{'verify':>8}{'p(gold)':>9}{'loss':>8}"
     ]
     for stem, entry in results["files"].items():
         interval = f"[{entry['low']:.2f}, {entry['high']:.2f}]"
-        read, second = (
-            f"{entry[name]:.2f}" if name in entry else "" for name in ("extracted", "math_verify")
+        read, second, probability, loss = (
+            f"{entry[name]:.{places}f}" if name in entry else ""
+            for name, places in (*((name, 2) for name in _COLUMNS), (LOSS, 3))
         )
         lines.append(
             f"{stem:<42}{entry['n']:>6,}{entry['score']:>9.2f}{interval:>18}"
-            f"{entry['expected']:>10.2f}{read:>11}{second:>8}"
+            f"{entry['expected']:>10.2f}{read:>11}{second:>8}{probability:>9}{loss:>8}"
         )
     if any(_lacks_extracted(entry, scored.study) for entry in results["files"].values()):
         lines.append(

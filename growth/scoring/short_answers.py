@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from growth.core.normal_form import nfkc
 from growth.data.abilities import words_pattern
-from growth.scoring.normal_form import nfkc
 
 _SPACES = re.compile(r"\s+")
 _SUFFIXES = "#%‰＃％"  # punctuation by their category in Unicode, but no marks of a sentence

@@ -38,6 +38,7 @@ UNDECIDED = re.compile(
 CONCLUSION = re.compile(r"^\s{0,3}(?:因此|所以|故|综上|总之|总的来说|可见|整体|总体|其实|而是)")
 # What is spoken of, not what is said of it: "正确的说法是隋朝".
 HEADING = re.compile("^(?:而)?正确的?(?:说法|答案|表述|顺序|时间|做法|理解|应)")
+_EDGE = EDGE.replace("✓", "")  # which is a word here
 ALONE = {"t": True, "v": True, "是": True, "是的": True, "真": True} | {
     "f": False,
     "x": False,
@@ -65,8 +66,8 @@ def extract_truth(response: str) -> bool | None:
 
 
 def _truth_of_clauses(parts: list[str]) -> bool | None:
-    said = [(part, truth_of_clause(part)) for part in parts]
-    decided = [(part.strip(EDGE), truth) for part, truth in said if truth is not None]
+    truths = {part: truth_of_clause(part) for part in set(parts)}
+    decided = [(part.strip(EDGE), truths[part]) for part in parts if truths[part] is not None]
     if not decided:
         return None
     bare = {truth for part, truth in decided if _is_bare(part)}
@@ -89,7 +90,7 @@ def _is_bare(clause: str) -> bool:
 
 def truth_of_clause(clause: str) -> bool | None:
     """What one clause says, in lower case: the sign of its first word, turned by each negation."""
-    words = clause.strip(EDGE.replace("✓", ""))
+    words = clause.strip(_EDGE)
     if words in ALONE and not clause.endswith("?"):
         return ALONE[words]
     core = CORE.search(clause)

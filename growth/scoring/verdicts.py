@@ -8,9 +8,11 @@ Beside each published verdict on a generated answer stands a second one, of what
 Source: the published scorer (README, "Scoring"), its defects mended (README, table of differences).
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 
+from growth.core.softmax import softmax_at
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.records import Record, gold_of, reads_letter
 from growth.scoring.extracted_answers import Reading, extract, is_same
@@ -21,6 +23,7 @@ from growth.scoring.number_answers import (
     is_written_alike,
     plain_number,
     repeats,
+    with_marked_formulas,
 )
 from growth.scoring.second_opinion import second_opinion
 from growth.scoring.short_answers import (
@@ -50,6 +53,7 @@ class Verdict:
             only the second opinion could tell.
         extracted_answer: what a person would read; None where there is nothing.
         over_bound: the second opinion took more time or memory than it may.
+        gold_probability: as `gold_probability` says, 0 to 1.
     """
 
     score: int
@@ -60,6 +64,7 @@ class Verdict:
     extracted: int | None = None
     extracted_answer: Reading = None
     over_bound: bool = False
+    gold_probability: float | None = None
 
 
 def judge(record: Record, ability: Ability) -> Verdict:
@@ -68,7 +73,31 @@ def judge(record: Record, ability: Ability) -> Verdict:
     Where guessing scores otherwise than follows from the kind, the study says so.
     """
     verdict = _judge_choice(record) if ability.is_choice else _judge_answer(record, ability)
+    verdict = replace(verdict, gold_probability=gold_probability(record, ability))
     return verdict if ability.chance is None else replace(verdict, expected=ability.chance)
+
+
+def gold_probability(record: Record, ability: Ability) -> float | None:
+    """The model's probability, 0 to 1, of the gold answer among those that it may choose from.
+
+    Of a letter: the softmax over the logits of the options at the first answer position. Of one of
+    several choices: the softmax over their mean log-likelihoods of a token, which are the negative
+    logarithms of their perplexities.
+
+    Returns:
+        None for answers that are not one of several: sets of letters, true or false, texts,
+        numbers, patterns. Their gold answers have a loss only (docs/evaluation.md).
+    """
+    if ability.is_choice:
+        if min(record["generated_ppl"]) <= 0:  # no perplexity, whoever wrote it
+            return None
+        logs, gold = [-math.log(perplexity) for perplexity in record["generated_ppl"]], 0
+    elif reads_letter(record, ability):
+        logs = [record["choice_logits"][label] for label in ability.options]
+        gold = ability.options.index(gold_of(record, ability))
+    else:
+        return None
+    return softmax_at(logs, gold)
 
 
 def _judge_answer(record: Record, ability: Ability) -> Verdict:
@@ -153,7 +182,7 @@ def _equals_number(response: str, gold: str) -> bool | None:
     """Whether an answer is the gold number, in writing or in value; None over the bound.
 
     math-verify reads formulas of the gold answer that it does not see in a bare response
-    (`x^2+1`), and on neither side signs such as ½ and １２.
+    (`x^2+1`, `\\sqrt{2}`), and on neither side signs such as ½ and １２.
     """
     if is_written_alike(response, gold):
         return True
@@ -161,6 +190,9 @@ def _equals_number(response: str, gold: str) -> bool | None:
     plain = in_plain_signs(response), bare_gold(gold)
     if right is False and plain != (response, gold):
         right = second_opinion(*plain)
+    marked = with_marked_formulas(plain[0])
+    if right is False and marked != plain[0]:
+        right = second_opinion(marked, with_marked_formulas(plain[1]).strip(" $"))
     return right
 
 

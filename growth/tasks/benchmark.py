@@ -4,22 +4,24 @@ A benchmark (CMMLU, AGIEval, one of yours) says what its subjects are and how a 
 everything else is shared. No torch here: data and flags are checked before it takes its seconds.
 """
 
+import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from growth.core.errors import InputError
 from growth.core.files import open_file, parse_json
-from growth.core.intervals import mean_score, percentages
+from growth.core.intervals import mean_score, percentages, rounded
 from growth.core.schemas import AnswerRecord, check_schema
 from growth.data.abilities import LETTERS
 
 CHANCE = 100 / len(LETTERS)
+GOLD_PROBABILITY = "gold_probability"  # of an answer 0 to 1, of a subject the mean in per cent
 Messages = list[dict[str, str]]
 Count = Callable[[str], int]
 Result = dict[str, Any]  # a line of a file of per-sample results
@@ -323,10 +325,12 @@ def score(
             right = sum(answer["prediction"] == answer["gold"] for answer in results[name])
             n = len(results[name])
             subjects[name] = {"n": n, **percentages(right, n), "expected": CHANCE}
+            subjects[name] |= _gold_probability(results[name])
     answers = [answer for subject in results.values() for answer in subject]
     right = sum(answer["prediction"] == answer["gold"] for answer in answers)
     return {
         **mean_score("average", list(subjects.values())),
+        **_mean_probability(subjects.values()),
         "over_examples": {"n": len(answers), **percentages(right, len(answers))},
         "missing": [name for name in benchmark.subjects if name not in results],
         "left_out": {name: about["left_out"] for name, about in read.items() if about["left_out"]},
@@ -347,6 +351,23 @@ def score(
         },
         "subjects": subjects,
     }
+
+
+def _gold_probability(answers: Sequence[Result]) -> dict[str, float]:
+    """The mean probability of the gold letter, per cent; nothing where an answer lacks it."""
+    found = [answer.get(GOLD_PROBABILITY) for answer in answers]
+    known = [probability for probability in found if probability is not None]
+    if not known or len(known) < len(found):
+        return {}
+    return {GOLD_PROBABILITY: rounded(100 * math.fsum(known) / len(known))}
+
+
+def _mean_probability(subjects: Collection[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over the subjects, if all have it."""
+    known = [entry[GOLD_PROBABILITY] for entry in subjects if GOLD_PROBABILITY in entry]
+    if not known or len(known) < len(subjects):
+        return {}
+    return {GOLD_PROBABILITY: rounded(math.fsum(known) / len(known))}
 
 
 def table(settings: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from growth.core.errors import InputError
 from growth.core.files import LONGEST_NAME, json_line
 from growth.data.abilities import Ability
+from growth.data.copies import PREDICTED_FIELDS, RESPONSE_CUT
 from growth.data.records import Record, read_records, reads_letter
 from growth.data.study import Study
 from growth.inference.loglikelihood import significant
@@ -20,8 +21,6 @@ from growth.inference.requests import Request, Response, Stop
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.runs.layout import PREDICTION_PREFIX
 from growth.tasks.task import Prompting, Task
-
-PREDICTED_FIELDS = ("generated_response", "choice_logits", "generated_ppl")
 
 
 class DoITFile(Task):
@@ -129,6 +128,8 @@ def predicted_record(record: Record, response: Response, ability: Ability) -> Re
     if response.logits:
         logits = map(significant, response.logits)
         predicted["choice_logits"] = dict(zip(ability.options, logits, strict=True))
+    if response.was_cut:
+        predicted[RESPONSE_CUT] = True
     return _without_prediction(record) | predicted
 
 

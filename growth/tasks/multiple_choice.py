@@ -1,18 +1,19 @@
 """The subjects of a multiple-choice benchmark as tasks: the answer is the likeliest letter."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from growth.core.files import json_line
+from growth.core.softmax import softmax_at
 from growth.data.abilities import LETTERS
 from growth.inference.loglikelihood import significant
 from growth.inference.prompting import PromptFormat
 from growth.inference.requests import Request, Response
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.tasks.benchmark import (
+    GOLD_PROBABILITY,
     Benchmark,
     Item,
     Messages,
@@ -125,15 +126,15 @@ class SubjectTask(Task):
         """One per-sample result; a tie goes to the earlier letter, as argmax has it."""
         item, logits = self.subject.items[index], response.logits
         best = max(logits)
-        # softmax over the four letters, of the likeliest
-        confidence = 1 / math.fsum(math.exp(value - best) for value in logits)
         return {
             self.benchmark.place_field: item.place,
             "question": self.benchmark.text(item),
             "choice_logits": dict(zip(LETTERS, map(significant, logits), strict=True)),
             "prediction": LETTERS[logits.index(best)],
             "gold": item.gold,
-            "confidence": significant(confidence),
+            # among the four letters, of the likeliest and of the gold one
+            "confidence": significant(softmax_at(logits, logits.index(best))),
+            GOLD_PROBABILITY: significant(softmax_at(logits, LETTERS.index(item.gold))),
             "fewer_shots": request.fewer_shots,
             "cut": request.was_cut,
         }

@@ -30,9 +30,17 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model
-from growth.runs.layout import PREDICTION_PREFIX, RUN_RECORD, Run, limit_suffix, run_folder
+from growth.runs.layout import (
+    LOSS_BY_ABILITY,
+    PREDICTION_PREFIX,
+    RUN_RECORD,
+    Run,
+    cut_at,
+    limit_suffix,
+    run_folder,
+)
 from growth.runs.record import provenance
-from growth.runs.resolve import model_identity, resolve_models
+from growth.runs.resolve import model_identity, resolve_models, validation_losses
 from growth.tasks.doit import DoITFile
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
 from growth.tasks.task import Prompting
@@ -98,6 +106,8 @@ def _predict_model(
         "decoding": decoding.identity()
         | {"precision": precision, "max_length": bounded_length(source, decoding.max_length)},
     }
+    if losses := validation_losses(Path(name), run["step"]):
+        run[LOSS_BY_ABILITY] = losses
     folder = prediction_folder(options.pred_data_path, run)
     _check_same(folder, run)  # before the model is loaded, and again once nobody else writes
     with locked_for_launch(folder, "--pred_data_path", options.wait, make=True):
@@ -152,4 +162,8 @@ def _predict_missing(
     work.run(predictor, run["checkpoint"])
     if state.is_main_process:
         lines, cut = sum(map(len, missing)), sum(cuts.values())
-        print(f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut")
+        cut_answers, answers = work.cut_answers()
+        print(
+            f"{folder}: {len(missing)} files predicted, {lines:,} lines, {cut:,} prompts cut, "
+            f"{cut_answers:,} of {answers:,} answers cut{cut_at(run) if cut_answers else ''}"
+        )

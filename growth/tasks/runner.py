@@ -101,6 +101,14 @@ class TaskRun:
         """How many prompts of each task lose their beginning; on the main process only."""
         return [sum(r.was_cut for r in requests.values()) for requests in self._requests]
 
+    def cut_answers(self) -> tuple[int, int]:
+        """How many answers ended because their room did, and of how many; on the main process."""
+        answers = cut = 0
+        for requests, known in zip(self._requests, self._known, strict=True):
+            answers += sum(request.kind == "generate" for request in requests.values())
+            cut += sum(response.was_cut for response in known.values())
+        return cut, answers
+
     def run(self, predictor: Predictor, description: str) -> None:
         """Compute what is missing and write the files; every process of the launch calls it."""
         # The main process looks what is there, and plans; nobody writes before all know of it.

@@ -30,6 +30,7 @@ from growth.core.options import (
     ModelOptions,
 )
 from growth.data.lines import Record
+from growth.data.records import line_abilities
 from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -55,7 +56,7 @@ from growth.runs.checkpoints import (
     resumable_checkpoint,
     weight_problems,
 )
-from growth.runs.layout import METRICS, read_run
+from growth.runs.layout import METRICS, now, read_run, write_run
 from growth.runs.record import (
     RESUMED_OTHERWISE,
     Run,
@@ -66,10 +67,9 @@ from growth.runs.record import (
     forget_metrics_after,
     missing_steps,
     new_record,
-    now,
     setting_name,
-    write_run,
 )
+from growth.runs.retention import check_kept
 from growth.training.memory import plan_memory
 from growth.training.sampler import StepSampler
 from growth.training.trainer import InstructionTrainer
@@ -221,6 +221,7 @@ def _train_locked(job: TrainingRun) -> None:
         hyperparameters,
         compute,
         job.output_dir,
+        line_abilities(files["valid"], job.study),
         **_trainer_options(job),
     )
     try:
@@ -363,7 +364,7 @@ def _resolved(
     rate = LORA_LEARNING_RATE if job.lora else LEARNING_RATE
     rate = job.given.get("learning_rate", rate)
     chosen = {
-        "epochs": _default_epochs(job.study, asked.as_published, len(examples["train"])),
+        "epochs": default_epochs(job.study, asked.as_published, len(examples["train"])),
         "end_learning_rate": rate / LEARNING_RATE_FALL,
         "batch_size": before.get("batch_size"),
     }
@@ -379,8 +380,8 @@ def _resolved(
     return Hyperparameters(**(chosen | dict(job.given) | fixed | published))
 
 
-def _default_epochs(study: Study, as_published: bool, lines: int) -> int:
-    """The study's; the rule for few lines never fired in the published run."""
+def default_epochs(study: Study, as_published: bool, lines: int) -> int:
+    """The study's, of `lines` lines; the rule for few lines never fired in the published run."""
     return study.run.epochs if as_published else study.run.epochs_for(lines)
 
 
@@ -405,20 +406,14 @@ def _open_run(
         run["hyperparameters"]["epochs"],
         *(f"{run['train'][name]:,}" for name in ("supervised_tokens", "tokens")),
     )
-    step = checkpoint_step(last[0]) if last else 0
-    if step > run["steps"]:
-        raise InputError(
-            f"{last[0]}: by its {TRAINER_STATE} it is of step {step}, and the run has "
-            f"{run['steps']}; remove it, or put the file back"
-        )
-    if last and step == run["steps"] and not weight_problems(last[0], needs.adapter):
-        logger.info("%s is finished: %s steps of %s", job.output_dir, step, run["steps"])
+    if earlier and _is_finished(job.output_dir, earlier, run, last, needs.adapter):
+        logger.info("%s is finished: all its %s steps", job.output_dir, run["steps"])
         if distributed_state().is_main_process:
-            remove_leftovers(job.output_dir, step)
-            if earlier and earlier.get("ended") is None:  # killed in between
+            remove_leftovers(job.output_dir, run["steps"])
+            if earlier.get("ended") is None:  # killed in between
                 write_run(job.output_dir, earlier | {"ended": now()})
         return None, True
-    checkpoint = None
+    checkpoint, step = None, 0
     if earlier:
         checkpoint, passed_over = resumable_checkpoint(job.output_dir, needs)
         step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -436,6 +431,25 @@ def _open_run(
         remove_leftovers(job.output_dir, step)
         forget_metrics_after(job.output_dir, step)
     return (str(checkpoint) if checkpoint else None), False
+
+
+def _is_finished(
+    run_dir: Path, earlier: Run, run: Run, last: Sequence[Path], adapter: bool
+) -> bool:
+    """Whether the checkpoint of the run's last step is there, or was removed on purpose.
+
+    Raises:
+        InputError: the newest checkpoint is of no step of the run, or one that was kept is lost.
+    """
+    step = checkpoint_step(last[0]) if last else 0
+    if step > run["steps"]:
+        raise InputError(
+            f"{last[0]}: by its {TRAINER_STATE} it is of step {step}, and the run has "
+            f"{run['steps']}; remove it, or put the file back"
+        )
+    if step == run["steps"] and not weight_problems(last[0], adapter):
+        return True
+    return check_kept(run_dir, earlier)
 
 
 def _report_otherwise(job: TrainingRun, earlier: Run, run: Run, step: int) -> None:

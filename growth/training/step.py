@@ -21,11 +21,12 @@ from growth.packing.batches import (
     Example,
     computed_tokens,
     cut_answers,
-    micro_batches,
+    micro_batch_places,
     supervised_tokens,
+    taken,
     token_lengths,
 )
-from growth.packing.loss import summed_loss
+from growth.packing.loss import sample_losses, summed_loss
 
 # What a process without a micro-batch computes in a round; it counts 0 times.
 DUMMY_EXAMPLE: Example = {
@@ -82,12 +83,13 @@ class StepShare:
     """A process's share of an optimizer step.
 
     Attributes:
-        micro_batches: of this process.
+        micro_batches: of this process; `places`: of their samples in this process's share.
         rounds: the most micro-batches that any process has.
         measures: sums over all processes.
     """
 
     micro_batches: list[Sequence[Example]]
+    places: list[list[int]]
     rounds: int
     measures: StepMeasures
 
@@ -143,19 +145,20 @@ class StepLoss:
 
     def share(self, examples: Sequence[Example]) -> StepShare:
         """Cut this process's `examples` of a step into micro-batches, and count over processes."""
-        groups = list(
-            micro_batches(examples, self.tokens_per_micro_batch, self.samples_per_micro_batch)
-        )
+        lengths = token_lengths(examples)
+        limits = self.tokens_per_micro_batch, self.samples_per_micro_batch
+        places = list(micro_batch_places(lengths, *limits))
+        groups = [taken(examples, group) for group in places]
         counts = [
             len(groups),
             supervised_tokens(examples),
-            sum(token_lengths(examples)),
+            sum(lengths),
             sum(computed_tokens(group, self.packed) for group in groups),
             *cut_answers(examples),
         ]
         by_process = self.engine.gather(torch.tensor([counts], device=self.engine.device))
         sums = by_process.sum(0).tolist()
-        return StepShare(groups, int(by_process[:, 0].max()), StepMeasures(*sums[1:]))
+        return StepShare(groups, places, int(by_process[:, 0].max()), StepMeasures(*sums[1:]))
 
     def backward(
         self, model: torch.nn.Module, examples: Sequence[Example]
@@ -188,17 +191,27 @@ class StepLoss:
     @torch.no_grad()
     def total(
         self, model: torch.nn.Module, examples: Sequence[Example]
-    ) -> tuple[torch.Tensor, StepMeasures]:
-        """The sum of this process's losses of `examples`, in nats and float64, without gradients.
+    ) -> tuple[torch.Tensor, torch.Tensor, StepMeasures]:
+        """This process's losses of `examples`, in nats and float64, without gradients.
 
         Returns:
-            The sum, and the measures over all processes.
+            Their sum, that of each example, `(examples,)`, and the measures over all processes.
         """
         share = self.share(examples)
         total = torch.zeros((), dtype=torch.float64, device=self.engine.device)
+        by_example = torch.zeros(len(examples), dtype=torch.float64, device=self.engine.device)
         for turn in range(share.rounds):
-            total += self.micro_batch(model, share, turn)
-        return total, share.measures
+            if turn >= len(share.micro_batches):
+                total += self.micro_batch(model, share, turn)
+                continue
+            group = list(share.micro_batches[turn])
+            with self.engine.loss_context():
+                loss, losses = sample_losses(
+                    model, group, self.packed, self.pad_id, self.logits_at_once
+                )
+            total += loss
+            by_example[share.places[turn]] = losses
+        return total, by_example, share.measures
 
     def micro_batch(
         self, model: torch.nn.Module, share: StepShare, turn: int, scale: float | None = None

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,9 +28,9 @@ from growth.export.checkpoint_files import TokenizerFiles
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import check_weights_are_numbers
 from growth.model.lora import AdaptedModel, without_adapters
-from growth.packing.batches import Example, token_lengths
+from growth.packing.batches import Example, supervised_counts, token_lengths
 from growth.packing.forward import supports_packing
-from growth.packing.loss import logits_at_once, supports_chunks
+from growth.packing.loss import bound_of_logits
 from growth.runs.checkpoints import (
     CHECKPOINT,
     DIGESTS,
@@ -38,8 +39,7 @@ from growth.runs.checkpoints import (
     remove_checkpoint,
     write_digests,
 )
-from growth.runs.layout import METRICS
-from growth.runs.record import now
+from growth.runs.layout import LOSS_BY_ABILITY, METRICS, now
 from growth.training.engine import AccelerateEngine, enable_fsdp_on_cpu
 from growth.training.progress_bar import ProgressBar
 from growth.training.sampler import StepLoader, StepSampler
@@ -145,6 +145,8 @@ class InstructionTrainer(Trainer):
         hyperparameters: with nothing left open.
         compute: what to train on.
         run_dir: gets metrics.jsonl and the checkpoints.
+        valid_abilities: of each example of `valid`, for its loss by ability; None for those
+            without one. Empty: none is recorded.
         save_total_limit: keep the newest so many checkpoints; None for all.
         options: more of `TrainingArguments`, such as `fsdp_config`.
     """
@@ -158,6 +160,7 @@ class InstructionTrainer(Trainer):
         hyperparameters: Hyperparameters,
         compute: Compute,
         run_dir: Path,
+        valid_abilities: Sequence[str | None] = (),
         save_total_limit: int | None = None,
         **options: Any,
     ) -> None:
@@ -184,6 +187,8 @@ class InstructionTrainer(Trainer):
         self.progress_bar = ProgressBar()
         self.add_callback(self.progress_bar)
         self.train_examples, self.valid_examples = train, valid
+        self.valid_abilities = valid_abilities
+        self._loss_by_ability: dict[str, float] = {}
         self.save_total_limit = save_total_limit
         self.chat, self.hyperparameters, self.run_dir = chat, hyperparameters, run_dir
         self.step_loss = StepLoss(
@@ -191,13 +196,7 @@ class InstructionTrainer(Trainer):
             hyperparameters.tokens_per_micro_batch,
             hyperparameters.batch_size,
             chat.pad_id,
-            logits_at_once(
-                base.config.get_text_config().vocab_size,
-                hyperparameters.tokens_per_micro_batch,
-                compute.device,
-            )
-            if supports_chunks(model, packed)
-            else None,
+            bound_of_logits(model, packed, hyperparameters.tokens_per_micro_batch, compute.device),
             AccelerateEngine(
                 self.accelerator, hyperparameters.precision, self.compute_loss_context_manager
             ),
@@ -283,9 +282,10 @@ class InstructionTrainer(Trainer):
         model = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
         assert self.model is not None  # it was given
         self.model.eval()
-        shard = self.valid_examples[self.args.process_index :: self.args.world_size]
-        total, measures = self.step_loss.total(model, shard)
+        shard = slice(self.args.process_index, None, self.args.world_size)
+        total, losses, measures = self.step_loss.total(model, self.valid_examples[shard])
         total = self.accelerator.reduce(total, reduction="sum")
+        self._loss_by_ability = self._by_ability(losses, self.valid_abilities[shard])
         loss = total.item() / measures.supervised
         metrics = {
             "eval_loss": loss,
@@ -298,6 +298,30 @@ class InstructionTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _by_ability(
+        self, losses: torch.Tensor, abilities: Sequence[str | None]
+    ) -> dict[str, float]:
+        """The loss of each ability, in nats per supervised token, over all processes.
+
+        Args:
+            losses: (examples,), of this process's share of the validation lines.
+            abilities: of these lines.
+        """
+        supervised: Counter[str] = Counter()
+        counts = supervised_counts(self.valid_examples)
+        for ability, count in zip(self.valid_abilities, counts, strict=bool(self.valid_abilities)):
+            if ability is not None:
+                supervised[ability] += count
+        names = sorted(name for name, count in supervised.items() if count)
+        if not names:
+            return {}
+        masks = [[own == name for own in abilities] for name in names]
+        sums = torch.stack([losses[torch.tensor(mask, dtype=torch.bool)].sum() for mask in masks])
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        return {
+            name: total / supervised[name] for name, total in zip(names, sums.tolist(), strict=True)
+        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the study's measures, and append the line to metrics.jsonl.
@@ -324,7 +348,10 @@ class InstructionTrainer(Trainer):
             }
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
-            line = {"step": self.state.global_step, **logs, "time": now()}
+            line: dict[str, Any] = {"step": self.state.global_step, **logs}
+            if "eval_loss" in logs and self._loss_by_ability:
+                line[LOSS_BY_ABILITY] = self._loss_by_ability
+            line["time"] = now()
             path = self.run_dir / METRICS
             with write_errors(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json_line(line))

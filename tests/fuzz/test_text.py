@@ -20,13 +20,14 @@ from growth.data.records import (
     prediction_check,
     read_records,
 )
+from growth.data.similarity import normalised as question_compared
 from growth.export.chat_template import chat_template
 from growth.inference.native_template import NativeTemplate, render_template
 from growth.inference.prediction_store import ResultFile
 from growth.inference.requests import Response
 from growth.scoring.extracted_answers import EXTRACTORS, extract, is_same
 from growth.scoring.math_answers import is_equal, parse_answer, published_verdict
-from growth.scoring.number_answers import number_value, repeats
+from growth.scoring.number_answers import number_value, repeats, with_marked_formulas
 from growth.scoring.results import details_line, score_file
 from growth.scoring.second_opinion import _space_out_chinese, second_opinion
 from growth.scoring.short_answers import normalised, read_label, read_pattern
@@ -161,6 +162,8 @@ LONG_READINGS = {
     "a pattern": lambda text: read_pattern(text, PATTERN),
     "Chinese apart": _space_out_chinese,
     **{f"{kind} extracted": lambda text, k=kind: extract(k, text) for kind in EXTRACTORS},
+    "questions compared": question_compared,
+    "formulas marked": with_marked_formulas,
     "the gold answer repeated": lambda text: repeats(text, text + "1"),
     **{f"{kind} compared": lambda text, k=kind: is_same(k, text, text) for kind in EXTRACTORS},
 }
@@ -191,6 +194,9 @@ REPEATED = (
         "$",
         "\u0301\u0323",
         "\u0f73",
+        "\ufdfa",
+        "√(2",
+        "\\sqrt{2} ",
         "《",
         "春 ",
         "1.",

@@ -6,6 +6,11 @@ import sys
 import unicodedata
 
 LONG_RUN = 500  # combining marks, sorted in 0.1 ms
+# Characters of 3 bytes that become up to 6 (U+3316), 8 or 18 (U+FDFA) characters; of all others a
+# megabyte becomes at most 1.5 million.
+_WORDS = r"\u3300-\u33ff\ufdf0-\ufdfc"
+WORDS, NO_WORDS = re.compile(f"[{_WORDS}]"), re.compile(f"[^{_WORDS}]+")
+MOST_WORDS = 1000  # of them in a text; a person writes few
 _NO_MARK = r"\x00-\u02ff\u3400-\u9fff\uff00-\uffef"  # ASCII, Latin, ideographs, full width
 MAY_BE_MARKS = re.compile(f"(?<![^{_NO_MARK}])[^{_NO_MARK}]{{{LONG_RUN}}}")
 
@@ -16,7 +21,12 @@ def nfkc(text: str) -> str:
     `unicodedata.normalize` sorts a run of combining marks by insertion: a long one takes minutes.
     Where there is one, characters are decomposed and marks sorted before, which changes nothing of
     the result. Source: Unicode Standard Annex 15, "Normalization Forms".
+
+    Where a text has more than MOST_WORDS characters that each stand for words, they stay as they
+    are, or it would become up to six times as long.
     """
+    if len(WORDS.findall(text)) > MOST_WORDS:
+        return NO_WORDS.sub(lambda part: nfkc(part[0]), text)
     if MAY_BE_MARKS.search(text) and any(
         len(run[0]) >= LONG_RUN for run in _marks().finditer(text)
     ):

@@ -1,0 +1,112 @@
+"""A comparison as people read it: a table of text, a figure; and the files that hold it."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from growth.core.files import replacing, write_json, write_text
+from growth.data.study import AVERAGE, OOD_AVERAGE
+from growth.report.axes import CHANCE, COLOURS, GREY
+from growth.report.comparison import Comparison, Side
+from growth.report.paired import LEVEL
+
+NAME = "compare"  # of the files, less .csv, .json, .png
+_LONGEST = 44  # characters of a title beside the figure or in the table
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write compare.csv, compare.json and compare.png; returns where."""
+    table, numbers, figure = (folder / f"{NAME}.{end}" for end in ("csv", "json", "png"))
+    write_text(table, comparison.rows.to_csv(index=False, float_format="%.6g"))
+    write_json(numbers, comparison.as_json())
+    # a title of one's own may hold dollar signs, and none of ours is a formula
+    with mpl.rc_context({"text.parse_math": False}), replacing(figure) as temporary:
+        forest_plot(comparison).savefig(temporary, format="png", dpi=150)
+    return [table, numbers, figure]
+
+
+def described(side: Side) -> str:
+    """What a side is: how many repeats, with which seeds."""
+    seeds = ", ".join("?" if seed is None else str(seed) for seed in side.seeds)
+    if len(side.repeats) == 1:
+        return f"{side.label} (1 run, seed {seeds})"
+    return f"{side.label} ({len(side.repeats)} runs, seeds {seeds})"
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """The rows as a table of text; per cent, A less B, with 95 % intervals."""
+    lines = [f"A  {described(comparison.a)}", f"B  {described(comparison.b)}"]
+    if comparison.limit is not None:
+        lines.append(f"limit {comparison.limit}: smoke runs, not a result")
+    titles = [_short(title) for title in comparison.rows["title"]]
+    width = max(map(len, [*titles, "out of domain"])) + 2
+    lines.append(
+        f"{'ability':<{width}}{'questions':>9}{'clusters':>10}{'A':>8}{'B':>8}{'A - B':>8}"
+        f"{'95 % interval':>18}{'p':>9}{'Holm p':>9}{'could show':>12}"
+    )
+    out_of_domain = False
+    for title, row in zip(titles, comparison.rows.to_dict("records"), strict=True):
+        if row["out_of_domain"] and not out_of_domain:
+            out_of_domain = True
+            lines.append("out of domain")
+        interval = f"[{row['low']:+.1f}, {row['high']:+.1f}]"
+        corrected = "" if pd.isna(row["p_holm"]) else _p(row["p_holm"])
+        lines.append(
+            f"{title:<{width}}{row['questions']:>9,}{row['clusters']:>10,}{row['score_a']:>8.1f}"
+            f"{row['score_b']:>8.1f}{row['difference']:>+8.1f}{interval:>18}{_p(row['p']):>9}"
+            f"{corrected:>9}{row['detectable']:>12.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _p(value: float) -> str:
+    return "< .0001" if value < 1e-4 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
+
+
+def forest_plot(comparison: Comparison) -> Figure:
+    """Every difference with its interval, a row each; filled where Holm's p is below 0.05."""
+    rows = comparison.rows.to_dict("records")
+    figure = Figure(figsize=(7.2, 1.5 + 0.32 * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    for place, row in enumerate(rows):
+        is_mean = row["ability"] in (AVERAGE, OOD_AVERAGE)
+        p = row["p"] if is_mean else row["p_holm"]
+        colour = GREY if p >= LEVEL else COLOURS[0] if row["difference"] > 0 else COLOURS[1]
+        ax.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.8)
+        ax.plot(
+            row["difference"],
+            place,
+            "D" if is_mean else "o",
+            color=colour,
+            markerfacecolor=colour if p < LEVEL else "white",
+            markersize=7 if is_mean else 6,
+        )
+        if is_mean and place + 1 < len(rows):
+            ax.axhline(place + 0.5, color="0.85", linewidth=0.8)
+    ax.axvline(0, **CHANCE)
+    ax.set_yticks(range(len(rows)), labels=[_short(row["title"]) for row in rows])
+    ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(7))
+    ax.grid(axis="x", color="0.92", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    a, b = comparison.a, comparison.b
+    ax.set_xlabel(f"{a.label} less {b.label}, points of per cent")
+    heading = [f"A {described(a)}", f"B {described(b)}"]
+    if comparison.limit is not None:
+        heading.append(f"limit {comparison.limit}: smoke runs, not a result")
+    one_each = len(a.paths | b.paths) == 2
+    heading.append(
+        "95 % intervals; filled: p below 0.05, abilities by Holm"
+        + ("; training noise is not in them" if one_each else "")
+    )
+    figure.suptitle("\n".join(heading), fontsize=9, x=0.01, ha="left")
+    return figure
