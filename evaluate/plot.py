@@ -35,6 +35,7 @@ from growth.core.locks import locked
 from growth.core.options import OutputOptions, StudyOptions
 from growth.core.workers import worker_pool
 from growth.data.study import published_study, read_study
+from growth.report.plot_types import SIGMA, check_plot_type, plot_types
 from growth.report.values import SCORE, VALUES
 from growth.runs.layout import PLOTS, RESULTS
 
@@ -63,10 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Imported here: Ctrl-C is answered from now on.
-    from growth.report.curves import SIGMA
-    from growth.report.plots import plot_types
-
     parser = argument_parser(__doc__)
     parser.add_argument(
         "--plot_type",
@@ -146,12 +143,14 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
-    from growth.report.curves import growth_points, sizes_of
-    from growth.report.plots import Drawing, check_plot_type, drawings, fonts_of
+    # Imported here: flags are checked before pandas takes its time, results before matplotlib does.
     from growth.report.results_table import read_results
 
     results = read_results(results_path, selection_path, flag, value)
     check_plot_type(plot_type, results.study)
+    from growth.report.curves import growth_points, sizes_of
+    from growth.report.plots import Drawing, drawings, fonts_of
+
     for note in results.notes:
         print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)

@@ -16,6 +16,7 @@ from growth.data.study import published_study
 ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported: one thread gives one order of sums, in whatever order tests run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["GROWTH_CACHE"] = ""  # what is converted is converted each time; tests of it set it
 STUDY = published_study()
 ABILITIES, OUT_OF_DOMAIN = STUDY.in_domain, STUDY.out_of_domain
 ABILITY_NAMES = tuple(ability.name for ability in ABILITIES)
@@ -196,8 +197,8 @@ def tiny_model(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def make_tiny_model(folder):
-    """Write that model."""
+def make_tiny_model(folder, tied=True):
+    """Write that model; input and output share their weights if `tied`."""
     from growth.sample.pocket import make_pocket
 
     config = {
@@ -206,7 +207,7 @@ def make_tiny_model(folder):
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "max_position_embeddings": 256,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": tied,
     }
     make_pocket(folder, TEXTS * 20, seed=0, vocabulary=380, config=config)
     return folder

@@ -82,11 +82,11 @@ def command(model, name, *flags):
     ]
 
 
-def launch(study, model, name, *flags):
+def launch(study, model, name, *flags, script="train/finetune.py"):
     """Begin to train in two processes."""
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     return subprocess.Popen(
-        [sys.executable, *torchrun, *command(model, name, *flags)],
+        [sys.executable, *torchrun, script, *command(model, name, *flags)[1:]],
         cwd=study,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -102,9 +102,9 @@ def finetune(study, model, name, *flags):
     return study / "runs" / name
 
 
-def finetune_in_two(study, model, name, *flags):
+def finetune_in_two(study, model, name, *flags, **options):
     """As `finetune`, in two processes."""
-    process = launch(study, model, name, *flags)
+    process = launch(study, model, name, *flags, **options)
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr[-3000:]
     return study / "runs" / name
@@ -209,6 +209,29 @@ def test_two_processes_give_the_loss_curve_of_one(study, tiny_model, alone, engi
     )
     (predicted,) = (study / f"predictions-{engine}").rglob("pred_biology.json")
     assert len(read_lines(predicted)) == 3
+
+
+IN_CHUNKS = """
+import runpy
+from growth.packing import loss
+
+loss.LOGITS_WHOLE, loss._TOKENS_AT_ONCE = 0, {"cpu": 1}
+runpy.run_path("train/finetune.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [(), FSDP2], ids=["ddp", "fsdp2"])
+def test_two_processes_with_logits_in_chunks(study, tiny_model, alone, engine):
+    """As training has it where a micro-batch has many logits: here one token at a time."""
+    script = study / "train/in_chunks.py"
+    script.write_text(IN_CHUNKS)
+    name = f"chunks-{len(engine)}"
+    together = finetune_in_two(study, tiny_model, name, *engine, script="train/in_chunks.py")
+    assert curve(together) == pytest.approx(curve(alone), rel=1e-4)
+    weights, expected = final_weights(together), final_weights(alone)
+    for weight, known in zip(weights.values(), expected.values(), strict=True):
+        torch.testing.assert_close(weight, known, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -1129,5 +1152,5 @@ def test_frozen_weights_need_no_moments():
 
 
 def test_a_plan_is_described_in_one_line():
-    plan = memory.MemoryPlan(512, True, "why")
+    plan = memory.MemoryPlan(512, True, "why", peak_bytes=0)
     assert plan.describe() == "512 tokens per micro-batch, gradient checkpointing on: why"

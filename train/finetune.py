@@ -44,6 +44,7 @@ from growth.core.options import (
     ModelOptions,
     StudyOptions,
 )
+from growth.data.records import read_training_files
 from growth.data.settings import setting_of
 from growth.data.study import named_study
 from growth.runs.recorded_study import study_of_models
@@ -63,15 +64,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         study = named_study(args.study)
     if args.data_type is not None:
         setting_of(study, args.data_type, args.train_dir)
-    # Imported here: flags are checked before torch takes its seconds.
+    parts = ("train",) if args.dump_examples is not None else ("train", "valid")
+    folders = {part: getattr(args, f"{part}_dir") for part in parts}
+    files = {part: read_training_files(folders[part], f"--{part}_dir") for part in parts}
+    # Imported here: flags and lines are checked before torch takes its seconds.
     from growth.training.run import TrainingRun, dump_examples, train
 
     model = options_from(args, ModelOptions)
     given = study.run.hyperparameters() | given_options(args, Hyperparameters)
     if args.dump_examples is not None:
-        max_length = given["max_length"]
         count = dump_examples(
-            args.model_name_or_path, model, args.train_dir, max_length, args.dump_examples
+            args.model_name_or_path,
+            model,
+            args.train_dir,
+            files["train"],
+            given["max_length"],
+            args.dump_examples,
         )
         print(f"{args.dump_examples}: {count:,} examples")
         return
@@ -82,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             model=model,
             train_dir=args.train_dir,
             valid_dir=args.valid_dir,
+            files=files,
             output_dir=args.output_dir,
             data_type=args.data_type,
             model_size=args.model_size,

@@ -19,8 +19,10 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.core.errors import InputError
+from growth.core.files import read_object, write_json
 from growth.model.gguf_file import read_gguf
-from growth.model.source import Source
+from growth.model.source import Source, fingerprint
+from growth.model.weight_cache import entry_of, fill, is_whole
 
 _SENTENCEPIECE = "llama"  # what llama.cpp calls its kind of tokenizer
 _BYTE_LEVEL = "gpt2"
@@ -33,6 +35,7 @@ _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixt
 _BPE = 2
 _UNKNOWN, _USER_DEFINED = 2, 4  # piece types
 SPACE = "▁"  # how sentencepiece marks a space
+_PIECES, _SPECIAL = "tokenizer.model", "special_tokens.json"
 _NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
@@ -44,6 +47,9 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """
     assert source.gguf_file is not None  # what the caller asked
     path = Path(source.name) / source.gguf_file
+    entry = tokenizer_entry(source)
+    if entry is not None and is_whole(entry):
+        return _read_pieces(entry)
     reader = read_gguf(path)
 
     def value(name: str, default: Any = None) -> Any:
@@ -51,11 +57,31 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         return default if field is None else field.contents()
 
     if value("model") == _SENTENCEPIECE:
-        return _sentencepiece_tokenizer(path, value)
+        model, special = _sentencepiece_files(path, value)
+        if entry is not None:
+            fill(entry, lambda folder: _write_pieces(folder, model, special))
+        with tempfile.TemporaryDirectory() as folder:
+            _write_pieces(Path(folder), model, special)
+            return _read_pieces(Path(folder))
     tokenizer: Any = AutoTokenizer.from_pretrained(source.name, **source.arguments())
     if value("model") == _BYTE_LEVEL:
         _split_as(value("pre"), tokenizer.backend_tokenizer, path)
     return tokenizer
+
+
+def tokenizer_entry(source: Source) -> Path | None:
+    """Where the cache has a GGUF file's sentencepiece model, which takes long to read from it."""
+    return entry_of("sentencepiece", fingerprint(source))
+
+
+def _write_pieces(folder: Path, model: bytes, special: dict[str, str]) -> None:
+    (folder / _PIECES).write_bytes(model)
+    write_json(folder / _SPECIAL, special)
+
+
+def _read_pieces(folder: Path) -> PreTrainedTokenizerBase:
+    special = read_object(folder / _SPECIAL)
+    return SentencePieceBackend(vocab_file=str(folder / _PIECES), **special)
 
 
 def _split_as(name: str | None, tokenizer: Tokenizer, path: Path) -> None:
@@ -79,7 +105,8 @@ def digits_alone() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
 
 
-def _sentencepiece_tokenizer(path: Path, value: Callable[..., Any]) -> PreTrainedTokenizerBase:
+def _sentencepiece_files(path: Path, value: Callable[..., Any]) -> tuple[bytes, dict[str, str]]:
+    """The sentencepiece model that a GGUF file holds, and the names of its special tokens."""
     pieces = value("tokens")
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # generated
     # GGUF took its piece types over from sentencepiece, with their numbers
@@ -110,7 +137,4 @@ def _sentencepiece_tokenizer(path: Path, value: Callable[..., Any]) -> PreTraine
     proto.normalizer_spec.name = "identity"
     proto.normalizer_spec.add_dummy_prefix = value("add_space_prefix", True)
     proto.normalizer_spec.remove_extra_whitespaces = False
-    with tempfile.NamedTemporaryFile(suffix=".model") as file:
-        file.write(proto.SerializeToString())
-        file.flush()
-        return SentencePieceBackend(vocab_file=file.name, **special)
+    return proto.SerializeToString(), special

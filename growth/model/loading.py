@@ -24,9 +24,9 @@ import growth
 from growth.core.errors import InputError
 from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.gguf_tokenizer import gguf_tokenizer
-from growth.model.source import Model, Source, find_model, stored_elements
+from growth.model.source import Model, Source, find_model, fingerprint, stored_elements
 from growth.model.tokenizer_files import load_from_files, tokenizer_source
+from growth.model.weight_cache import entry_of, fill, is_whole
 from growth.model.weight_files import FETCH
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,11 @@ def load_tokenizer(name_or_path: Model) -> ChatTokenizer:
     source = tokenizer_source(find_model(name_or_path))
 
     def load() -> ChatTokenizer:
-        tokenizer = gguf_tokenizer(source) if source.gguf_file else load_from_files(source)
-        return ChatTokenizer(tokenizer, source.name)
+        if source.gguf_file is None:
+            return ChatTokenizer(load_from_files(source), source.name)
+        from growth.model.gguf_tokenizer import gguf_tokenizer
+
+        return ChatTokenizer(gguf_tokenizer(source), source.name)
 
     return translate_load_errors(source, "tokenizer", load)
 
@@ -111,9 +114,17 @@ def load_config(source: Source) -> PreTrainedConfig:
     if base.folder and baichuan.is_baichuan(base.folder):
         folder = base.folder
         return translate_load_errors(base, "config", lambda: baichuan.converted_config(folder))
-    return translate_load_errors(
-        base, "config", lambda: AutoConfig.from_pretrained(base.name, **base.arguments())
-    )
+
+    def load() -> PreTrainedConfig:
+        entry = entry_of("config", fingerprint(base)) if base.gguf_file else None
+        if entry is not None and is_whole(entry):
+            return AutoConfig.from_pretrained(entry)
+        config = AutoConfig.from_pretrained(base.name, **base.arguments())
+        if entry is not None:
+            fill(entry, config.save_pretrained)
+        return config
+
+    return translate_load_errors(base, "config", load)
 
 
 def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
@@ -127,9 +138,28 @@ def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> 
     """
     source = find_model(name_or_path)
     load_config(source)
+    model = _load_once(source, dtype, chat)
+    model.config.pad_token_id = chat.pad_id
+    return model
+
+
+def _load_once(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
+    """The model with a row for each token of `chat`, from the cache where it was made before."""
+    entry = None
+    if (source.is_adapter or source.gguf_file) and not source.options.trust_remote_code:
+        known = fingerprint(source)
+        # a model of the hub of no known commit may be another one the next time
+        if not known.startswith("hub:") or "@" in known:
+            entry = entry_of("weights", known, dtype, chat.vocabulary_size)
+    if entry is not None and is_whole(entry):
+        model = _load_weights(Source(str(entry), options=source.options), dtype)
+        model.config._name_or_path = model.name_or_path = source.base().name
+        return model
     model = _load_with_adapter(source, dtype, chat)
     resize_embeddings(model, chat.vocabulary_size)
-    model.config.pad_token_id = chat.pad_id
+    # a class of ours or of the model's own is not what its config alone would be loaded as
+    if entry is not None and type(model).__module__.startswith("transformers."):
+        fill(entry, model.save_pretrained)
     return model
 
 

@@ -13,22 +13,12 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import re2
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    PeftType,
-    PromptLearningConfig,
-    get_peft_model,
-)
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
@@ -37,7 +27,11 @@ from growth.core.options import ALL_LINEAR, LoraOptions
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.weight_files import tensor_shapes
 
-AdaptedModel = PreTrainedModel | PeftModel
+# peft is imported where there is an adapter: most models have none, and it takes its time.
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+
+AdaptedModel: TypeAlias = Union[PreTrainedModel, "PeftModel"]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PLAIN = re.compile(r"[\w.]+")  # what is a name, and no pattern but for its dots
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
@@ -54,7 +48,7 @@ _VOCABULARY_WEIGHTS = {
 
 def add_lora(
     model: PreTrainedModel, lora: LoraOptions, chat: ChatTokenizer, name_or_path: str
-) -> PeftModel:
+) -> "PeftModel":
     """`model` with trainable adapters in fp32 and everything else frozen.
 
     Args:
@@ -67,6 +61,8 @@ def add_lora(
         InputError: no linear layer of `model` has one of the target names, or one is the
             embedding or output layer.
     """
+    from peft import LoraConfig, get_peft_model
+
     control = sorted({chat.user_id, chat.assistant_id, chat.eot_id})
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     # Where input and output share their rows, peft lets the output follow.
@@ -157,6 +153,9 @@ def _check_targets(
     """
     if targets == ALL_LINEAR:
         return  # peft leaves the output layer out
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
     names = targets if isinstance(targets, str) else list(targets)
     config = LoraConfig(target_modules=names)
     layers = [name for name, _ in model.named_modules()]
@@ -181,7 +180,9 @@ def _check_targets(
 
 def without_adapters(model: AdaptedModel) -> PreTrainedModel:
     """The architecture itself, whose layers adapters may have replaced."""
-    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    if isinstance(model, PreTrainedModel):
+        return model
+    return cast(PreTrainedModel, model.get_base_model())
 
 
 def is_adapter(folder: Path) -> bool:
@@ -195,6 +196,9 @@ def check_adapter(folder: Path) -> None:
     Raises:
         InputError: they are not.
     """
+    from peft import PeftType, PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     kind = adapter_config(folder).get("peft_type", PeftType.LORA)
     known = isinstance(kind, str) and kind in list(PeftType)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType(kind)) if known else None
@@ -266,6 +270,8 @@ def has_tokenizer(folder: Path) -> bool:
 
 def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """`base` with the adapter merged into its weights and the vocabulary that the adapter needs."""
+    from peft import PeftModel
+
     rows = _vocabulary_size(folder)
     if rows is not None and rows != base.get_input_embeddings().num_embeddings:
         # all rows come from the adapter: what new ones hold until then does not matter
@@ -277,8 +283,10 @@ def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return merged.requires_grad_(True)  # PEFT froze the base
 
 
-def _bounded_config(base: PreTrainedModel, folder: Path) -> PeftConfig:
+def _bounded_config(base: PreTrainedModel, folder: Path) -> "PeftConfig":
     """The configuration of an adapter, with names of layers in place of its patterns."""
+    from peft import PeftConfig
+
     config: Any = PeftConfig.from_pretrained(str(folder))
     names = [name for name, _ in base.named_modules()]
     for field in ("target_modules", "exclude_modules", "feedforward_modules"):

@@ -17,7 +17,7 @@ from growth.core.errors import InputError
 from growth.core.files import LFS_ADVICE, content_digest, is_file, is_lfs_pointer, read_object
 from growth.core.options import ModelOptions
 from growth.model import lora
-from growth.model.gguf_file import read_gguf
+from growth.model.weight_cache import entry_of, is_whole
 from growth.model.weight_files import (
     CONFIG,
     FETCH,
@@ -128,8 +128,13 @@ def find_model(name_or_path: Model, options: ModelOptions = DEFAULT_OPTIONS) -> 
     if path.suffix == ".gguf":
         if not os.path.isfile(path):
             raise InputError(f"{origin} {name_or_path}: no such file")
-        read_gguf(path)
-        return Source(str(path.parent), path.name, options)
+        source = Source(str(path.parent), path.name, options)
+        # Reading a large vocabulary takes seconds: of a file that was converted, it went well.
+        if not is_whole(entry_of("config", files_digest([path]))):
+            from growth.model.gguf_file import read_gguf  # gguf is needed for such files alone
+
+            read_gguf(path)
+        return source
     # os.path, as a name of any length and with any character is none of a file
     if os.path.isdir(path):
         for inner in path.iterdir():
@@ -181,6 +186,8 @@ def _check_folder(folder: Path) -> None:
 def stored_elements(source: Source) -> int | None:
     """The number of elements of all tensors in a model's weight files; None if they aren't here."""
     if source.gguf_file is not None:
+        from growth.model.gguf_file import read_gguf
+
         return sum(
             int(tensor.n_elements) for tensor in read_gguf(Path(source.name_or_path)).tensors
         )

@@ -14,9 +14,9 @@ from growth.packing.attention import attending
 from growth.packing.batches import Batch, Example, pack_row, pad_rows
 from growth.packing.prefix_attention import PrefixCache
 
-# For the check below: two samples, and a prefix of the second. The tolerance is far above float
+# For checks by trying: two samples, and a prefix of the second. The tolerance is far above float
 # error and far below the size of a leak.
-_PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
+PROBE = ((1, 2, 3, 4, 5), (6, 7, 8))
 _PROBE_PREFIX = (9, 10, 11)
 _PROBE_TOLERANCE = 1e-3
 _HALF_TOLERANCE = 0.03  # in 16 bits
@@ -50,7 +50,7 @@ def supports_packing(model: PreTrainedModel) -> bool:
     """
     if not (accepts(model, "position_ids") and accepts(model, "logits_to_keep")):
         return False
-    examples = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in _PROBE]
+    examples = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in PROBE]
     training = model.training
     model.eval()
     try:

@@ -18,10 +18,10 @@ from growth.core.intervals import (
     standard_error,
     weighted_mean,
 )
+from growth.report.plot_types import SIGMA
 from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
 from growth.report.values import SCORE, VALUES
 
-SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 POINT = (
     *("ability", "model_size", "source", "data_type", "samples", "score", "low", "high", "chance"),
     *("n", "parts", "runs", "run_scores", "sd", "sd_questions", "limit", "checkpoints", "value"),

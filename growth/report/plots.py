@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from growth.core.errors import InputError
 from growth.core.files import replacing, write_text
 from growth.data.study import AVERAGE, OOD_AVERAGE, OTHER, Study
 from growth.report.axes import (
@@ -29,12 +28,12 @@ from growth.report.axes import (
     look_of,
     range_of,
 )
-from growth.report.curves import SIGMA, sizes_of, smooth
+from growth.report.curves import sizes_of, smooth
 from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.laws import law_lines, law_of
+from growth.report.plot_types import ALL, OOD, OVERALL, SIGMA, versus_types
 from growth.report.values import LOSS, SCORE, VALUES, value_of, value_suffix
 
-OVERALL, OOD, ALL = "overall", "ood", "all"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OVERVIEW = "overview"
 _LONGEST_TITLE = 26  # characters over a panel of the overview
@@ -166,12 +165,6 @@ def fonts_of(points: pd.DataFrame, study: Study) -> Fonts:
     return fonts_for([*abilities, *study.series, *study.recipes, *sizes_of(points)])
 
 
-def versus_types(study: Study) -> dict[str, tuple[str, str]]:
-    """Plot types less the model size that compare the first series with another one."""
-    first, *others = study.series or [""]
-    return {f"{first}_vs_{other}-": (first, other) for other in others}
-
-
 def _versus_of(plot_type: str, study: Study, sizes: Collection[str]) -> tuple[str, str]:
     """The prefix and the model size of a plot type that compares two series.
 
@@ -181,30 +174,6 @@ def _versus_of(plot_type: str, study: Study, sizes: Collection[str]) -> tuple[st
     prefixes = [prefix for prefix in versus_types(study) if plot_type.startswith(prefix)]
     readings = [(prefix, plot_type.removeprefix(prefix)) for prefix in prefixes]
     return max(readings, key=lambda reading: (reading[1] in sizes, len(reading[0])))
-
-
-def plot_types(study: Study) -> list[str]:
-    """The plot types of a study; the sizes are examples."""
-    versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in ("7b", "13b")]
-    return [OVERALL, *versus, OOD, ALL]
-
-
-def check_plot_type(plot_type: str, study: Study) -> None:
-    """Only the study's plot types pass, with any model size.
-
-    Raises:
-        InputError: there is no such plot type; it lists those there are.
-    """
-    versus = versus_types(study)
-    if plot_type in (OVERALL, OOD, ALL) or any(
-        plot_type.startswith(prefix) and plot_type != prefix for prefix in versus
-    ):
-        return
-    any_size = f" ({'<size>, '.join(versus)}<size> takes any model size that was scored)"
-    raise InputError(
-        f"--plot_type {plot_type}: no such plot. Plots: {', '.join(plot_types(study))}"
-        + (any_size if versus else "")
-    )
 
 
 def title_of(ability: str, study: Study, parts: int = 0) -> str:

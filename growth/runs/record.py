@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from growth.core.errors import InputError
 from growth.core.files import Object, is_file, parse_json, sha256, write_text
@@ -16,17 +16,13 @@ from growth.core.options import Hyperparameters
 from growth.core.schemas import MetricsLine, check_schema
 from growth.data.lines import Record
 from growth.data.study import Study, recorded
-from growth.model.source import DIGEST_KIND, Source, fingerprint
-from growth.model.tokenizer_files import tokenizer_fingerprint
-from growth.packing.batches import (
-    Example,
-    cut_answers,
-    digest,
-    supervised_tokens,
-    token_lengths,
-)
 from growth.runs.checkpoints import CHECKPOINT
 from growth.runs.layout import METRICS, RUN_RECORD, Run, now
+
+# Of models and tensors more is imported where a run begins: reports read records without torch.
+if TYPE_CHECKING:
+    from growth.model.source import Source
+    from growth.packing.batches import Example
 
 logger = logging.getLogger(__name__)
 _RECORDED_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "sentencepiece")
@@ -85,7 +81,7 @@ _FREE = (*SUMMATION, "gradient_checkpointing")
 
 def new_record(
     run_dir: Path,
-    source: Source,
+    source: "Source",
     parameters: int,
     data: Mapping[str, Any],
     hyperparameters: Hyperparameters,
@@ -107,6 +103,9 @@ def new_record(
         device: what was computed on.
         study: whose setting it is.
     """
+    from growth.model.source import fingerprint
+    from growth.model.tokenizer_files import tokenizer_fingerprint
+
     steps = math.ceil(data["train"]["samples"] / hyperparameters.total_batch_size)
     return {
         "model_size": model_size or shortened(parameters),
@@ -135,13 +134,15 @@ def setting_name(train_dir: Path) -> str:
 
 
 def data_record(
-    folder: Path, files: Mapping[str, Sequence[Record]], examples: Sequence[Example]
+    folder: Path, files: Mapping[str, Sequence[Record]], examples: Sequence["Example"]
 ) -> dict[str, Any]:
     """What a run was trained or validated on, down to the digest of each file.
 
     Raises:
         InputError: no token of it is supervised.
     """
+    from growth.packing.batches import cut_answers, digest, supervised_tokens, token_lengths
+
     supervised = supervised_tokens(examples)
     if not supervised:
         raise InputError(
@@ -244,6 +245,8 @@ def _fingerprint_of(earlier: Run) -> str | None:
 
     Earlier records have only its name, or a digest of another kind, which no longer says anything.
     """
+    from growth.model.source import DIGEST_KIND, fingerprint
+
     found = str(earlier.get("model_fingerprint"))
     if found.startswith(DIGEST_KIND) or "@" in found:  # of all bytes, or of a commit of the hub
         return found

@@ -18,6 +18,7 @@ from growth.model.lora import add_lora, without_adapters
 from growth.model.source import Source
 from growth.packing.batches import token_lengths
 from growth.packing.forward import supports_packing
+from growth.packing.loss import bound_of_logits
 from growth.packing.token_store import Example
 from growth.report.training_runs import cost_of, read_training_runs
 from growth.training.memory import plan_memory
@@ -128,11 +129,11 @@ def probe_rate(
     if packed:
         base.set_attn_implementation(h.attn_implementation)
     plan = plan_memory(trained, compute, max(token_lengths(examples)))
+    tokens = plan.tokens_per_micro_batch
+    at_once = bound_of_logits(trained, packed, tokens, compute.device)
     trained.to(compute.device)  # type: ignore[arg-type] # its decorator hides the method's type
     trained.train()
-    step_loss = StepLoss(
-        packed, plan.tokens_per_micro_batch, h.batch_size, chat.pad_id, _ProbeEngine(compute)
-    )
+    step_loss = StepLoss(packed, tokens, h.batch_size, chat.pad_id, at_once, _ProbeEngine(compute))
     optimizer = torch.optim.AdamW(
         [p for p in trained.parameters() if p.requires_grad], lr=h.learning_rate, fused=True
     )

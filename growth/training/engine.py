@@ -33,6 +33,8 @@ class AccelerateEngine(Engine):
     ) -> None:
         self.accelerator, self.precision = accelerator, precision
         self.world_size, self.device = accelerator.num_processes, accelerator.device
+        alone = accelerator.distributed_type == DistributedType.NO
+        self.adds_directly = alone and accelerator.scaler is None  # which scales losses by itself
         self._loss_context = loss_context
 
     def gather(self, counts: torch.Tensor) -> torch.Tensor:

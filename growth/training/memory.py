@@ -1,11 +1,13 @@
 """How much to compute at once, selected automatically by the memory that is free.
 
 Training holds, for each trainable parameter, its fp32 weight and gradient and AdamW's two moments,
-and for each token of a micro-batch the activations that the backward pass reads. These are counted
-by running the architecture on the meta device: shapes without numbers or weights.
+for each token of a micro-batch the activations that the backward pass reads, and the logits that
+exist at once. Activations are counted by running the architecture on the meta device: shapes
+without numbers or weights.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 
 import psutil
@@ -16,23 +18,38 @@ from growth.core.device import Compute
 from growth.core.options import AUTO, MICRO_BATCH_TOKENS, VARLEN, EngineOptions
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.forward import accepts
+from growth.packing.loss import LOGITS_WHOLE, logits_at_once, supports_chunks
 
 _TRAINED_BYTES = 16  # per parameter: fp32 weight, gradient, two moments of AdamW
 _TOKENS_WANTED = {"cuda": 2048, "cpu": 256}  # fewer at once are slower than checkpointing
 _USABLE = 0.85  # of the free memory; the rest is for the allocator's gaps and the libraries
 _HALF_SHARE = 2 / 3  # of the fp32 activations' bytes that 16-bit autocast keeps, measured
 _LOGITS_BYTES = 12  # per logit: in 16 bits, in fp32, its gradient
+_CHUNK_BYTES = {
+    True: 8,
+    False: 4,
+}  # per logit of a chunk: in 16 bits thrice; in fp32 once, in place
+# Bytes of activations at once beyond which more tokens make a CPU no faster: with fewer, what a
+# model of hundreds of millions of parameters takes in all is little more than its static bytes.
+_ACTIVATIONS_WANTED = {"cuda": math.inf, "cpu": 820 << 20}
+# What activations take of the C library's heap, whose gaps are not filled again; measured. CUDA's
+# allocator is part of _USABLE.
+_GAPS = {"cuda": 1.0, "cpu": 1.6}
 # Short samples: the attention weights, which only the meta device keeps, are small then.
 _PROBE_SAMPLES, _PROBE_LENGTH = 16, 16
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tokens that a process computes at once, and whether activations are recomputed."""
+    """Tokens that a process computes at once, and whether activations are recomputed.
+
+    `peak_bytes` is what weights, gradients, moments and that many tokens take together.
+    """
 
     tokens_per_micro_batch: int
     gradient_checkpointing: bool
     reason: str
+    peak_bytes: int
 
     def describe(self) -> str:
         """One line for the log."""
@@ -63,16 +80,22 @@ def plan_memory(
         shards: processes that share out weights, gradients and moments.
     """
     device = compute.device.type
-    budget = _USABLE * free_bytes(compute.device) - static_bytes(model, compute) / shards
     base = without_adapters(model)
+    static = static_bytes(model, compute) / shards
     activations = activation_bytes(base, compute)
     config = base.config.get_text_config()
     layers = max(1, getattr(config, "num_hidden_layers", 1))
-    logits = _LOGITS_BYTES * config.vocab_size
     width = 4 * config.hidden_size
     # Checkpointing keeps the input of each layer, and one layer's activations at a time.
-    bytes_of = {False: activations + logits, True: layers * width + activations / layers + logits}
-    fits = {on: max(0, int(budget / each)) for on, each in bytes_of.items()}
+    bytes_of = {False: activations, True: layers * width + activations / layers}
+    bytes_of = {on: _GAPS[device] * each for on, each in bytes_of.items()}
+    logits = _LOGITS_BYTES * config.vocab_size
+    most = _most_logits_bytes(model, compute)
+    budget = _USABLE * free_bytes(compute.device) - static
+    fits = {
+        on: max(0.0, budget / (each + logits), (budget - most) / each)
+        for on, each in bytes_of.items()
+    }
     wanted = tokens_per_micro_batch or _TOKENS_WANTED[device]
     if gradient_checkpointing == AUTO:
         checkpointing = fits[False] < max(longest, wanted)
@@ -81,17 +104,32 @@ def plan_memory(
     if tokens_per_micro_batch is not None:
         tokens = tokens_per_micro_batch
     else:
-        tokens = max(1, min(MICRO_BATCH_TOKENS[device], fits[checkpointing]))
+        enough = max(_TOKENS_WANTED[device], _ACTIVATIONS_WANTED[device] / bytes_of[checkpointing])
+        tokens = max(1, int(min(MICRO_BATCH_TOKENS[device], enough, fits[checkpointing])))
     reason = (
         f"about {budget / 2**30:.1f} GiB free for activations, "
-        f"{bytes_of[checkpointing] / 2**20:.2f} MiB per token"
+        f"{bytes_of[checkpointing] / 2**20:.2f} MiB per token, and up to "
+        f"{min(most, logits * max(tokens, longest)) / 2**20:,.0f} MiB of logits"
     )
     if fits[checkpointing] < longest:
         reason += (
             f"; the longest sample has {longest:,} tokens and may not fit (--lora_rank, "
             "--max_length, or more GPUs with --fsdp_config or --deepspeed need less)"
         )
-    return MemoryPlan(tokens, checkpointing, reason)
+    own = weight_bytes(model) if device == "cpu" else 0  # there already, no part of `static`
+    at_once = max(tokens, longest)
+    peak = own + static + min(most, logits * at_once) + bytes_of[checkpointing] * at_once
+    return MemoryPlan(tokens, checkpointing, reason, int(peak))
+
+
+def _most_logits_bytes(model: AdaptedModel, compute: Compute) -> float:
+    """Bytes of the logits of a micro-batch, however many tokens it has."""
+    if not supports_chunks(model, packed=False):
+        return math.inf
+    vocabulary = without_adapters(model).config.get_text_config().vocab_size
+    many = LOGITS_WHOLE // vocabulary + 1  # tokens that have too many to be computed whole
+    at_once = logits_at_once(vocabulary, many, compute.device) or 0
+    return max(_CHUNK_BYTES[compute.precision != "fp32"] * at_once, _LOGITS_BYTES * LOGITS_WHOLE)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -115,6 +153,11 @@ def static_bytes(model: AdaptedModel, compute: Compute) -> int:
         elif compute.device.type != "cpu":
             total += size * parameter.element_size()
     return total
+
+
+def weight_bytes(model: AdaptedModel) -> int:
+    """Bytes of the weights as they are."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def activation_bytes(model: PreTrainedModel, compute: Compute) -> float:

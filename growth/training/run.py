@@ -30,7 +30,7 @@ from growth.core.options import (
     ModelOptions,
 )
 from growth.data.lines import Record
-from growth.data.records import line_abilities, read_training_files
+from growth.data.records import line_abilities
 from growth.data.settings import check_build
 from growth.data.study import Study
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -89,6 +89,7 @@ class TrainingRun:
     Attributes:
         model_name_or_path: the foundation model, loaded as `model` says.
         train_dir: of the lines to train on; `valid_dir`: of those to measure the loss on.
+        files: the lines of both by file name, under "train" and "valid".
         output_dir: gets run.json, metrics.jsonl and the checkpoints.
         data_type: the setting, for the record; None for the name of `train_dir`.
         model_size: for the record and the curves; None to count.
@@ -103,6 +104,7 @@ class TrainingRun:
     model: ModelOptions
     train_dir: Path
     valid_dir: Path
+    files: Mapping[str, Mapping[str, Sequence[Record]]]
     output_dir: Path
     data_type: str | None
     model_size: str | None
@@ -119,19 +121,29 @@ class TrainingRun:
 
 
 def dump_examples(
-    model_name_or_path: str, model: ModelOptions, train_dir: Path, max_length: int, output: Path
+    model_name_or_path: str,
+    model: ModelOptions,
+    train_dir: Path,
+    files: Mapping[str, Sequence[Record]],
+    max_length: int,
+    output: Path,
 ) -> int:
     """Write messages, input_ids and labels of each training line; no weights are needed.
 
     How many lines lose part or all of their answer is logged, as for training.
 
+    Args:
+        model_name_or_path: whose tokenizer it is, loaded as `model` says.
+        train_dir: of the lines; `files`: its lines by file name.
+        max_length: tokens of an example.
+        output: the file to write.
+
     Returns:
         The number of lines.
 
     Raises:
-        InputError: the data or the tokenizer can't be read.
+        InputError: the tokenizer can't be read.
     """
-    files = read_training_files(train_dir, "--train_dir")
     _log_to_stderr()
     source = find_model(model_name_or_path, model)
     chat = load_tokenizer(source)
@@ -152,8 +164,9 @@ def train(job: TrainingRun) -> None:
     """Check everything, write run.json, train, and record the end in run.json.
 
     Raises:
-        InputError: the data, the model or the folder can't be used; `output_dir` is as it was then.
-            Or memory runs out, or loss or gradients become infinite; finished checkpoints are kept.
+        InputError: the model or the folder can't be used, or no step would have anything to learn
+            from; `output_dir` is as it was then. Or memory runs out, or loss or gradients become
+            infinite; finished checkpoints are kept.
     """
     check_writable(job.output_dir, "--output_dir")
     with (
@@ -168,7 +181,7 @@ def _train_locked(job: TrainingRun) -> None:
     """`train`, once no other launch works in the folder of the run."""
     asked = job.hyperparameters
     folders = {"train": job.train_dir, "valid": job.valid_dir}
-    files = {part: read_training_files(folders[part], f"--{part}_dir") for part in folders}
+    files = job.files
     _log_to_stderr()
     source = find_model(job.model_name_or_path, job.model)
     chat = load_tokenizer(source)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
@@ -23,12 +22,11 @@ from growth.packing.batches import (
     computed_tokens,
     cut_answers,
     micro_batch_places,
-    supervised_counts,
     supervised_tokens,
     taken,
     token_lengths,
 )
-from growth.packing.forward import supervised_logits
+from growth.packing.loss import sample_losses, summed_loss
 
 # What a process without a micro-batch computes in a round; it counts 0 times.
 DUMMY_EXAMPLE: Example = {
@@ -63,28 +61,6 @@ def published_rate(step: int, steps: int) -> float:
 def perplexity(loss: float) -> float:
     """The exponential of a mean cross-entropy in nats, bounded so that JSON can hold it."""
     return math.exp(min(loss, 700.0))
-
-
-def summed_loss(
-    model: torch.nn.Module, examples: Sequence[Example], packed: bool, pad_id: int = 0
-) -> torch.Tensor:
-    """The sum of the cross-entropies of the supervised tokens of `examples`, in nats."""
-    logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
-    return cross_entropy(logits.float(), targets, reduction="sum")
-
-
-def sample_losses(
-    model: torch.nn.Module, examples: Sequence[Example], packed: bool, pad_id: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`summed_loss`, bit for bit, and the part of each example, `(examples,)` in float64."""
-    logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
-    # The two halves of cross_entropy; the costly one once.
-    log_probabilities = log_softmax(logits.float(), dim=1)
-    by_token = nll_loss(log_probabilities, targets, reduction="none").double()
-    # The tokens of an example are adjacent. No scatter: its order of sums varies on GPUs.
-    parts = by_token.split(list(supervised_counts(examples)))
-    by_example = torch.stack([part.sum() for part in parts])
-    return nll_loss(log_probabilities, targets, reduction="sum"), by_example
 
 
 @dataclass(frozen=True)
@@ -123,6 +99,8 @@ class Engine:
 
     world_size = 1
     device = torch.device("cpu")
+    # Whether nothing but `backward` is done with gradients: they may be added in the forward pass.
+    adds_directly = True
 
     def gather(self, counts: torch.Tensor) -> torch.Tensor:
         """The `counts`, `(1, n)`, of every process, by rank: `(world_size, n)`."""
@@ -153,6 +131,8 @@ class StepLoss:
         tokens_per_micro_batch: at most, but for a sample that alone is longer.
         samples_per_micro_batch: at most; None for no bound.
         pad_id: a token to pad with where not `packed`.
+        logits_at_once: that may exist, where `supports_chunks` says so of the model; None for all
+            of a micro-batch.
         engine: that computes.
     """
 
@@ -160,6 +140,7 @@ class StepLoss:
     tokens_per_micro_batch: int
     samples_per_micro_batch: int | None = None
     pad_id: int = 0
+    logits_at_once: int | None = None
     engine: Engine = field(default_factory=Engine)
 
     def share(self, examples: Sequence[Example]) -> StepShare:
@@ -202,7 +183,7 @@ class StepLoss:
                 last = turn == share.rounds - 1
                 self.engine.begin_round(last)
                 with _exchange_gradients(model, last):
-                    loss = self.micro_batch(model, share, turn) * scale
+                    loss = self.micro_batch(model, share, turn, scale) * scale
                     self.engine.backward(loss)
                 step_loss += loss.detach()
         return step_loss, share.measures
@@ -225,17 +206,26 @@ class StepLoss:
                 continue
             group = list(share.micro_batches[turn])
             with self.engine.loss_context():
-                loss, losses = sample_losses(model, group, self.packed, self.pad_id)
+                loss, losses = sample_losses(
+                    model, group, self.packed, self.pad_id, self.logits_at_once
+                )
             total += loss
             by_example[share.places[turn]] = losses
         return total, by_example, share.measures
 
-    def micro_batch(self, model: torch.nn.Module, share: StepShare, turn: int) -> torch.Tensor:
-        """The summed loss of a round's micro-batch, in nats; 0 where this process has none."""
+    def micro_batch(
+        self, model: torch.nn.Module, share: StepShare, turn: int, scale: float | None = None
+    ) -> torch.Tensor:
+        """The summed loss of a round's micro-batch, in nats; 0 where this process has none.
+
+        With a `scale`, which it will be multiplied with, its backward pass must follow.
+        """
+        factor = scale if self.engine.adds_directly else None
         with self.engine.loss_context():
             if turn < len(share.micro_batches):
                 group = list(share.micro_batches[turn])
-                return summed_loss(model, group, self.packed, self.pad_id)
+                options = (self.pad_id, self.logits_at_once, factor)
+                return summed_loss(model, group, self.packed, *options)
             return 0 * summed_loss(model, [DUMMY_EXAMPLE], self.packed, self.pad_id)
 
 

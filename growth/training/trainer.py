@@ -18,7 +18,6 @@ from typing import Any, cast
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from growth.core.device import Compute
@@ -31,6 +30,7 @@ from growth.model.loading import check_weights_are_numbers
 from growth.model.lora import AdaptedModel, without_adapters
 from growth.packing.batches import Example, supervised_counts, token_lengths
 from growth.packing.forward import supports_packing
+from growth.packing.loss import bound_of_logits
 from growth.runs.checkpoints import (
     CHECKPOINT,
     DIGESTS,
@@ -50,6 +50,7 @@ from growth.training.step import (
     perplexity,
     published_rate,
 )
+from growth.training.trainer_import import Trainer, TrainingArguments
 
 logger = logging.getLogger(__name__)
 _LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
@@ -195,6 +196,7 @@ class InstructionTrainer(Trainer):
             hyperparameters.tokens_per_micro_batch,
             hyperparameters.batch_size,
             chat.pad_id,
+            bound_of_logits(model, packed, hyperparameters.tokens_per_micro_batch, compute.device),
             AccelerateEngine(
                 self.accelerator, hyperparameters.precision, self.compute_loss_context_manager
             ),

@@ -1,0 +1,109 @@
+"""What takes long to make of a model's files, kept ready to be mapped into memory.
+
+    $GROWTH_CACHE, else $XDG_CACHE_HOME/growth, else ~/.cache/growth
+        <key>/  config.json  model.safetensors ...  digests.json
+
+A GGUF file is unpacked, and a LoRA adapter merged, once: the next start maps what came of it. The
+key covers every byte of what it was made of and the libraries that made it. Nothing depends on the
+cache: where it can't be written to, or an entry is damaged, all is made as if there were none.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from growth.core.errors import InputError
+from growth.core.files import content_digest, read_object, replacing, write_json
+from growth.core.locks import locked
+
+logger = logging.getLogger(__name__)
+FOLDER = "GROWTH_CACHE"  # empty: no cache
+SIZE = "GROWTH_CACHE_GB"
+_DEFAULT_SIZE = 40.0  # GB; two models of 7 billion parameters in 16 bits and some smaller ones
+_DIGESTS = "digests.json"
+_FORMAT = 1  # of the entries; another one makes all of them anew
+_LIBRARIES = ("torch", "transformers", "peft", "gguf", "safetensors")
+
+
+def cache_folder() -> Path | None:
+    """Where entries are; None where the cache is off."""
+    given = os.environ.get(FOLDER)
+    if given is not None:
+        return Path(given) if given else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "growth"
+
+
+def entry_of(*parts: object) -> Path | None:
+    """The folder of what is made of `parts`, there or not; None where the cache is off."""
+    folder = cache_folder()
+    made_by = [_FORMAT, *(metadata.version(name) for name in _LIBRARIES)]
+    key = hashlib.sha256(json.dumps([*map(str, parts), *made_by]).encode()).hexdigest()
+    return None if folder is None else folder / key[:32]
+
+
+def is_whole(entry: Path | None) -> bool:
+    """Whether an entry is there, with the bytes that it was made with; one that is not goes."""
+    if entry is None or not entry.is_dir():
+        return False
+    try:
+        for name, digest in read_object(entry / _DIGESTS).items():
+            if content_digest(entry / name) != digest:
+                raise InputError(f"{entry / name}: changed since it was made")
+        os.utime(entry)  # used now
+        return True
+    except (InputError, OSError) as error:
+        logger.warning("the cache of converted models: %s; it is made anew", error)
+        shutil.rmtree(entry, ignore_errors=True)
+        return False
+
+
+def fill(entry: Path, write: Callable[[Path], None]) -> None:
+    """Make an entry, and remove the ones used longest ago where all are too large together.
+
+    Args:
+        entry: of `entry_of`.
+        write: writes its files to a folder.
+    """
+    try:
+        with locked(entry, f"${FOLDER}", wait=True):
+            if entry.is_dir():  # another process was faster
+                return
+            with replacing(entry) as temporary:
+                temporary.mkdir()
+                write(temporary)
+                files = sorted(path for path in temporary.iterdir() if path.is_file())
+                digests = {path.name: content_digest(path) for path in files}
+                write_json(temporary / _DIGESTS, digests)
+        _bound(entry)
+    except (OSError, InputError) as error:
+        logger.warning(
+            "%s: no room for converted models there (%s): they are made at every start; set %s to "
+            "another folder, or to nothing for no cache",
+            *(entry.parent, error, FOLDER),
+        )
+
+
+def _bound(newest: Path) -> None:
+    """Remove entries, those used longest ago first, until the others fit."""
+    given = os.environ.get(SIZE)
+    try:
+        most = float(given or _DEFAULT_SIZE) * 1e9
+    except ValueError:
+        raise InputError(f"{SIZE}={given}: expected a number of gigabytes") from None
+    sizes, used = {}, {}
+    for entry in newest.parent.iterdir():
+        with contextlib.suppress(OSError):  # removed by another process
+            if (entry / _DIGESTS).is_file():
+                sizes[entry] = sum(path.stat().st_size for path in entry.iterdir())
+                used[entry] = entry.stat().st_mtime
+    total = sum(sizes.values())
+    for entry in sorted(sizes, key=used.__getitem__):
+        if total > most and entry != newest:
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= sizes[entry]
