@@ -87,14 +87,14 @@ def test_scoring_holds_one_line_at_a_time(tmp_path, memory):
 
     answer = {"generated_response": "A" * 5000, "choice_logits": dict.fromkeys("ABCD", 0)}
     path = tmp_path / "in/pred_x.json"
-    write_lines(path, [line(idx=i) | answer for i in range(1500)])
+    write_lines(path, [line(idx=i) | answer for i in range(400)])
     score_predictions(tmp_path / "in", tmp_path / "out", details=True)  # what it imports
     (tmp_path / "out/in-results.json").unlink()
     peak = memory(
         lambda: score_predictions(tmp_path / "in", tmp_path / "out", details=True, report=print)
     )
     assert peak < path.stat().st_size / 10
-    assert len(read_lines(tmp_path / "out/in-details/x.jsonl")) == 1500
+    assert len(read_lines(tmp_path / "out/in-details/x.jsonl")) == 400
 
 
 def test_a_failure_amid_scoring_leaves_no_details(tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ import pytest
 pytestmark = pytest.mark.slow  # steps of models that are large enough to be seen in a process
 
 MEASURED = """
-import json, resource, sys
+import json, sys
 import psutil, torch
 from transformers import AutoModelForCausalLM, LlamaConfig
-from growth.core.device import Compute
+from growth.core.device import Compute, peak_memory
 from growth.core.options import VARLEN
 from growth.packing.loss import logits_at_once, supports_chunks
 from growth.training.memory import plan_memory
@@ -48,7 +48,7 @@ before = psutil.Process().memory_info().rss
 model = made(**fields)
 plan = plan_memory(model, cpu, 128, gradient_checkpointing=checkpointing)
 train(model, plan, 2)
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = peak_memory(cpu.device)
 print(json.dumps({"planned": plan.peak_bytes, "measured": peak - before}))
 """
 SHAPES = {
@@ -85,3 +85,12 @@ def test_the_plan_is_what_training_takes(shape):
     found = json.loads(done.stdout)
     print(shape, {name: f"{count / 2**20:,.0f} MiB" for name, count in found.items()})
     assert found["planned"] == pytest.approx(found["measured"], rel=0.2), found
+
+
+def test_the_peak_is_not_that_of_the_process_which_started_it():
+    """getrusage's is, as it outlives exec."""
+    peak = "import torch, growth.core.device as d; print(d.peak_memory(torch.device('cpu')))"
+    child = f"subprocess.run([sys.executable, '-c', {peak!r}])"
+    started = f"import subprocess, sys; large = b'x' * 2**31; {child}"
+    done = subprocess.run([sys.executable, "-c", started], capture_output=True, text=True)
+    assert 2**26 < int(done.stdout) < 2**31, done.stderr

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
-from faults.faults import PAGE
 from faults.study import contents
 from test_wrappers import begin, wait_for
 
@@ -34,6 +33,7 @@ PREDICT = "--max_new_tokens 2 --precision fp32"
 FLAGS = ("--train_flags", TRAIN, "--predict_flags", PREDICT)
 EXAM = ("--benchmarks", "cmmlu", "--cmmlu_dir", "cmmlu", "--benchmark_limit", "2")
 SWEEP = ("scripts/sweep.py", *MODEL, *FLAGS)
+PAGE = 4096  # bytes, of a tmpfs
 RESULTS = ("evaluate/pred-data", "evaluate/results", "evaluate/cmmlu/outputs")
 PLACES = [f"curated-{n}/sweep{end}" for n in (40, 10) for end in ("", "-seed-1")]
 

@@ -998,7 +998,7 @@ def test_no_older_state_goes_before_the_new_one_is_on_the_disk(
         run(*resume, limit, cwd=study)
         # all but trainer_state.json, which makes it a checkpoint; then that too
         synced = ("sync", "checkpoint-8")
-        assert done == [synced, synced, (dropped, "checkpoint-4")]
+        assert done == [synced, ("sync", "digests.json"), synced, (dropped, "checkpoint-4")]
     left = sorted(path.name for path in (study / "runs/copy").iterdir())
     assert left == ["checkpoint-8", "metrics.jsonl", "run.json"]
 

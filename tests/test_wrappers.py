@@ -30,6 +30,12 @@ def study(tmp_path_factory, tiny_data):
     return root
 
 
+def heed_signals():
+    """In the background or under nohup this process ignores some, and so would all it starts."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def begin(root, *command, **environment):
     """Start a wrapper in a session of its own."""
     path = f"{environment.pop('first', '')}{Path(sys.executable).parent}{os.pathsep}"
@@ -42,8 +48,7 @@ def begin(root, *command, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Under nohup this process ignores HUP, and so would all that it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )
 
 

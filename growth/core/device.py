@@ -4,6 +4,7 @@ import contextlib
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -38,7 +39,12 @@ def peak_memory(device: torch.device) -> int:
     """The most memory that this process has held, in bytes: on its GPU, or else in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
+    try:
+        # getrusage's peak is also that of the process that this one was forked from.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):  # not Linux
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def choose_compute(precision: str = Hyperparameters.precision) -> Compute:
