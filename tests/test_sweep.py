@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
-from faults.study import contents
+from study import contents
 from test_wrappers import begin, wait_for
 
 from growth.core.locks import locked
