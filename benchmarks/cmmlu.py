@@ -16,7 +16,6 @@ import argparse
 import csv
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.cli import argument_parser, positive_int, run_script
+from growth.core.workers import peak_resident_memory
 from growth.tasks.benchmark import Subject
 from growth.tasks.cmmlu import CMMLU, HEADER, SUBJECTS
 
@@ -138,7 +138,7 @@ def measure(way: str, shots: str, args: argparse.Namespace) -> dict[str, Any]:
     began = time.process_time()
     letters = ask()
     seconds = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_resident_memory() / 2**20
     return {"seconds": seconds, "mebibytes": peak, "letters": letters}
 
 

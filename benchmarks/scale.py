@@ -26,6 +26,7 @@ from pathlib import Path
 
 from growth.core.files import write_json, write_json_lines
 from growth.core.options import Hyperparameters
+from growth.core.workers import peak_resident_memory
 from growth.data.abilities import Kind
 from growth.data.lines import Record
 from growth.data.study import published_study
@@ -80,19 +81,13 @@ def in_own_process(stage: str, folder: Path) -> dict[str, float]:
 def measured(prepare: Callable[[Path], Callable[[], None]], folder: Path) -> dict[str, float]:
     """Import what a stage needs, run it, and measure what it took on top."""
     run = prepare(folder)
-    before, began, worked = peak_mebibytes(), time.perf_counter(), cpu_seconds()
+    before, began, worked = peak_resident_memory(), time.perf_counter(), cpu_seconds()
     run()
     return {
-        "mebibytes": peak_mebibytes() - before,
+        "mebibytes": (peak_resident_memory() - before) / 2**20,
         "seconds": time.perf_counter() - began,
         "cpu_seconds": cpu_seconds() - worked,
     }
-
-
-def peak_mebibytes() -> float:
-    """The largest resident memory that this process ever had."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def cpu_seconds() -> float:

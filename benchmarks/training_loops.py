@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from growth.core.device import DTYPES, choose_compute
+from growth.core.device import DTYPES, choose_compute, peak_memory
 from growth.core.options import LEARNING_RATE, Hyperparameters
 from growth.data.records import read_training_files
 from growth.model.chat_tokenizer import ChatTokenizer
@@ -361,13 +361,3 @@ def _gemm_rate(
         if cuda:
             torch.cuda.synchronize()
     return 2.0 * rows * inner * columns * products / (clock() - began)
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes held at once: resident ones of this process, or allocated on the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM: peak memory is read from Linux's /proc")

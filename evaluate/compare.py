@@ -25,7 +25,7 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import CompareOptions, OutputOptions, StudyOptions
-from growth.runs.layout import COMPARISONS, RESULTS
+from growth.runs.layout import COMPARISONS, results_folders
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from growth.report.comparison import Finder, compare, folder_name
     from growth.report.comparison_output import comparison_table, write_comparison
 
-    results = options.results_path or RESULTS / "test"
-    finder = Finder(results, options.selection_path or results.parent / "valid", args.study)
+    finder = Finder(*results_folders(options), args.study)
     a, b = finder.side(args.a, "A"), finder.side(args.b, "B")
     comparison = compare(a, b, options.seed, args.study, finder.notes(a, b))
     output_dir = options.output_dir or COMPARISONS / folder_name(comparison)

@@ -31,7 +31,7 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import LawOptions, MixtureOptions, OutputOptions, StudyOptions
-from growth.runs.layout import RESULTS
+from growth.runs.layout import results_folders
 
 if TYPE_CHECKING:
     from growth.report.growth_law import Curve
@@ -84,9 +84,7 @@ def read_curves(options: LawOptions, study: Path | None) -> "list[Curve]":
     if options.points:
         found = curves_of_points(options.points)
     else:
-        results = options.results_path or RESULTS / "test"
-        selection = options.selection_path or results.parent / "valid"
-        found = curves_of_results(results, selection, study)
+        found = curves_of_results(*results_folders(options), study)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     return found.curves

@@ -28,16 +28,16 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, StudyOptions
+from growth.core.options import OutputOptions, ResultsOptions, StudyOptions
 from growth.core.workers import worker_pool
 from growth.data.study import published_study, read_study
 from growth.report.plot_types import SIGMA, check_plot_type, plot_types
 from growth.report.values import SCORE, VALUES
-from growth.runs.layout import PLOTS, RESULTS
+from growth.runs.layout import PLOTS, results_folders
 
 if TYPE_CHECKING:
     from growth.report.axes import Join
@@ -54,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with locked(plots_path, "--plots_path", args.wait):
         draw(
             args.plot_type,
-            args.results_path,
-            args.selection_path or args.results_path.parent / "valid",
+            *results_folders(options_from(args, ResultsOptions)),
             plots_path,
             join,
             args.value,
@@ -71,21 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"one of {', '.join(plot_types(published_study()))} (other studies compare their own "
         "series); the size may be any that was scored",
     )
-    parser.add_argument(
-        "--results_path",
-        type=Path,
-        default=RESULTS / "test",
-        help="folder of *-results.json files, at any depth",
-    )
+    add_options(parser, ResultsOptions)
     parser.add_argument(
         "--plots_path",
         type=Path,
         help=f"where figures are written; default: {PLOTS}, with --study {PLOTS}/<its name>",
-    )
-    parser.add_argument(
-        "--selection_path",
-        type=Path,
-        help="folder of the choices of select_checkpoint.py; default: valid next to --results_path",
     )
     parser.add_argument(
         "--smooth",

@@ -19,12 +19,12 @@ if find_spec("growth") is None:
     )
     sys.exit(2)
 
-from growth.core.cli import add_options, argument_parser, run_script
+from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.files import check_writable, write_json, write_text
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, StudyOptions
+from growth.core.options import OutputOptions, ResultsOptions, StudyOptions
 from growth.data.study import read_study
-from growth.runs.layout import REPORT, RESULTS
+from growth.runs.layout import REPORT, results_folders
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,17 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A notebook's, which need not be there: matplotlib refuses it.
     os.environ["MPLBACKEND"] = "agg"
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--results_path",
-        type=Path,
-        default=RESULTS / "test",
-        help="folder of *-results.json files, at any depth",
-    )
-    parser.add_argument(
-        "--selection_path",
-        type=Path,
-        help="folder of the choices of select_checkpoint.py; default: valid next to --results_path",
-    )
+    add_options(parser, ResultsOptions)
     parser.add_argument(
         "--runs_dir", type=Path, default=Path("runs"), help="folder of the training runs"
     )
@@ -73,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     output_dir = args.output_dir or (REPORT / read_study(args.study).name if args.study else REPORT)
     check_writable(output_dir, "--output_dir")
-    selection_path = args.selection_path or args.results_path.parent / "valid"
-    places = Places(args.results_path, selection_path, args.runs_dir, args.benchmarks_dir)
+    folders = results_folders(options_from(args, ResultsOptions))
+    places = Places(*folders, args.runs_dir, args.benchmarks_dir)
     with locked(output_dir, "--output_dir", args.wait):
         summary = summarise(places, args.study)
         page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))

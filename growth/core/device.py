@@ -1,16 +1,15 @@
 """The device and precision to compute with, selected automatically."""
 
 import contextlib
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from growth.core.distributed import distributed_state
 from growth.core.errors import InputError
 from growth.core.options import AUTO, Hyperparameters
+from growth.core.workers import peak_resident_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,12 +38,7 @@ def peak_memory(device: torch.device) -> int:
     """The most memory that this process has held, in bytes: on its GPU, or else in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        # getrusage's peak is also that of the process that this one was forked from.
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError):  # not Linux
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident_memory()
 
 
 def choose_compute(precision: str = Hyperparameters.precision) -> Compute:

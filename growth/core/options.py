@@ -608,23 +608,29 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
-class LawOptions(SeedOptions):
-    """Which growth curves get a law, and what is predicted (docs/laws.md)."""
+class ResultsOptions:
+    """Which results are read; `growth.runs.layout.results_folders` says where."""
 
     results_path: Path | None = option(
         None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
     )
+    selection_path: Path | None = option(
+        None,
+        "folder of the choices of select_checkpoint.py",
+        unset="valid next to --results_path",
+    )
+
+
+@dataclass(frozen=True)
+class LawOptions(ResultsOptions, SeedOptions):
+    """Which growth curves get a law, and what is predicted (docs/laws.md)."""
+
     points: Path | None = option(
         None,
         "a CSV file instead, with the columns curve, samples, value (a loss, or per cent of n "
         "questions), and n and repeat if there are any",
         unset="the results",
         metavar="FILE",
-    )
-    selection_path: Path | None = option(
-        None,
-        "folder of the choices of select_checkpoint.py",
-        unset="valid next to --results_path",
     )
     sizes: tuple[str, ...] = option(
         (),
@@ -670,17 +676,9 @@ class DesignOptions(PoolOptions):
 
 
 @dataclass(frozen=True)
-class MixtureOptions:
+class MixtureOptions(ResultsOptions):
     """Which measurements the law in amounts is fitted to (docs/plan.md)."""
 
-    results_path: Path | None = option(
-        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
-    )
-    selection_path: Path | None = option(
-        None,
-        "folder of the choices of select_checkpoint.py",
-        unset="valid next to --results_path",
-    )
     mixtures: Path | None = option(
         None,
         "a CSV file instead, with the columns run, ability, value (a loss, or per cent of n "
@@ -725,17 +723,9 @@ class PlanOptions(PoolOptions):
 
 
 @dataclass(frozen=True)
-class CompareOptions(SeedOptions):
+class CompareOptions(ResultsOptions, SeedOptions):
     """Where two sides of a comparison are looked up, and where it is written."""
 
-    results_path: Path | None = option(
-        None, "folder of *-results.json files, at any depth", unset="evaluate/results/test"
-    )
-    selection_path: Path | None = option(
-        None,
-        "folder of the choices of select_checkpoint.py",
-        unset="valid next to --results_path",
-    )
     output_dir: Path | None = option(
         None,
         "where compare.csv, compare.json and compare.png are written",

@@ -16,7 +16,7 @@ from growth.planning.amounts import Measured, Outcome
 from growth.report.curves import sizes_of
 from growth.report.laws import LARGEST, measurement, number_of, read_csv
 from growth.report.results_table import IDENTITY, Row, read_results
-from growth.runs.layout import RESULTS
+from growth.runs.layout import results_folders
 
 SCORE, LOSS = VALUES = ("score", "loss")
 REQUIRED = ("run", "ability", "value")
@@ -74,8 +74,7 @@ def measured_of_results(source: MixtureOptions, flag: Path | None, value: str) -
         InputError: as `read_results`; several model sizes; or an ability has not been measured, or
             on one mixture only.
     """
-    results_path = source.results_path or RESULTS / "test"
-    selection_path = source.selection_path or results_path.parent / "valid"
+    results_path, selection_path = results_folders(source)
     results = read_results(results_path, selection_path, flag)
     model_size = source.model_size
     rows, notes, study = results.rows, list(results.notes), results.study

@@ -14,7 +14,7 @@ from typing import Any
 
 from growth.core.errors import InputError
 from growth.core.files import is_file, write_json
-from growth.core.options import AUTO
+from growth.core.options import AUTO, ResultsOptions
 from growth.core.schemas import TrainingRecord, read_record
 
 Run = dict[str, Any]
@@ -34,6 +34,12 @@ RESULTS_SUFFIX = "-results.json"
 MIXED = "mixed"  # in a results file the `type` of a file whose lines are of several types
 # No score depends on it: an answer is ended early where what follows could not count.
 _NOT_IN_SCORES = "full_responses"
+
+
+def results_folders(options: ResultsOptions) -> tuple[Path, Path]:
+    """The folder of the results to read, and that of the choices of checkpoints."""
+    results = options.results_path or RESULTS / "test"
+    return results, options.selection_path or results.parent / "valid"
 
 
 def run_folder(run: Run) -> Path:
