@@ -263,8 +263,14 @@ def _written(number: str) -> str:
     return number
 
 
+# 1e-999999999 as a fraction would take minutes and gigabytes.
+LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")
+
+
 def number_value(number: str) -> Fraction | None:
     """The value of a number as `extract_number` gives it; None for a ratio or what is no number."""
+    if LONG_EXPONENT.search(number):
+        return None
     try:
         if number.endswith("%"):
             return Fraction(number[:-1]) / 100
