@@ -105,6 +105,8 @@ def hold_out(options: LawOptions, study: Path | None) -> None:
 
 def write_laws(options: LawOptions, study: Path | None) -> None:
     """Fit all curves, write both tables, print a line a curve."""
+    from tqdm import tqdm
+
     from growth.report.growth_law import fit
     from growth.report.laws import (
         laws_table,
@@ -115,7 +117,8 @@ def write_laws(options: LawOptions, study: Path | None) -> None:
     )
 
     sizes = sizes_asked(options.sizes)
-    posteriors = [fit(curve, options.seed) for curve in read_curves(options, study)]
+    curves = tqdm(read_curves(options, study), "fit", unit="curve", delay=10)
+    posteriors = [fit(curve, options.seed) for curve in curves]
     write_table(options.output_dir / "laws.csv", laws_table(posteriors))
     write_table(options.output_dir / "predictions.csv", predictions_table(posteriors, sizes))
     print(*map(summary, posteriors), sep="\n")
@@ -129,17 +132,21 @@ def write_transference(options: LawOptions, source: MixtureOptions, study: Path 
     from growth.planning.transference import (
         SHOWN,
         complexity_table,
-        transference_figure,
         transference_table,
         write_figure,
     )
     from growth.report.laws import write_table
 
     found = measured(source, study, source.value or LOSS)
+    names = found.measured.names
+    if len(names) < 2:
+        raise InputError(
+            f"--design: which data helps which ability needs two abilities, and there is only "
+            f"{names[0]}; fit its curve without --design (--points for a CSV file)"
+        )
     few = [] if found.measured.is_design else [FEW_MIXTURES]
     for note in [*found.notes, *few]:
         print(f"note: {note}", file=sys.stderr)
-    names = found.measured.names
     laws = fit_amounts(found.measured, options.seed)
     table = transference_table(laws, names)
     files = ("transference.csv", "complexity.csv", "transference.png")
@@ -147,7 +154,7 @@ def write_transference(options: LawOptions, source: MixtureOptions, study: Path 
     write_table(paths[0], table)
     write_table(paths[1], complexity_table(laws))
     titles = {a.name: a.heading for a in found.study.abilities} if found.study else {}
-    write_figure(paths[2], transference_figure(table, titles))
+    write_figure(paths[2], table, titles)
     print(complexity_table(laws).to_string(index=False, float_format="%.4g"))
     helps = table[table["low"] > SHOWN].sort_values("value", ascending=False)
     print(helps.to_string(index=False, float_format="%.3g") if len(helps) else "no help is certain")

@@ -26,7 +26,7 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.files import check_writable, write_text
 from growth.core.locks import locked
 from growth.core.options import MixtureOptions, OutputOptions, PlanOptions, StudyOptions
-from growth.data.study import Study, named_study, recipe_text
+from growth.data.study import Study, check_recipe_name, named_study, recipe_text
 
 if TYPE_CHECKING:
     from growth.planning.amounts import Measured
@@ -59,6 +59,8 @@ def write_plan(options: PlanOptions, source: MixtureOptions, flag: Path | None) 
     known = found.study or named_study(flag)
     ours = set(found.measured.names) <= {ability.name for ability in known.in_domain}
     study = known if ours else None
+    if study is not None and options.name is not None:
+        check_recipe_name(options.name, study, "--name")
     budget = budget_of(options, found.measured.names, study)
     for note in [*found.notes, *beyond(found.measured, budget)]:
         print(f"note: {note}", file=sys.stderr)

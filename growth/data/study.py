@@ -24,7 +24,13 @@ import msgspec
 
 from growth.core.errors import InputError
 from growth.core.files import json_line, open_file
-from growth.core.options import LARGEST, MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
+from growth.core.options import (
+    LARGEST,
+    MAX_LENGTH,
+    MAX_NEW_TOKENS,
+    MOST_LINES,
+    Hyperparameters,
+)
 from growth.data.abilities import Ability, Kind
 from growth.data.copies import UNCOMPARED
 
@@ -374,9 +380,7 @@ def read_recipe(path: Path, study: Study) -> Recipe:
         raise InputError(f"{where}: {key}: {problem}")
 
     written = _read_toml(path, "--recipe", Lone)
-    _check_plain("name", written.name, fail)
-    if written.name in study.recipes:
-        fail("name", f"{written.name!r} is the name of a setting already; rename the recipe")
+    _check_recipe_name("name", written.name, study, fail)
     if written.same_as:
         fail("same_as", "only a setting of a study has other names; give take")
     names = [ability.name for ability in study.in_domain]
@@ -388,6 +392,25 @@ def read_recipe(path: Path, study: Study) -> Recipe:
     _check_lone(msgspec.structs.replace(written, samples=recipe.samples), written.name, fail)
     _check_names_once(recipe, where)
     return dataclasses.replace(recipe, listed=False)
+
+
+def check_recipe_name(name: str, study: Study, flag: str) -> None:
+    """Check the name of a recipe that is to be written as `read_recipe` would.
+
+    Raises:
+        InputError: no recipe of the study can have it; `flag` says where it came from.
+    """
+
+    def fail(key: str, problem: str) -> None:
+        raise InputError(f"{key}: {problem}")
+
+    _check_recipe_name(flag, name, study, fail)
+
+
+def _check_recipe_name(key: str, name: str, study: Study, fail: Any) -> None:
+    _check_plain(key, name, fail)
+    if name in study.recipes:
+        fail(key, f"{name!r} is the name of a setting already; rename the recipe")
 
 
 def recipe_text(
@@ -612,7 +635,11 @@ def _check_names(written: _Study, fail: Any) -> None:
 def _check_plain(key: str, name: str, fail: Any) -> None:
     plain = name and name == Path(name).name and not name.startswith((".", "-"))
     if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
-        fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+        fail(
+            key,
+            f"{name[: _NAME_LENGTH + 1]!r}: expected a plain name without spaces of at most "
+            f"{_NAME_LENGTH} characters, such as tax_law",
+        )
 
 
 def _check_take(
@@ -720,6 +747,8 @@ def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
     """
     quotas = [share.quota for share in shares if share.quota is not None]
     total, known = sum(quotas), len(quotas) == len(shares)
+    if max(total, samples) > MOST_LINES:
+        raise InputError(f"{where}: a setting of more than {MOST_LINES:,} lines; give fewer")
     if total > samples or (known and total < samples):
         raise InputError(
             f"{where}: takes {total:,} lines{'' if known else ' or more'} but stands at "

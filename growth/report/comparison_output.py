@@ -41,7 +41,7 @@ def comparison_table(comparison: Comparison) -> str:
     lines = [f"A  {described(comparison.a)}", f"B  {described(comparison.b)}"]
     if comparison.limit is not None:
         lines.append(f"limit {comparison.limit}: smoke runs, not a result")
-    titles = [_short(title) for title in comparison.rows["title"]]
+    titles = [short_title(title) for title in comparison.rows["title"]]
     width = max(map(len, [*titles, "out of domain"])) + 2
     lines.append(
         f"{'ability':<{width}}{'questions':>9}{'clusters':>10}{'A':>8}{'B':>8}{'A - B':>8}"
@@ -66,7 +66,8 @@ def _p(value: float) -> str:
     return "< .0001" if value < 1e-4 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
 
 
-def _short(title: str) -> str:
+def short_title(title: str) -> str:
+    """A title that leaves a figure or table room, its beginning where it is long."""
     return title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
 
 
@@ -91,7 +92,7 @@ def forest_plot(comparison: Comparison) -> Figure:
         if is_mean and place + 1 < len(rows):
             ax.axhline(place + 0.5, color="0.85", linewidth=0.8)
     ax.axvline(0, **CHANCE)
-    ax.set_yticks(range(len(rows)), labels=[_short(row["title"]) for row in rows])
+    ax.set_yticks(range(len(rows)), labels=[short_title(row["title"]) for row in rows])
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(7))
     ax.grid(axis="x", color="0.92", linewidth=0.8)

@@ -139,8 +139,11 @@ def read_csv(
     Raises:
         InputError: it is no such file; the line is named.
     """
-    with open_file(path) as file:
-        content = file.read()
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except InputError as error:
+        raise InputError(f"{flag} {error}; give a CSV file") from None
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         columns = rows.fieldnames or []
