@@ -34,7 +34,6 @@ from growth.core.cli import (
     options_from,
     run_script,
 )
-from growth.core.files import read_object
 from growth.core.options import (
     LOCAL,
     SLURM,
@@ -56,7 +55,7 @@ from growth.sweep.local import run_locally
 from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
-from growth.sweep.stages import closing_stages
+from growth.sweep.stages import choice_of, closing_stages
 
 # Flags whose values are flags themselves.
 _OF_FLAGS = ("--train_flags", "--predict_flags")
@@ -216,8 +215,7 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
         place = f"{count} of {len(plan.runs)}" + (f", {left:.0f} s left" if left else "")
         said = f"[{seconds:.0f} s, {place}] {label(plan, run)}: "
         if failure is None:
-            choice = read_object(run.selection(plan.limit), remedy="evaluate the run again")
-            said += f"chosen: {description(choice)}"
+            said += f"chosen: {description(choice_of(plan, run))}"
         else:
             failed[run] = failure
             said += f"failed: {failure}"

@@ -18,13 +18,27 @@ from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_li
 from study import contents
 from test_wrappers import begin, wait_for
 
+from growth.core.errors import InputError
+from growth.core.files import write_json
 from growth.core.locks import locked
-from growth.core.options import SweepOptions
+from growth.core.options import SLURM, SweepOptions
 from growth.data.study import published_study
-from growth.sweep import checks
+from growth.scoring.checkpoint_selection import description
+from growth.sweep import checks, job
 from growth.sweep.local import run_locally
-from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
-from growth.sweep.stages import stages
+from growth.sweep.plan import (
+    Exam,
+    Model,
+    Plan,
+    Setting,
+    SweepRun,
+    make_runs,
+    read_plan,
+    run_names,
+    write_plan,
+)
+from growth.sweep.snakemake import _command
+from growth.sweep.stages import chosen_checkpoint, stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
 SETTINGS = ("--data_types", "curated-10,curated-40", "--seeds", "0,1")
@@ -423,6 +437,71 @@ def test_what_stages_are_forked_from_has_begun_nothing():
         "print(threading.active_count(), torch.cuda.is_initialized())"
     )
     assert run(sys.executable, "-c", program, cwd=ROOT).stdout.split() == ["1", "False"]
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """A plan of one run, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (run,) = make_runs([Model("s", "m")], [Setting("curated-10")], {0: "a"})
+    plan = Plan((run,), None, Path("data"), "curated/valid", Path("data/builds"))
+    write_plan(Path("plan.json"), plan)
+    assert read_plan(Path("plan.json")) == plan
+    return plan, run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "",
+        lambda text: text[:-9],
+        lambda text: "[]",
+        lambda text: '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        lambda text: text.replace('"seed":0', '"seed":"0"'),
+        lambda text: text.replace('"seed":0', '"seed":1e400'),
+        lambda text: text.replace('"data"', '"\\ud800"', 1),
+    ],
+)
+def test_a_damaged_plan_is_refused(planned, change):
+    path = Path("plan.json")
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(InputError, match=r"plan\.json: .*; start the sweep again") as caught:
+        read_plan(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_profile_that_is_no_file(planned):
+    os.mkfifo("fifo")
+    Path("folder").mkdir()
+    for name in ("fifo", "folder", "nothing", "\0"):
+        with pytest.raises(InputError, match=r"--profile .*can't be read"):
+            _command(Path("x"), 1, SLURM, Path(name))
+
+
+@pytest.mark.parametrize("choice", [{}, [], {"checkpoint": 3}, {"checkpoint": "../../x"}])
+def test_a_finished_run_with_a_damaged_choice_is_evaluated_again(planned, monkeypatch, choice):
+    plan, run = planned
+    monkeypatch.setattr(job, "job_digest", lambda *_: "same")
+    whole = {"model_size": "s", "data_type": "curated-10", "timestamp": "a", "checkpoint": "c"}
+    write_json(run.selection(None), whole)
+    write_json(run.record, {"digest": "same", "outputs": [str(run.selection(None))]})
+    assert job.is_done(plan, run)
+    assert description(whole) == "s/curated-10/a/c\t"
+    write_json(run.selection(None), choice)
+    assert not job.is_done(plan, run)
+    with pytest.raises(InputError, match=r"selected-checkpoint\.json: .*evaluate the run again"):
+        chosen_checkpoint(plan, run)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_log_that_is_no_file_fails_the_run_alone(planned, make):
+    plan, run = planned
+    run.log.parent.mkdir(parents=True)
+    make(run.log)
+    with pytest.raises(job.JobFailed, match=r"sweep\.log: is a (FIFO|folder)"):
+        job.run_job(plan, run, Noting())
 
 
 class Noting:

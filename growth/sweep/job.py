@@ -20,7 +20,7 @@ from growth.data.study import Study, named_study
 from growth.runs.layout import now
 from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
-from growth.sweep.stages import Stage, outputs, stages
+from growth.sweep.stages import Stage, choice_of, outputs, stages
 
 GPU_SLOTS = Path("runs/sweeps/gpus")  # lock files; all sweeps of a checkout share them
 FAILED = "failed: "  # begins the line of a log that says how a job ended
@@ -77,8 +77,11 @@ def _carry_out(
 
 def _failed(run: SweepRun, how: str) -> JobFailed:
     """The error, noted in the run's log for who schedules by processes."""
-    with contextlib.suppress(OSError), open(run.log, "a", encoding="utf-8") as log:  # a full disk
-        log.write(f"{FAILED}{how}\n")
+    # a full disk, or what is no file, which may be how it failed
+    with contextlib.suppress(OSError, InputError):
+        is_file(run.log)
+        with open(run.log, "a", encoding="utf-8") as log:
+            log.write(f"{FAILED}{how}\n")
     return JobFailed(how)
 
 
@@ -108,6 +111,7 @@ def is_done(plan: Plan, run: SweepRun) -> bool:
         return False
     try:
         record: Object = read_object(run.record)
+        choice_of(plan, run)
     except InputError:  # of a disk that failed; the stages look again
         return False
     made = record.get("outputs")
