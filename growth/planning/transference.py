@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from growth.core.files import replacing
 from growth.planning.amounts import AmountLaw
 from growth.report.comparison_output import short_title
+from growth.report.fonts import Fonts
 from growth.report.growth_law import interval
 
 CELL = 0.75  # inches
@@ -81,8 +82,9 @@ def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return figure
 
 
-def write_figure(path: Path, table: pd.DataFrame, titles: dict[str, str]) -> None:
+def write_figure(path: Path, table: pd.DataFrame, titles: dict[str, str], fonts: Fonts) -> None:
     """Write a `transference_figure` as PNG."""
     # a name of one's own may hold dollar signs, and none of ours is a formula
-    with matplotlib.rc_context({"text.parse_math": False}), replacing(path) as temporary:
+    plain = matplotlib.rc_context({"text.parse_math": False})
+    with plain, fonts.used(), replacing(path) as temporary:
         transference_figure(table, titles).savefig(temporary, format="png", dpi=150)
