@@ -889,7 +889,7 @@ def titled(tmp_path, title):
 
 
 def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
-    tmp_path, only_own_fonts, recwarn
+    tmp_path, only_own_fonts, recwarn, caplog
 ):
     """matplotlib's own lies beside; no box is drawn, and a figure without is as it was."""
     points, study = titled(tmp_path, "合同法 contracts")
@@ -901,7 +901,9 @@ def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
     assert fonts.families == ("sans-serif", "Few", "Han")
     assert not fonts.missing
     for drawing in drawings(points, "all", study, fonts=fonts):
+        caplog.clear()
         drawing.write(tmp_path / "drawn", "raw")
+        assert not caplog.messages  # of a bold form, say
         assert "合同法 contracts" in texts(drawing.draw()) or drawing.stem == "average"
     assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
     assert fonts_of(*titled(tmp_path, "Contracts")).families == ("sans-serif",)

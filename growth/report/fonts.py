@@ -3,6 +3,7 @@
 matplotlib's own font has no Chinese; what no font has is drawn as code points.
 """
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,11 +58,17 @@ class Fonts:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Draw with these fonts; of what is missing `fonts_for` has said so."""
+        """Draw with these fonts; of what is missing `notes` has said so."""
         families = list(self.families or matplotlib.rcParams["font.family"])
+        logger = logging.getLogger("matplotlib.font_manager")
+        level = logger.level
         with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            yield
+            logger.setLevel(logging.ERROR)  # a font without a bold form is drawn as it is
+            try:
+                yield
+            finally:
+                logger.setLevel(level)
 
 
 DEFAULT_FONTS = Fonts()
