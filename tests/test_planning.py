@@ -289,7 +289,8 @@ def few_draws(monkeypatch):
 def test_fit_writes_the_matrix(tmp_path):
     lines = np.concatenate([curves(), designed(runs=10)])
     path = mixtures_file(tmp_path, lines, losses_of(lines))
-    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, "--output_dir", "out", cwd=tmp_path)
+    flags = ("--mixtures", path, "--output_dir", "out", "--format", "png,svg")
+    done = run(ROOT / "evaluate/fit.py", *flags, cwd=tmp_path)
     pairs = table(tmp_path / "out/transference.csv")
     assert [(row["ability"], row["source"]) for row in pairs] == [
         (one, other) for one in NAMES for other in NAMES if one != other
@@ -299,6 +300,7 @@ def test_fit_writes_the_matrix(tmp_path):
     halves = [float(row["half_way"]) for row in table(tmp_path / "out/complexity.csv")]
     assert halves == sorted(halves)
     assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/transference.svg").read_text().count("<svg") == 1
     assert "complexity.csv" in done.stdout
 
 

@@ -341,7 +341,7 @@ def test_scripts_and_flags_of_a_page_exist(page):
 
 def test_flags_that_pages_name_alone_exist():
     known = set(OTHERS)
-    for script in [*SCRIPTS, *WRAPPERS, *BENCHMARKS, "scripts/test.sh"]:
+    for script in [*SCRIPTS, *WRAPPERS, *BENCHMARKS, "benchmarks/gpu.sh", "scripts/test.sh"]:
         known |= set(FLAG.findall(helped(script)))
     for page in PAGES:
         for code in code_of(page):

@@ -4,16 +4,13 @@ The definitions are docs/plan.md's.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from growth.core.files import replacing
 from growth.planning.amounts import AmountLaw
-from growth.report.fonts import Fonts
+from growth.report.fonts import DEFAULT_FONTS, Fonts
 from growth.report.growth_law import interval
 
 CELL = 0.75  # inches
@@ -53,7 +50,9 @@ def complexity_table(laws: Sequence[AmountLaw]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
+def transference_figure(
+    table: pd.DataFrame, titles: dict[str, str], fonts: Fonts = DEFAULT_FONTS
+) -> Figure:
     """The matrix of a `transference_table`: a row an ability, a column whose lines help it."""
     names = list(dict.fromkeys([*table["ability"], *table["source"]]))
     rows = [name for name in names if name in set(table["ability"])]
@@ -70,16 +69,11 @@ def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
         weight = "bold" if known else "normal"
         axes.text(j, i, text, ha="center", va="center", size=7, color=colour, weight=weight)
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), [titles.get(n, n) for n in names], rotation=40, ha="right")
-    axes.set_yticks(range(len(rows)), [titles.get(n, n) for n in rows])
+    shown = {name: fonts.title(titles.get(name, name), name) for name in names}
+    axes.set_xticks(range(len(names)), [shown[n] for n in names], rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [shown[n] for n in rows])
+    axes.spines[["top", "right"]].set_visible(True)
     axes.set_xlabel("lines of")
     axes.set_ylabel("worth to, per line of its own")
     figure.colorbar(image, shrink=0.7, label="transference (90 % interval below; bold: above 0.05)")
     return figure
-
-
-def write_figure(path: Path, figure: Figure, fonts: Fonts) -> None:
-    """Write a figure as PNG."""
-    plain = matplotlib.rc_context({"text.parse_math": False})
-    with plain, fonts.used(), replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
