@@ -52,7 +52,7 @@ from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
 from growth.sweep.job import JobFailed
 from growth.sweep.launcher import Launcher, ends_by_signal
-from growth.sweep.local import run_locally
+from growth.sweep.local import run_beside, run_locally
 from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(*outline(plan, launcher, conditions_of(plan, options)), sep="\n")
             return
         failed = carry_out(plan, options, launcher)
-        drawn = report_and_plot(plan, launcher)
+        drawn = report_and_plot(plan, options, launcher)
     if failed or not drawn:
         sys.exit(1)
 
@@ -250,12 +250,14 @@ def label(plan: Plan, run: SweepRun) -> str:
     return run.setting.name if len(of_setting) == 1 else str(run.place)
 
 
-def report_and_plot(plan: Plan, launcher: Launcher) -> bool:
+def report_and_plot(plan: Plan, options: SweepOptions, launcher: Launcher) -> bool:
     """Write the report and the figures, print the path of each; whether both are there."""
     whole = True
+    # On a cluster this machine is one that others log in to.
+    jobs = 1 if options.executor == SLURM else jobs_of(options, plan)
     with tempfile.TemporaryDirectory() as folder:
-        for stage in closing_stages(plan.study, Path(folder)):
-            code = launcher.run(stage, {})
+        last = closing_stages(plan.study, Path(folder))
+        for stage, code in zip(last, run_beside(last, jobs, launcher), strict=True):
             printed = stage.log.read_text(encoding="utf-8").splitlines()
             if code:
                 print(*printed[-1:], file=sys.stderr)
