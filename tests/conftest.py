@@ -37,6 +37,7 @@ LONG_FILES = (
     "test_gemma.py",
     "test_wrappers.py",
     "test_benchmarks.py",
+    "test_plots.py",
     "test_memory.py",
     "test_scale.py",
     "test_chain.py",
