@@ -76,7 +76,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=LOOPS,
         default=["ours", "published", "trl"],
-        help="in turns; per_sample: ours with --attn_implementation per_sample, which differs on a GPU",
+        help="in turns; per_sample: ours with --attn_implementation per_sample, for a GPU",
     )
     group.add_argument("--steps", type=positive_int, default=3, help="timed steps of each loop")
     group.add_argument("--samples", type=positive_int, default=SAMPLES, help="of an optimizer step")

@@ -41,14 +41,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"A and B are both {args.a}; give two different ones")
     # Imported here: Ctrl-C is answered from now on.
     from growth.report.comparison import Finder, compare, folder_name
-    from growth.report.comparison_output import comparison_table, write_comparison
+    from growth.report.comparison_output import (
+        comparison_table,
+        fonts_of_comparison,
+        write_comparison,
+    )
 
     finder = Finder(*results_folders(options), args.study)
     a, b = finder.side(args.a, "A"), finder.side(args.b, "B")
     comparison = compare(a, b, options.seed, args.study, finder.notes(a, b))
     output_dir = options.output_dir or COMPARISONS / folder_name(comparison)
     check_writable(output_dir, "--output_dir")
-    for note in comparison.notes:
+    fonts = fonts_of_comparison(comparison)
+    for note in [*comparison.notes, *([fonts.lack()] if fonts.missing else [])]:
         print(f"note: {note}", file=sys.stderr)
     with locked(output_dir, "--output_dir", args.wait):
         print(comparison_table(comparison))

@@ -133,6 +133,7 @@ def write_transference(options: LawOptions, source: MixtureOptions, study: Path 
         transference_table,
         write_figure,
     )
+    from growth.report.fonts import fonts_for
     from growth.report.laws import write_table
 
     found = measured(source, study, source.value or LOSS)
@@ -147,7 +148,11 @@ def write_transference(options: LawOptions, source: MixtureOptions, study: Path 
     write_table(paths[0], table)
     write_table(paths[1], complexity_table(laws))
     titles = {a.name: a.heading for a in found.study.abilities} if found.study else {}
-    write_figure(paths[2], transference_figure(table, titles))
+    fonts = fonts_for([*names, *titles, *titles.values()])
+    if fonts.missing:
+        print(f"note: {fonts.lack()}", file=sys.stderr)
+    titles = {name: title for name, title in titles.items() if fonts.can_draw(title)}
+    write_figure(paths[2], transference_figure(table, titles), fonts)
     print(complexity_table(laws).to_string(index=False, float_format="%.4g"))
     helps = table[table["low"] > SHOWN].sort_values("value", ascending=False)
     print(helps.to_string(index=False, float_format="%.3g") if len(helps) else "no help is certain")

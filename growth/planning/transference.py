@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from growth.core.files import replacing
 from growth.planning.amounts import AmountLaw
+from growth.report.fonts import Fonts
 from growth.report.growth_law import interval
 
 CELL = 0.75  # inches
@@ -77,8 +78,8 @@ def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return figure
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: Figure, fonts: Fonts) -> None:
     """Write a figure as PNG."""
     plain = matplotlib.rc_context({"text.parse_math": False})
-    with plain, replacing(path) as temporary:
+    with plain, fonts.used(), replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

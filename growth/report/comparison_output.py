@@ -1,6 +1,8 @@
 """A comparison as people read it: a table of text, a figure; and the files that hold it."""
 
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -11,6 +13,7 @@ from growth.core.files import replacing, write_json, write_text
 from growth.data.study import AVERAGE, OOD_AVERAGE
 from growth.report.axes import CHANCE, COLOURS, GREY
 from growth.report.comparison import Comparison, Side
+from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.paired import LEVEL
 
 NAME = "compare"  # of the files, less .csv, .json, .png
@@ -22,10 +25,18 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     table, numbers, figure = (folder / f"{NAME}.{end}" for end in ("csv", "json", "png"))
     write_text(table, comparison.rows.to_csv(index=False, float_format="%.6g"))
     write_json(numbers, comparison.as_json())
+    fonts = fonts_of_comparison(comparison)
     # a title of one's own may hold dollar signs, and none of ours is a formula
-    with mpl.rc_context({"text.parse_math": False}), replacing(figure) as temporary:
-        forest_plot(comparison).savefig(temporary, format="png", dpi=150)
+    plain = mpl.rc_context({"text.parse_math": False})
+    with plain, fonts.used(), replacing(figure) as temporary:
+        forest_plot(comparison, fonts).savefig(temporary, format="png", dpi=150)
     return [table, numbers, figure]
+
+
+def fonts_of_comparison(comparison: Comparison) -> Fonts:
+    """The fonts that its figure needs, for the names and titles of the study."""
+    rows = comparison.rows
+    return fonts_for([*rows["ability"], *rows["title"], comparison.a.label, comparison.b.label])
 
 
 def described(side: Side) -> str:
@@ -70,8 +81,15 @@ def _short(title: str) -> str:
     return title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
 
 
-def forest_plot(comparison: Comparison) -> Figure:
-    """Every difference with its interval, a row each; filled where Holm's p is below 0.05."""
+def _label(row: Mapping[Hashable, Any], fonts: Fonts) -> str:
+    return _short(row["title"] if fonts.can_draw(row["title"]) else row["ability"])
+
+
+def forest_plot(comparison: Comparison, fonts: Fonts = DEFAULT_FONTS) -> Figure:
+    """Every difference with its interval, a row each; filled where Holm's p is below 0.05.
+
+    Abilities whose titles `fonts` can't draw go by their names.
+    """
     rows = comparison.rows.to_dict("records")
     figure = Figure(figsize=(7.2, 1.5 + 0.32 * len(rows)), layout="constrained")
     ax = figure.subplots()
@@ -91,7 +109,7 @@ def forest_plot(comparison: Comparison) -> Figure:
         if is_mean and place + 1 < len(rows):
             ax.axhline(place + 0.5, color="0.85", linewidth=0.8)
     ax.axvline(0, **CHANCE)
-    ax.set_yticks(range(len(rows)), labels=[_short(row["title"]) for row in rows])
+    ax.set_yticks(range(len(rows)), labels=[_label(row, fonts) for row in rows])
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(7))
     ax.grid(axis="x", color="0.92", linewidth=0.8)
