@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ABILITY_NAMES, ROOT, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, copy_scripts, read_lines, run, write_lines
 
 from growth.core.files import read_json
 
@@ -259,22 +259,30 @@ def abilities_that_grow(checkout):
     return above_chance("curated-2560") - above_chance("curated-10")
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Where the demo was run, and what it printed."""
+    root = copy_scripts(tmp_path_factory.mktemp("demo"))
+    return root, run(*QUICK_DEMO, cwd=root).stdout
+
+
 @pytest.mark.slow
-def test_the_demo_shows_abilities_growing(checkout):
+def test_the_demo_shows_abilities_growing(demo):
     """In its quick form; the full one differs in settings and epochs alone."""
-    done = run(*QUICK_DEMO, cwd=checkout)
-    assert "look at evaluate/plots/all/overview.png" in done.stdout
-    assert {point["data_type"] for point in overview(checkout / "evaluate/plots")} == {
+    root, printed = demo
+    assert "look at evaluate/plots/all/overview.png" in printed
+    assert {point["data_type"] for point in overview(root / "evaluate/plots")} == {
         "curated-10",
         "curated-2560",
     }
-    assert len(abilities_that_grow(checkout)) >= 3
+    assert len(abilities_that_grow(root)) >= 3
 
 
 @pytest.mark.slow
-def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
+def test_the_demo_shows_no_growth_from_shuffled_answers(demo, checkout):
     """The same questions and the same answers, but not each other's."""
-    run("data/make_sample.py", "--output_dir", "data/sample", cwd=checkout)
+    sample = checkout / "data/sample"
+    shutil.copytree(demo[0] / "data/sample", sample, ignore=shutil.ignore_patterns("builds"))
     for path in (checkout / "data/sample/curated/1000").glob("*.json"):
         lines = read_lines(path)
         answers = [line["messages"][-1]["content"] for line in lines]
