@@ -26,7 +26,7 @@ use_environment
 ruff check .
 ruff format --check .
 lint-imports --no-logo
-shellcheck scripts/*.sh scripts/*.sbatch evaluate/*/run.sh .ci/run
+shellcheck scripts/*.sh scripts/*.sbatch benchmarks/*.sh evaluate/*/run.sh .ci/run
 # It takes most of a minute of one core, so the tests begin meanwhile; what it finds is printed last.
 types="$(mktemp)"
 mypy >"$types" 2>&1 &
