@@ -145,7 +145,7 @@ def test_time_is_by_earlier_runs_on_this_device(root, tiny_model):
     assert plan.seconds == 2 * expected
     assert plan.wall_seconds == expected
     said = "\n".join(cost_lines(plan))
-    assert f"{tiny_model}: 100 tokens/s on computing on CPU" in said
+    assert f"{tiny_model}: 100 tokens/s (computing on CPU" in said
     assert "by 1 earlier run" in said
     # One that was resumed had a pause: only its steps count.
     write_json(folder / "run.json", record | times | {"resumed": times["ended"]})
