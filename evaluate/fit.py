@@ -4,9 +4,9 @@
 
 Reads results as plot.py does, or any CSV file of scores or losses (--points). Prints a line a
 curve: grows, saturated, flat, declines, or can't be told, and what four times its largest size
-would give. --hold_out K leaves out each curve's K largest sizes and prints how well they are
-predicted, beside "stays as it is" and a line in log samples. docs/laws.md has the formula, the
-priors and what the words mean.
+would give, with a 90 % interval. --hold_out K leaves out each curve's K largest sizes and prints
+how well they are predicted, beside "stays as it is" and a line in log samples. docs/laws.md has the
+formula, the priors and what the words mean.
 
 --design fits the law in amounts to runs on several mixtures instead (data/design.py): which data
 helps which ability, in transference.csv and .png, and how much data each takes, in complexity.csv
@@ -116,6 +116,7 @@ def write_laws(options: LawOptions, study: Path | None) -> None:
     """Fit all curves, write both tables, print a line a curve."""
     from growth.report.growth_law import fit
     from growth.report.laws import (
+        SUMMARY,
         laws_table,
         predictions_table,
         sizes_asked,
@@ -127,7 +128,7 @@ def write_laws(options: LawOptions, study: Path | None) -> None:
     posteriors = [fit(curve, options.seed) for curve in read_curves(options, study)]
     write_table(options.output_dir / "laws.csv", laws_table(posteriors))
     write_table(options.output_dir / "predictions.csv", predictions_table(posteriors, sizes))
-    print(*map(summary, posteriors), sep="\n")
+    print(SUMMARY, *map(summary, posteriors), sep="\n")
     print(options.output_dir / "laws.csv", options.output_dir / "predictions.csv", sep="\n")
 
 
@@ -161,7 +162,15 @@ def write_transference(
     write_table(paths[1], complexity_table(laws))
     draw = partial(transference_figure, table, titles, fonts)
     paths += write_figure(draw, options.output_dir / "transference", formats, fonts)
+    kind = "per cent" if found.measured.outcomes[0].is_score else "nats"
+    print(
+        f"half_way: lines, the others' included, to half of the gain; start: the untuned model's "
+        f"value ({kind}); _low and _high: 90 % intervals"
+    )
     print(complexity_table(laws).to_string(index=False, float_format="%.4g"))
+    print(
+        "value: what a line of source is worth to ability, per line of its own; where it is certain"
+    )
     helps = table[table["low"] > SHOWN].sort_values("value", ascending=False)
     print(helps.to_string(index=False, float_format="%.3g") if len(helps) else "no help is certain")
     print(*paths, sep="\n")

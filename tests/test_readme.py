@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 import os
 import random
 import re
@@ -44,6 +45,17 @@ BENCHMARKS = ["benchmarks/cmmlu.py", "benchmarks/prediction.py", "benchmarks/tra
 
 def test_readme_is_one_screen():
     assert len(README.encode()) <= 8192
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_table_is_one_block(page):
+    """A row that lacks the mark of the quotation around it ends the table, and is drawn as text."""
+    rows = [
+        (number, re.match(r"((?:> ?)*)\|", line))
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    for (number, first), (_, second) in itertools.pairwise(rows):
+        assert not (first and second) or first[1] == second[1], f"{page}:{number + 1}"
 
 
 def test_the_first_commands_are_the_demo_and_the_tests():

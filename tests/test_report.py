@@ -102,7 +102,7 @@ def test_overview(sample):
     assert overview["checkpoints_compared"] == 108
     assert len(overview["averages"]) == 18
     assert [best["setting"] for best in overview["best"]] == ["curated-2560"] * 3
-    assert all(best["overlapping"] == [] for best in overview["best"])
+    assert all(best["overlapping"] == best["tied"] == [] for best in overview["best"])
     assert "Highest average of 13b" in page
 
 

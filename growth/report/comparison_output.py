@@ -16,6 +16,10 @@ from growth.report.paired import LEVEL
 from growth.report.style import CHANCE, COLOURS, GREY, NORMAL, wrapped, write_figure
 
 NAME = "compare"  # of the files, less .csv, .json, .png
+LEGEND = (
+    "A and B in per cent, the rest but p in points; Holm p: corrected for the abilities together; "
+    "could show: the smallest difference that p below 0.05 would be found for in 4 studies of 5"
+)
 _LONGEST = 44  # characters of a title beside the figure or in the table
 
 
@@ -70,7 +74,7 @@ def comparison_table(comparison: Comparison) -> str:
             f"{row['score_b']:>8.1f}{row['difference']:>+8.1f}{interval:>18}{_p(row['p']):>9}"
             f"{corrected:>9}{row['detectable']:>12.1f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, LEGEND])
 
 
 def _p(value: float) -> str:
