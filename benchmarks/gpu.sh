@@ -20,7 +20,7 @@ training=(--samples 64 --steps 5) prediction=(--rounds 3 --questions 100)
 while [[ $# -gt 0 ]]; do
     case "$1" in
         -h | --help)
-            usage
+            usage benchmarks/gpu.sh
             exit 0
             ;;
         --data_dir | --valid_dir | --tokenizer)

@@ -49,11 +49,12 @@ from growth.core.options import (
 from growth.data.study import named_study
 from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
-from growth.sweep.job import JobFailed
+from growth.sweep.job import JobFailed, is_done
 from growth.sweep.launcher import Launcher, ends_by_signal
 from growth.sweep.local import run_beside, run_locally
 from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
+from growth.sweep.progress import Progress
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
 from growth.sweep.stages import choice_of, closing_stages
 
@@ -203,16 +204,20 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     """Carry out the runs, a line each as they end; returns how many failed."""
     began, failed, count = time.monotonic(), {}, 0
     jobs = jobs_of(options, plan)
+    done = {run for run in plan.runs if is_done(plan, run)}
+    progress = Progress(plan.runs, done)
+    before = f", {len(done)} of them done" if done else ""
     print(
-        f"runs: {len(plan.runs)}, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
+        f"runs: {len(plan.runs)}{before}, {jobs} at a time; logs: {plan.runs[0].log} and so on",
+        flush=True,
     )
 
     def ended(run: SweepRun, failure: JobFailed | None) -> None:
         nonlocal count
         count += 1
         seconds = time.monotonic() - began
-        left = seconds / count * (len(plan.runs) - count)
-        place = f"{count} of {len(plan.runs)}" + (f", {left:.0f} s left" if left else "")
+        left = progress.ended(run, seconds, failed=failure is not None)
+        place = f"{count} of {len(plan.runs)}" + (f", about {left:.0f} s left" if left else "")
         said = f"[{seconds:.0f} s, {place}] {label(plan, run)}: "
         if failure is None:
             said += f"chosen: {description(choice_of(plan, run))}"

@@ -1,6 +1,7 @@
 """Designs, the law in amounts, and plans: data/design.py, evaluate/fit.py --design, plan.py."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -315,7 +316,8 @@ def few_draws(monkeypatch):
 def test_fit_writes_the_matrix(tmp_path):
     lines = np.concatenate([curves(), designed(runs=10)])
     path = mixtures_file(tmp_path, lines, losses_of(lines))
-    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, "--output_dir", "out", cwd=tmp_path)
+    flags = ("--mixtures", path, "--output_dir", "out", "--format", "png,svg")
+    done = run(ROOT / "evaluate/fit.py", *flags, cwd=tmp_path)
     pairs = table(tmp_path / "out/transference.csv")
     assert [(row["ability"], row["source"]) for row in pairs] == [
         (one, other) for one in NAMES for other in NAMES if one != other
@@ -325,6 +327,7 @@ def test_fit_writes_the_matrix(tmp_path):
     halves = [float(row["half_way"]) for row in table(tmp_path / "out/complexity.csv")]
     assert halves == sorted(halves)
     assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/transference.svg").read_text().count("<svg") == 1
     assert "complexity.csv" in done.stdout
 
 
@@ -459,6 +462,23 @@ def test_what_no_plan_can_be_made_of(tmp_path, flags, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_the_screen_says_what_its_numbers_are(tmp_path):
+    """Units, intervals, costs where there are any; and no certainty from a few draws."""
+    scores = plan_script(tmp_path, "--cost", "a=2", budget=192).stdout
+    assert "scores in per cent, in brackets the law's 90 % interval" in scores
+    assert "plan_cost" in scores
+    # only c's lines are still worth something
+    path = mixtures_file(tmp_path, curves(), 0.4 + 2 / (1 + curves() / [0.5, 0.5, 60]))
+    done = run(ROOT / "evaluate/plan.py", "--mixtures", path, "--budget", 96, cwd=tmp_path)
+    assert "predicted: losses, in brackets" in done.stdout
+    assert "plan_cost" not in done.stdout
+    said = r"probability (?:above )?(0\.\d\d): the mean by [\d.]+ per cent of the loss \(.*, 90 %\)"
+    found = re.search(said, done.stdout)
+    assert found is not None
+    assert float(found[1]) <= 1 - 1 / (amounts.DRAWS // 2 + 1)
 
 
 @pytest.mark.usefixtures("few_draws")

@@ -37,6 +37,7 @@ from growth.sweep.plan import (
     run_names,
     write_plan,
 )
+from growth.sweep.progress import Progress
 from growth.sweep.snakemake import _command
 from growth.sweep.stages import chosen_checkpoint, stages
 
@@ -289,6 +290,10 @@ def test_a_run_that_fails_keeps_no_other_from_its_turn(fresh):
         f"build ended in exit code 2, see {log.format(160, '.sweep')}: --data_type curated-160 asks"
     )
     train = f"train ended in exit code 2, see {log.format(10, '')}: --output_dir {folder}: holds a"
+    # the sweep has no --output_dir
+    assert re.search(
+        r"curated-10/sweep: train .*; in a sweep that is another --run_name", done.stdout
+    )
     assert "2 of 3 runs failed; the same command tries them again:" in done.stdout
     for name, words in {"curated-160": build, "curated-10": train}.items():
         assert f"] {name}: failed: {words}" in done.stderr
@@ -359,6 +364,7 @@ def test_bad_input_is_refused_at_once(inputs, monkeypatch, flags, says):
         (("--model_size", "7b"), "--model_name_or_path is missing"),
         (("--models", "model"), "--models model: expected SIZE=MODEL"),
         (("--models", "7b=model 7b=model"), "--models: 7b twice"),
+        (("--models", "7b=model,13b=model"), "several models go between spaces"),
     ],
 )
 def test_models_that_are_none(inputs, flags, says):
@@ -372,6 +378,13 @@ def test_a_second_sweep_is_told_of_the_first(inputs):
     assert done.returncode == 2
     assert f"error: --run_name {log.relative_to(inputs)}: process {os.getpid()} on" in done.stderr
     assert not (inputs / "data/builds").exists()
+
+
+def test_the_wrapper_names_every_flag():
+    text = (ROOT / "scripts/run_sweep.sh").read_text(encoding="utf-8")
+    header = text[: text.index("set -euo pipefail")]
+    names = {f"--{field.name}" for field in dataclasses.fields(SweepOptions)}
+    assert {name for name in names if not re.search(rf"{name}\b", header)} == set()
 
 
 def test_several_models_are_one_study():
@@ -391,6 +404,23 @@ def test_several_models_are_one_study():
     runs = make_runs(checks.models_of(options), settings, run_names("x", [0, 7]))
     assert [run.setting.samples for run in runs] == [160] * 6 + [40] * 6 + [10] * 12
     assert len({run.place for run in runs}) == len(runs)
+
+
+def test_the_time_left_is_by_what_runs_have_taken():
+    """Those that were done before tell nothing, nor those that fail; large ones take longer."""
+    small, large = Setting("curated-10", 10), Setting("curated-10000", 10_000)
+    runs = make_runs([Model("s", "m")], [small, large], run_names(None, range(3)))
+    assert [run.setting for run in runs] == [large] * 3 + [small] * 3
+    progress = Progress(runs, done={runs[0]})
+    assert progress.ended(runs[0], 1.0) is None
+    assert progress.ended(runs[1], 2.0, failed=True) is None
+    left = progress.ended(runs[2], 1001.0)
+    assert left is not None
+    assert 3 * 1 < left < 3 * 1000 / 2  # three small ones, each much less than a large one
+    assert progress.ended(runs[3], 1100.0) == pytest.approx(
+        2 * progress.ended(runs[4], 1100.0), rel=0.1
+    )
+    assert progress.ended(runs[5], 1200.0) is None
 
 
 def test_seeds_and_data_have_builds_of_their_own():

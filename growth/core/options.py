@@ -724,12 +724,21 @@ class PlanOptions(PoolOptions):
 
 
 @dataclass(frozen=True)
+class FigureOptions:
+    """As what figures are written."""
+
+    format: str = option(
+        "png", "of figures: png, svg or pdf, several between commas", metavar="FORMAT[,FORMAT]"
+    )
+
+
+@dataclass(frozen=True)
 class CompareOptions(ResultsOptions, SeedOptions):
     """Where two sides of a comparison are looked up, and where it is written."""
 
     output_dir: Path | None = option(
         None,
-        "where compare.csv, compare.json and compare.png are written",
+        "where compare.csv, compare.json and the figure are written",
         unset="evaluate/compare/<A>-vs-<B>",
     )
 

@@ -144,7 +144,7 @@ class Lone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: of the setting.
-        samples: lines in all, its place on the axis of a figure.
+        samples: lines in all.
         take: where the lines come from.
         same_as: another setting that holds the same lines: runs of both are repeats of each other.
         extends: another setting, all of whose lines it holds besides.
@@ -209,7 +209,7 @@ class Recipe:
     Attributes:
         name: of the setting.
         series: that it belongs to; "" for a lone setting.
-        samples: lines in all; its place on the axis of a figure.
+        samples: lines in all; in a series its place on the axis of a figure.
         shares: what is taken from where.
         same_as: the setting whose lines it repeats, or its own name.
         marker: of a lone setting.
@@ -692,7 +692,7 @@ def _check_lone(lone: Lone, key: str, fail: Any) -> None:
     if bool(lone.same_as) == bool(lone.take or lone.extends):
         fail(key, "expected either same_as, or take (with extends, if it holds another one's)")
     if not lone.same_as and lone.samples < 1:
-        fail(f"{key}.samples", "expected how many lines it has in all, its place on the axis")
+        fail(f"{key}.samples", "expected how many lines it has in all")
     if lone.marker and lone.marker not in _MARKERS:
         fail(
             f"{key}.marker", f"{lone.marker!r}: expected one of matplotlib's: {' '.join(_MARKERS)}"

@@ -4,17 +4,14 @@ The definitions are docs/plan.md's.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from growth.core.files import replacing
 from growth.planning.amounts import AmountLaw
 from growth.report.comparison_output import short_title
-from growth.report.fonts import Fonts
+from growth.report.fonts import DEFAULT_FONTS, Fonts
 from growth.report.growth_law import interval
 
 CELL = 0.75  # inches
@@ -55,12 +52,14 @@ def complexity_table(laws: Sequence[AmountLaw]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
+def transference_figure(
+    table: pd.DataFrame, titles: dict[str, str], fonts: Fonts = DEFAULT_FONTS
+) -> Figure:
     """The matrix of a `transference_table`: a row an ability, a column whose lines help it."""
     names = list(dict.fromkeys([*table["ability"], *table["source"]]))
     rows = [name for name in names if name in set(table["ability"])]
     values = np.full((len(rows), len(names)), np.nan)
-    labels = {name: short_title(titles.get(name, name)) for name in names}
+    labels = {name: short_title(fonts.title(titles.get(name, name), name)) for name in names}
     room = 2 + LETTER * max(0, max(map(len, labels.values())) - USUAL)
     side = room + CELL * len(names), room + CELL * len(rows)
     figure = Figure(figsize=side, layout="constrained")
@@ -76,15 +75,8 @@ def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), [labels[n] for n in names], rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), [labels[n] for n in rows])
+    axes.spines[["top", "right"]].set_visible(True)
     axes.set_xlabel("lines of")
     axes.set_ylabel("worth to, per line of its own")
     figure.colorbar(image, shrink=0.7, label="transference (90 % interval below; bold: above 0.05)")
     return figure
-
-
-def write_figure(path: Path, table: pd.DataFrame, titles: dict[str, str], fonts: Fonts) -> None:
-    """Write a `transference_figure` as PNG."""
-    # a name of one's own may hold dollar signs, and none of ours is a formula
-    plain = matplotlib.rc_context({"text.parse_math": False})
-    with plain, fonts.used(), replacing(path) as temporary:
-        transference_figure(table, titles).savefig(temporary, format="png", dpi=150)

@@ -25,6 +25,8 @@ from growth.sweep.stages import Stage, choice_of, outputs, stages
 GPU_SLOTS = Path("runs/sweeps/gpus")  # lock files; all sweeps of a checkout share them
 FAILED = "failed: "  # begins the line of a log that says how a job ended
 _ERROR = "error: "
+# In what stages say of a folder that is not this run's, with flags that a sweep sets by itself.
+_OF_ANOTHER = ("holds a run of another setting", "holds results of another", "of the study '")
 
 
 class JobFailed(Exception):
@@ -70,6 +72,8 @@ def _carry_out(
         if code:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = _last_error(stage.log, before)
+            if any(mark in said for mark in _OF_ANOTHER):
+                said += "; in a sweep that is another --run_name, or the flags and files of before"
             raise _failed(run, f"{stage.name} ended in {how}, see {stage.log}{said}")
     done = {"ended": now(), "digest": digest, "outputs": list(map(str, outputs(plan, run)))}
     write_json(run.record, done)
