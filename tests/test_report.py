@@ -477,7 +477,8 @@ NASTY = [
 
 @pytest.mark.parametrize("text", NASTY)
 def test_no_name_becomes_a_part_of_the_page(tmp_path, text):
-    quoted = json.dumps(text)[1:-1].replace("\\u007f", "")
+    title = "".join(filter(str.isprintable, text))  # of others, the study's file is refused
+    quoted = json.dumps(title)[1:-1]
     file = tmp_path / "nasty.toml"
     file.write_text(
         EXAMPLE.read_text(encoding="utf-8")
@@ -503,10 +504,10 @@ def test_no_name_becomes_a_part_of_the_page(tmp_path, text):
     assert len(parsed.named("script")) == len(parsed.named("style")) - len(parsed.named("svg")) == 1
     assert not [a for _, a, _ in parsed.elements if any(name.startswith("on") for name in a)]
     shown = re.sub("[\u0000\u0007\ufffe]", "\ufffd", text)
-    assert f"Growth report: {shown}" in parsed.text("h1")
-    assert shown in "".join(parsed.text("h3"))
+    assert f"Growth report: {title}" in parsed.text("h1")
+    assert title in "".join(parsed.text("h3"))
     assert shown in parsed.text("td")
-    assert numbers["study"]["title"] == text
+    assert numbers["study"]["title"] == title
 
 
 def _renamed(path, size, text):
