@@ -52,7 +52,7 @@ from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
 from growth.sweep.job import JobFailed
 from growth.sweep.launcher import Launcher, ends_by_signal
-from growth.sweep.local import run_locally
+from growth.sweep.local import run_locally, run_together
 from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
@@ -254,8 +254,9 @@ def report_and_plot(plan: Plan, launcher: Launcher) -> bool:
     """Write the report and the figures, print the path of each; whether both are there."""
     whole = True
     with tempfile.TemporaryDirectory() as folder:
-        for stage in closing_stages(plan.study, Path(folder)):
-            code = launcher.run(stage, {})
+        closing = closing_stages(plan.study, Path(folder))
+        codes = run_together(launcher, closing)
+        for stage, code in zip(closing, codes, strict=True):
             printed = stage.log.read_text(encoding="utf-8").splitlines()
             if code:
                 print(*printed[-1:], file=sys.stderr)

@@ -1,11 +1,12 @@
 """Runs of a sweep on this machine, some at the same time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from growth.sweep.job import JobFailed, run_job
 from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
+from growth.sweep.stages import Stage
 
 TRIES = 2
 
@@ -32,6 +33,16 @@ def run_locally(
         except BaseException:  # interrupted: nothing is left running
             launcher.stop()
             pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_together(launcher: Launcher, stages: Sequence[Stage]) -> list[int]:
+    """Carry out stages that need nothing of each other, all at once; their exit codes."""
+    with ThreadPoolExecutor(len(stages)) as pool:
+        try:
+            return list(pool.map(lambda stage: launcher.run(stage, {}), stages))
+        except BaseException:  # interrupted: nothing is left running
+            launcher.stop()
             raise
 
 
