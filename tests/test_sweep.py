@@ -22,9 +22,9 @@ from growth.core.locks import locked
 from growth.core.options import SweepOptions
 from growth.data.study import published_study
 from growth.sweep import checks
-from growth.sweep.local import run_locally
+from growth.sweep.local import run_locally, run_together
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
-from growth.sweep.stages import stages
+from growth.sweep.stages import closing_stages, stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
 SETTINGS = ("--data_types", "curated-10,curated-40", "--seeds", "0,1")
@@ -453,3 +453,22 @@ def test_runs_at_the_same_time_have_gpus_of_their_own(tmp_path, monkeypatch):
     seen = {environment["CUDA_VISIBLE_DEVICES"] for environment in launcher.environments[:2]}
     assert len(seen) == 2
     assert sorted(",".join(seen).split(",")) == ["0", "1", "4", "5"]
+
+
+def test_report_and_figures_are_made_at_the_same_time(tmp_path):
+    both, stopped = threading.Barrier(2), []
+
+    class Launcher:
+        def run(self, stage, environment):
+            both.wait(timeout=30)
+            return int(stage.name == "plot")
+
+        def stop(self):
+            stopped.append(True)
+
+    assert run_together(Launcher(), closing_stages(None, tmp_path)) == [0, 1]
+    assert not stopped
+    both.abort()  # one that ends by an error takes the others along
+    with pytest.raises(threading.BrokenBarrierError):
+        run_together(Launcher(), closing_stages(None, tmp_path))
+    assert stopped
