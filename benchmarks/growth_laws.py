@@ -6,7 +6,8 @@
 models each, fitted on the first --sizes sizes from 200 on, four times apart; the next size and the
 one after are predicted. Simulated studies: scores of 100 questions at 10 to 2,560 samples, half of
 them with noise of training and three runs a size; from below, at and above chance to plateaus
-below, at and above it. Prints two tables in Markdown.
+below, at and above it. And such studies in which all sizes and runs answer the same questions, as
+real ones do. Prints three tables in Markdown.
 """
 
 import argparse
@@ -16,16 +17,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
+from scipy.stats import norm
 
 from growth.report.growth_law import Array, Curve, fit, interval, share_of_gain
 from growth.report.laws import line_in_log_samples
 
 SIZES = np.array([10.0, 40, 160, 640, 2560])
 QUESTIONS, CHANCE, TRAINING_NOISE = 100, 0.25, 0.03
+DIFFICULTY, LUCK = 1.5, 0.1  # standard deviations of questions and of runs, in logits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         public_curves([args.data_dir / name for name in args.files], args.sizes)
     if args.studies:
         simulated_studies(args.studies, args.seed)
+        same_questions(args.studies, args.seed)
 
 
 def losses(path: Path) -> Iterator[Curve]:
@@ -132,6 +137,41 @@ def _simulated(p: Array, noise: float, rng: np.random.Generator) -> Curve:
     values = 100 * rng.binomial(QUESTIONS, own) / QUESTIONS
     questions = np.full(len(own), QUESTIONS)
     return Curve("simulated", np.repeat(SIZES, runs), values, questions, 100 * CHANCE)
+
+
+def same_questions(studies: int, seed: int) -> None:
+    """Coverage of the score on the questions that were asked, and on all that might have been."""
+    print("\n| runs per size | largest size: these questions | all | 4x: these questions | all |")
+    print("|---|---|---|---|---|")
+    for runs in (1, 3, 5):
+        rng = np.random.default_rng(seed)
+        covered = np.mean([_same_questions(runs, rng) for _ in range(studies)], axis=0)
+        print(f"| {runs} | " + " | ".join(f"{100 * share:.0f} %" for share in covered) + " |")
+
+
+def _same_questions(runs: int, rng: np.random.Generator) -> list[bool]:
+    """Whether the score on these and on all questions is covered, at the largest size and at 4x."""
+    start, plateau = rng.uniform(0.2, 0.4), rng.uniform(0.5, 0.95)
+    half_way, slope = np.exp(rng.uniform(np.log(10), np.log(SIZES[-1]))), rng.uniform(0.5, 2)
+    sizes = np.append(SIZES, 4 * SIZES[-1])
+    truth = start + (plateau - start) * share_of_gain(sizes, half_way, slope)
+    # The logit of a mean question at which all questions together have that score.
+    logits = np.linspace(-12, 12, 1001)
+    everything = DIFFICULTY * norm.ppf((np.arange(500) + 0.5) / 500)
+    means = expit(logits[:, None] + everything).mean(1)
+    level = np.interp(truth, means, logits)
+    asked = DIFFICULTY * rng.normal(size=QUESTIONS)
+    here = expit(level[:, None] + asked).mean(1)
+    of_runs = np.repeat(level[:-1], runs)[:, None] + LUCK * rng.normal(size=(len(SIZES) * runs, 1))
+    right = rng.random((len(of_runs), QUESTIONS)) < expit(of_runs + asked)
+    questions = np.full(len(right), QUESTIONS)
+    values = 100 * right.mean(1)
+    posterior = fit(Curve("", np.repeat(SIZES, runs), values, questions, 100 * CHANCE))
+    covered = []
+    for place in (-2, -1):
+        found = interval(posterior.at(sizes[place]))
+        covered += [found.low <= 100 * true[place] <= found.high for true in (here, truth)]
+    return covered
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from growth.data.records import Record, data_files, evaluation_check, read_recor
 from growth.data.study import published_study
 
 PUBLISHED, TODAY, OURS = "published", "on today's generate", "ours"
+CONTINUOUS_BATCHING = "ours by --backend continuous"
 RAMBLES, AT_ONCE, PERPLEXITY = "rambles", "answers at once", "perplexity"
 PATHS = {
     RAMBLES: (PUBLISHED, OURS),
@@ -42,13 +42,6 @@ PATHS = {
 }
 TARGETS = {AT_ONCE: 5.0, PERPLEXITY: 2.5, RAMBLES: 20.0}
 TUNING_STEPS, TUNING_LINES = 40, 8
-CONFIG = {
-    "hidden_size": 256,
-    "intermediate_size": 688,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 2048,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.worker:
         work(*args.worker, args)
         return
-    os.environ["OMP_NUM_THREADS"] = "1"
+    if args.device == "cpu":
+        os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"] = "1", ""
     with tempfile.TemporaryDirectory() as folder:
         make_models(args, Path(folder))
         for task in args.tasks:
             measured = take_turns(task, args, Path(folder))
-            report(task, measured)
+            report(task, measured, args.device)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,6 +78,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max_new_tokens", type=positive_int, default=1024, help="tokens of an answer, at most"
     )
     parser.add_argument("--tasks", nargs="+", choices=TARGETS, default=list(TARGETS), help="which")
+    parser.add_argument(
+        "--paths",
+        nargs="+",
+        choices=[PUBLISHED, TODAY, CONTINUOUS_BATCHING, OURS],
+        help="which; ours is always among them; default: those that the published figures have",
+    )
+    group = parser.add_argument_group("the model, a LLaMA, and where it runs")
+    group.add_argument("--layers", type=positive_int, default=4)
+    group.add_argument("--hidden", type=positive_int, default=256, help="width")
+    group.add_argument("--heads", type=positive_int, default=8)
+    group.add_argument("--kv_heads", type=positive_int, help="default: as --heads")
+    group.add_argument("--intermediate", type=positive_int, default=688, help="width of the MLP")
+    group.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of weights")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -118,10 +126,19 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
     from growth.packing.batches import tokenised
     from growth.packing.forward import supervised_logits
 
-    torch.set_num_threads(1)
+    limit_threads(args.device)
     torch.manual_seed(0)
     chat = load_tokenizer(args.tokenizer)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=chat.vocabulary_size, **CONFIG))
+    shape = {
+        "hidden_size": args.hidden,
+        "intermediate_size": args.intermediate,
+        "num_hidden_layers": args.layers,
+        "num_attention_heads": args.heads,
+        "num_key_value_heads": args.kv_heads or args.heads,
+        "max_position_embeddings": 2048,
+    }
+    config = LlamaConfig(vocab_size=chat.vocabulary_size, **shape)
+    model = LlamaForCausalLM(config).to(args.device)
 
     def save(name: str) -> None:
         model.save_pretrained(folder / name)
@@ -137,7 +154,8 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
             group = examples[start : start + TUNING_LINES]
             with attending(model, VARLEN):
                 supervised = supervised_logits(model, group, packed=True)
-            torch.nn.functional.cross_entropy(supervised.logits, supervised.targets).backward()
+            targets = supervised.targets.to(supervised.logits.device)
+            torch.nn.functional.cross_entropy(supervised.logits, targets).backward()
             optimizer.step()
             optimizer.zero_grad()
         save(AT_ONCE)
@@ -145,7 +163,8 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
 
 def take_turns(task: str, args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
     """A B A B ...: each path once a round, in a process of its own; what each measured."""
-    measured: dict[str, list[dict]] = {path: [] for path in PATHS[task]}
+    paths = [path for path in args.paths or PATHS[task] if path != OURS]
+    measured: dict[str, list[dict]] = {path: [] for path in (*paths, OURS)}
     for _ in range(args.rounds):
         for path in measured:
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", task, path, str(folder)]
@@ -159,7 +178,9 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     import torch
     from transformers.utils import logging
 
-    from growth.core.options import DecodingOptions
+    from growth.core.device import DTYPES, peak_memory
+    from growth.core.options import BATCHED, CONTINUOUS, DecodingOptions
+    from growth.inference.backends import generator_of
     from growth.inference.predictor import Predictor
     from growth.inference.prompting import ControlFormat
     from growth.model.loading import load_model, load_tokenizer
@@ -167,14 +188,16 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
     from growth.tasks.task import Prompting
 
     logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    limit_threads(args.device)
     source = str(Path(folder) / (AT_ONCE if task == AT_ONCE else RAMBLES))
     chat = load_tokenizer(source)
-    model = load_model(source, torch.float32, chat).eval()
+    model = load_model(source, DTYPES[args.precision], chat).eval().to(args.device)
     files = questions(args, task)
-    if path == OURS:
-        options = DecodingOptions(max_new_tokens=args.max_new_tokens)
-        predictor = Predictor(model, chat, options)
+    if path in (OURS, CONTINUOUS_BATCHING):
+        backend = BATCHED if path == OURS else CONTINUOUS
+        options = DecodingOptions(max_new_tokens=args.max_new_tokens, backend=backend)
+        generate = generator_of(backend, model, chat, source, options.max_length)
+        predictor = Predictor(model, chat, options, generate)
         format_ = ControlFormat(chat, "answer")
         prompting = Prompting(format_, options.max_length, options.max_new_tokens)
 
@@ -189,15 +212,20 @@ def work(task: str, path: str, folder: str, args: argparse.Namespace) -> None:
         def predict(lines: list[Record]) -> list[Any]:
             return list(paths(model, chat, lines, args.max_new_tokens, path))
 
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    before, began = _memory(), time.process_time()
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        clock = time.perf_counter  # answers are read back from the GPU, so it has ended by then
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+        clock = time.process_time
+    before, began = peak_memory(model.device), clock()
     predictions = [prediction for file in files for prediction in predict(file)]
-    seconds = time.process_time() - began
+    seconds = clock() - began
     lines = [line for file in files for line in file]
     result = {
         "seconds": seconds,
         "questions": len(lines),
-        "memory": (_memory() - before) / 1024,
+        "memory": (peak_memory(model.device) - before) / 2**20,
         "answers": [answered(line, p) for line, p in zip(lines, predictions, strict=True)],
     }
     print(json.dumps(result))
@@ -222,7 +250,7 @@ def published_answers(
     options = {"logits_to_keep": 0} if path == PUBLISHED else {}
     for line in lines:
         ids = chat.encode_prompt(line["messages"][:-1])[-2047:]
-        asked = torch.tensor([ids])
+        asked = torch.tensor([ids], device=model.device)
         with torch.inference_mode():
             output = model.generate(
                 asked, attention_mask=torch.ones_like(asked), generation_config=config, **options
@@ -251,7 +279,8 @@ def published_perplexities(
             continuation = [*chat.encode_content(choice), chat.eot_id]
             example = continuation_example(context, continuation, 2048)
             with torch.inference_mode():
-                output = model(example["input_ids"][None], labels=example["labels"][None])
+                ids, labels = (example[k][None].to(model.device) for k in ("input_ids", "labels"))
+                output = model(ids, labels=labels)
             ppl.append(output.loss.exp().item())
         yield {"generated_ppl": ppl}
 
@@ -273,18 +302,22 @@ def agree(one: Any, other: Any) -> bool:
     return near and one.index(min(one)) == other.index(min(other))
 
 
-def _memory() -> int:
-    """The most memory this process has had since its peak was forgotten, in KiB (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status).group(1))
+def limit_threads(device: str) -> None:
+    """One thread on a CPU, whose seconds are counted."""
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
 
 
-def report(task: str, measured: dict[str, list[dict]]) -> None:
+def report(task: str, measured: dict[str, list[dict]], device: str) -> None:
     """Print what each path did, and the ratios pair by pair."""
+    unit = "CPU s" if device == "cpu" else "s"
     print(f"\n{task}: {measured[OURS][0]['questions']} questions, {len(measured[OURS])} rounds")
+    wide = max(map(len, measured))
     for path, turns in measured.items():
         speeds = [turn["questions"] / turn["seconds"] for turn in turns]
-        shown = f"  {path:20} {statistics.median(speeds):8.2f} questions/CPU s"
+        shown = f"  {path:{wide}} {statistics.median(speeds):8.2f} questions/{unit}"
         shown += f"  {max(turn['memory'] for turn in turns):6.0f} MiB above the loaded model"
         if path != OURS:
             pairs = zip(turns, measured[OURS], strict=True)

@@ -37,6 +37,11 @@ def main() -> None:
     parser.add_argument("--data_types", default=SETTINGS, help=f"settings; default: {SETTINGS}")
     parser.add_argument("--seeds", default="0,1", help="default: 0,1")
     parser.add_argument("--epochs", type=int, default=3, help="of each run; default: 3")
+    parser.add_argument("--data_dir", type=Path, help="data; default: the sample set, made first")
+    pocket = ROOT / "train/pocket"
+    parser.add_argument(
+        "--model_name_or_path", type=Path, default=pocket, help="default: train/pocket"
+    )
     parser.add_argument("--recorded", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.recorded:
@@ -56,7 +61,9 @@ def main() -> None:
                 stdout=sys.stderr,
             )
 
-        python("data/make_sample.py", "--output_dir", "data/sample")
+        if args.data_dir is None:
+            args.data_dir = root / "data/sample"
+            python("data/make_sample.py", "--output_dir", str(args.data_dir))
         began = time.perf_counter()
         python(__file__, "--recorded", "stages.json", *sweep_flags(args))
         seconds = time.perf_counter() - began
@@ -71,16 +78,16 @@ def link_scripts(root: Path) -> None:
         for path in (ROOT / name).iterdir():
             if path.is_file():
                 (root / name / path.name).symlink_to(path)
-    (root / "train/pocket").symlink_to(ROOT / "train/pocket")
 
 
 def sweep_flags(args: argparse.Namespace) -> list[str]:
-    """What is swept: as in the demo, but for settings, seeds and epochs."""
+    """What is swept: by default as in the demo, but for settings, seeds and epochs."""
     train = "--total_batch_size 16 --learning_rate 1e-3 --end_learning_rate 1e-4"
     return [
-        *("--model_size", "pocket", "--model_name_or_path", "train/pocket"),
+        *("--model_size", "pocket", "--model_name_or_path", str(args.model_name_or_path.resolve())),
         *("--data_types", args.data_types, "--seeds", args.seeds, "--jobs", str(args.jobs)),
-        *("--data_dir", "data/sample", "--train_flags", f"{train} --epochs {args.epochs}"),
+        *("--data_dir", str(args.data_dir.resolve())),
+        *("--train_flags", f"{train} --epochs {args.epochs}"),
         *("--predict_flags", "--max_new_tokens 48 --batch_size 128"),
     ]
 

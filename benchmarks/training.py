@@ -40,7 +40,7 @@ from growth.core.options import (
 from growth.data.records import read_training_files
 from growth.runs.layout import now
 
-LOOPS = ("ours", "published", "trl")
+LOOPS = ("ours", "per_sample", "published", "trl")
 SAMPLES = Hyperparameters.total_batch_size
 WARM_UP_SAMPLES = 8
 
@@ -71,7 +71,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argument_parser(__doc__)
     group = parser.add_argument_group("what to measure")
-    group.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS), help="in turns")
+    group.add_argument(
+        "--loops",
+        nargs="+",
+        choices=LOOPS,
+        default=["ours", "published", "trl"],
+        help="in turns; per_sample: ours with --attn_implementation per_sample, for a GPU",
+    )
     group.add_argument("--steps", type=positive_int, default=3, help="timed steps of each loop")
     group.add_argument("--samples", type=positive_int, default=SAMPLES, help="of an optimizer step")
     group.add_argument(

@@ -4,6 +4,7 @@ All run through the same `Trainer.train()`: its callbacks, gradient clip, fused 
 They differ in how the samples of an optimizer step become tensors, and losses:
 
 - ours: `InstructionTrainer`, a packed row per micro-batch, logits of supervised tokens only.
+- per_sample: the same with `--attn_implementation per_sample`.
 - published: rows padded on the right to the longest of a batch of 8, activations computed again in
   the backward pass, logits and loss of every token inside the model.
 - trl: SFTTrainer with packing (best fit, decreasing), packs of `--max_length` tokens.
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from growth.core.device import DTYPES, choose_compute, peak_memory
-from growth.core.options import LEARNING_RATE, Hyperparameters
+from growth.core.options import LEARNING_RATE, PER_SAMPLE, Hyperparameters
 from growth.data.records import read_training_files
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.loading import load_tokenizer
@@ -158,12 +160,17 @@ def work(loop: str, options: Options, connection: multiprocessing.connection.Con
     files = read_training_files(options.data_dir, "--data_dir")
     examples = tokenised_files(files, chat, options.max_length)
     compute = choose_compute(options.precision)
-    if loop != "ours":
+    if loop not in ("ours", "per_sample"):
         torch.set_float32_matmul_precision("highest")  # torch's default; ours has chosen
     torch.manual_seed(options.seed)
     model = new_model(options, chat)
     with tempfile.TemporaryDirectory() as folder:
-        make = {"ours": our_loop, "published": published_loop, "trl": trl_loop}[loop]
+        make = {
+            "ours": our_loop,
+            "per_sample": partial(our_loop, attn_implementation=PER_SAMPLE),
+            "published": published_loop,
+            "trl": trl_loop,
+        }[loop]
         steps = CommandedSteps(connection, examples, options, compute.device)
         steps.flop_of = lambda step: useful_flop(model, step)
         trainer = make(model, chat, steps, folder)
@@ -192,7 +199,11 @@ def new_model(options: Options, chat: ChatTokenizer) -> PreTrainedModel:
 
 
 def our_loop(
-    model: PreTrainedModel, chat: ChatTokenizer, steps: CommandedSteps, folder: str
+    model: PreTrainedModel,
+    chat: ChatTokenizer,
+    steps: CommandedSteps,
+    folder: str,
+    attn_implementation: str = Hyperparameters.attn_implementation,
 ) -> Commanded:
     """This repository's."""
     options = steps.options
@@ -209,6 +220,7 @@ def our_loop(
         max_length=options.max_length,
         seed=options.seed,
         precision=options.precision,
+        attn_implementation=attn_implementation,
     )
     compute = choose_compute(options.precision)
     few = steps.examples[:1]

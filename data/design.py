@@ -27,7 +27,7 @@ from growth.core.files import check_writable, write_text
 from growth.core.locks import locked
 from growth.core.options import DesignOptions, OutputOptions, StudyOptions
 from growth.data.settings import pool_sizes
-from growth.data.study import Study, named_study, recipe_text
+from growth.data.study import Study, check_recipe_name, named_study, recipe_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +47,13 @@ def write_design(study: Study, options: DesignOptions) -> None:
     """Write a file a recipe; print the table of their lines."""
     from growth.planning.shares import design, table
 
-    pool = study.pool_of_lines(options.pool)
+    pool, digits = study.pool_of_lines(options.pool), len(str(options.runs))
+    names = [
+        f"{options.name}-{options.total}-{number:0{digits}}"
+        for number in range(1, options.runs + 1)
+    ]
+    for name in names:
+        check_recipe_name(name, study, "--name")
     mixtures = design(
         pool_sizes(study, pool, options.data_dir),
         options.total,
@@ -56,11 +62,7 @@ def write_design(study: Study, options: DesignOptions) -> None:
         target=options.target or options.total,
         repeats=options.repeats,
     )
-    digits = len(str(options.runs))
-    named = {
-        f"{options.name}-{options.total}-{number:0{digits}}": mixture
-        for number, mixture in enumerate(mixtures, start=1)
-    }
+    named = dict(zip(names, mixtures, strict=True))
     check_replaceable(options.output_dir, named)
     for name, mixture in named.items():
         about = f"Of a design of {options.runs} recipes (data/design.py), seed {options.seed}."

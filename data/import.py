@@ -20,6 +20,7 @@ if find_spec("growth") is None:
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.locks import locked
+from growth.core.names import fault_in_study
 from growth.core.options import ImportOptions, OutputOptions, ReadingOptions
 from growth.data.importing import Imported, import_files, reading_of, warn_of_overlaps
 from growth.data.splitting import SPLITS
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, count in made.empty.items():
         print(
             f"warning: no line of {name} can be used: all {count:,} were refused, as said above",
+            file=sys.stderr,
+        )
+    for fault in filter(None, map(fault_in_study, made.counts)):
+        print(
+            f"warning: the ability {fault}. A study file can't list it: --type gives another name",
             file=sys.stderr,
         )
     for message in made.short:

@@ -24,7 +24,8 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import CompareOptions, OutputOptions, StudyOptions
+from growth.core.options import CompareOptions, FigureOptions, OutputOptions, StudyOptions
+from growth.report.plot_types import formats_of
 from growth.runs.layout import COMPARISONS, results_folders
 
 
@@ -33,26 +34,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("a", metavar="A", help="a setting, a run or a results file")
     parser.add_argument("b", metavar="B", help="another one; differences are A less B")
-    for group in (CompareOptions, StudyOptions, OutputOptions):
+    for group in (CompareOptions, FigureOptions, StudyOptions, OutputOptions):
         add_options(parser, group)
     args = parser.parse_args(argv)
     options = options_from(args, CompareOptions)
     if args.a == args.b:
         raise InputError(f"A and B are both {args.a}; give two different ones")
+    formats = formats_of(args.format)
     # Imported here: Ctrl-C is answered from now on.
     from growth.report.comparison import Finder, compare, folder_name
-    from growth.report.comparison_output import comparison_table, write_comparison
+    from growth.report.comparison_output import (
+        comparison_table,
+        fonts_of_comparison,
+        write_comparison,
+    )
 
     finder = Finder(*results_folders(options), args.study)
     a, b = finder.side(args.a, "A"), finder.side(args.b, "B")
     comparison = compare(a, b, options.seed, args.study, finder.notes(a, b))
     output_dir = options.output_dir or COMPARISONS / folder_name(comparison)
     check_writable(output_dir, "--output_dir")
-    for note in comparison.notes:
+    fonts = fonts_of_comparison(comparison)
+    for note in [*comparison.notes, *fonts.notes()]:
         print(f"note: {note}", file=sys.stderr)
     with locked(output_dir, "--output_dir", args.wait):
         print(comparison_table(comparison))
-        print(*write_comparison(output_dir, comparison), sep="\n")
+        print(*write_comparison(output_dir, comparison, formats, fonts), sep="\n")
 
 
 if __name__ == "__main__":

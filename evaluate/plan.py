@@ -26,7 +26,7 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.files import check_writable, write_text
 from growth.core.locks import locked
 from growth.core.options import MixtureOptions, OutputOptions, PlanOptions, StudyOptions
-from growth.data.study import Study, named_study, recipe_text
+from growth.data.study import Study, check_recipe_name, named_study, recipe_text
 
 if TYPE_CHECKING:
     from growth.planning.amounts import Measured
@@ -59,13 +59,17 @@ def write_plan(options: PlanOptions, source: MixtureOptions, flag: Path | None) 
     known = found.study or named_study(flag)
     ours = set(found.measured.names) <= {ability.name for ability in known.in_domain}
     study = known if ours else None
+    if study is not None and options.name is not None:
+        check_recipe_name(options.name, study, "--name")
     budget = budget_of(options, found.measured.names, study)
     for note in [*found.notes, *beyond(found.measured, budget)]:
         print(f"note: {note}", file=sys.stderr)
     plan = make_plan(fit_amounts(found.measured, options.seed), budget, options.seed)
     table = options.output_dir / "plan.csv"
     write_table(table, plan.table)
-    print_plan(plan)
+    print_plan(plan, budget, options.objective, found.measured.outcomes[0].is_score)
+    if plan.moved and study is not None and study.out_of_domain:
+        print("the abilities out of domain have no part in it, and may suffer (docs/plan.md)")
     print(table)
     if study is not None:
         print(write_recipe(options, study, budget.names, plan))
@@ -100,23 +104,39 @@ def write_recipe(options: PlanOptions, study: Study, names: Sequence[str], plan:
     return path
 
 
-def print_plan(plan: "Plan") -> None:
+def print_plan(plan: "Plan", budget: "Budget", objective: str, is_score: bool) -> None:
     """The table for the screen, and a sentence."""
-    shown = plan.table[["ability", "plan_lines", "equal_lines"]].copy()
+    from growth.planning.budget import MEAN
+    from growth.planning.plan import WORST
+
+    costs = ["plan_cost", "equal_cost"] if (budget.cost != 1).any() else []
+    shown = plan.table[["ability", "plan_lines", "equal_lines", *costs]].copy()
     for which in ("plan", "equal"):
         low, value, high = (plan.table[f"{which}_{name}"] for name in ("low", "value", "high"))
         shown[f"predicted, {which}"] = [
             f"{v:.4g} ({a:.4g} to {b:.4g})" for v, a, b in zip(value, low, high, strict=True)
         ]
     print(shown.to_string(index=False))
+    what = "scores in per cent" if is_score else "losses"
+    had = ", those of --have included" if budget.have.any() else ""
+    print(f"lines in all{had}; predicted: {what}, in brackets the law's 90 % interval")
     if not plan.moved:
         print("no evidence for anything but equal shares: the plan is equal shares")
         return
-    gain = plan.gain
+    gain, unit = plan.gain, "points" if is_score else "per cent of the loss"
+    aims = {MEAN: "the mean", WORST: "the worst ability"}
+    aim = aims.get(objective, f"the mean weighted by {objective}")
     print(
-        f"the plan is better than equal shares with probability {plan.probability:.2f}: by "
-        f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f})"
+        f"by the law, the plan is better than equal shares with probability "
+        f"{shown_probability(plan)}: {aim} by {gain.value:.2f} {unit} "
+        f"({gain.low:.2f} to {gain.high:.2f}, 90 %)"
     )
+
+
+def shown_probability(plan: "Plan") -> str:
+    """The probability as far as the draws tell: all of them better is no certainty."""
+    most = 1 - 1 / (plan.draws + 1)
+    return f"above {most:.2f}" if plan.probability > most else f"{plan.probability:.2f}"
 
 
 if __name__ == "__main__":

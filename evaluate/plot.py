@@ -9,7 +9,8 @@ as -7b), `ood` (the out-of-domain sets), and `all`: each of these that has data,
 Reads every *-results.json below --results_path, as score.py wrote them. Where a run has several
 checkpoints scored, the one that select_checkpoint.py chose is drawn. Figures show raw scores with
 their 95 % interval; --smooth gives the look of the published figures and says so on each. --laws
-draws each curve's fitted law (docs/laws.md), --value what has less noise than the score.
+draws each curve's fitted law (docs/laws.md), --value what has less noise than the score, --format
+writes SVG or PDF.
 """
 
 import argparse
@@ -32,10 +33,10 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, ResultsOptions, StudyOptions
+from growth.core.options import FigureOptions, OutputOptions, ResultsOptions, StudyOptions
 from growth.core.workers import worker_pool
 from growth.data.study import published_study, read_study
-from growth.report.plot_types import SIGMA, check_plot_type, plot_types
+from growth.report.plot_types import SIGMA, check_plot_type, formats_of, plot_types
 from growth.report.values import SCORE, VALUES
 from growth.runs.layout import PLOTS, results_folders
 
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["MPLBACKEND"] = "agg"
     args = _parser().parse_args(argv)
     join = _join(args.smooth, args.laws, args.value)
+    formats = formats_of(args.format)
     plots_path = args.plots_path or (PLOTS / read_study(args.study).name if args.study else PLOTS)
     check_writable(plots_path, "--plots_path")
     with locked(plots_path, "--plots_path", args.wait):
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             join,
             args.value,
             args.study,
+            formats,
         )
 
 
@@ -93,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what is drawn: the score; the loss of each ability's validation lines, nats per "
         "token; or the probability of the gold answer, per cent (docs/evaluation.md)",
     )
+    add_options(parser, FigureOptions)
     add_options(parser, StudyOptions)
     add_options(parser, OutputOptions)
     return parser
@@ -126,6 +130,7 @@ def draw(
     join: "Join" = "raw",
     value: str = SCORE,
     flag: Path | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> None:
     """Read, then draw and write the figures and their numbers, all processors together.
 
@@ -143,12 +148,10 @@ def draw(
     from growth.report.curves import growth_points, sizes_of
     from growth.report.plots import Drawing, drawings, fonts_of
 
-    for note in results.notes:
-        print(f"note: {note}", file=sys.stderr)
     points = growth_points(results.rows)
     fonts = fonts_of(points, results.study)
-    if fonts.missing:
-        print(f"note: {fonts.lack()}", file=sys.stderr)
+    for note in [*results.notes, *fonts.notes()]:
+        print(f"note: {note}", file=sys.stderr)
     planned = drawings(points, plot_type, results.study, join, fonts)
     if not planned:
         there = ", ".join(
@@ -162,7 +165,8 @@ def draw(
             "(`bash scripts/run_evaluate.sh`), or choose --plot_type all, which draws what there is"
         )
     with worker_pool() as pool:
-        for paths in pool.map(Drawing.write, planned, repeat(plots_path), repeat(join)):
+        alike = map(repeat, (plots_path, join, formats))
+        for paths in pool.map(Drawing.write, planned, *alike):
             print(*paths, sep="\n", flush=True)
 
 

@@ -88,6 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = [choice for choice in choices.chosen if choice["limit"] == args.limit]
         if not chosen:
             choices.check()
+        if len(chosen) > 1:
+            raise InputError(
+                f"{RESULTS / 'valid' / folder}: holds results of several runs, in folders below "
+                "it; move what is no result of this run elsewhere"
+            )
         (choice,) = chosen
         print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]

@@ -8,6 +8,8 @@
 # --models "7b=M 13b=N"  several models instead
 # --study FILE           the study file; default: data/doit.toml, the published study
 # --data_types "T ..."   settings, or patterns such as "curated-*"; default: those of all series
+# --recipes F ...        recipes, files or folders of them, run like settings; they replace the default
+#                        of --data_types
 # --data_dir D           holds the study's pools, valid and test lines; default: data
 # --build_dir B          settings are built in B/seed-S-<sum of D's path>/T; default: data/builds
 # --run_name N           name of each run's folder; default: sweep, for other seeds than 0 sweep-seed-S
@@ -20,6 +22,8 @@
 # --gpus 0,1,...         each run gets --num_processes N of them for itself; default: 1
 # --executor E           local, snakemake (which it installs when first needed), or slurm; --profile
 #                        FILE says what a job of SLURM asks for
+# --keep_checkpoints K   chosen (default): once a run's choice is made and predicted on test, its other
+#                        checkpoints are removed; all keeps them
 # --dry_run              print the plan and end
 # --wait                 where another sweep is at work on one of these runs: wait until it has ended
 # Prints one line per run; the full output goes to runs/runs-S/T/N.log (training) and N.sweep.log. The

@@ -34,7 +34,6 @@ from growth.core.cli import (
     options_from,
     run_script,
 )
-from growth.core.files import read_object
 from growth.core.options import (
     LOCAL,
     SLURM,
@@ -50,13 +49,14 @@ from growth.core.options import (
 from growth.data.study import named_study
 from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
-from growth.sweep.job import JobFailed
+from growth.sweep.job import JobFailed, is_done
 from growth.sweep.launcher import Launcher, ends_by_signal
-from growth.sweep.local import run_locally, run_together
+from growth.sweep.local import run_beside, run_locally
 from growth.sweep.outline import outline
 from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
+from growth.sweep.progress import Progress
 from growth.sweep.snakemake import PROFILE, run_by_snakemake
-from growth.sweep.stages import closing_stages
+from growth.sweep.stages import choice_of, closing_stages
 
 # Flags whose values are flags themselves.
 _OF_FLAGS = ("--train_flags", "--predict_flags")
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(*outline(plan, launcher, conditions_of(plan, options)), sep="\n")
             return
         failed = carry_out(plan, options, launcher)
-        drawn = report_and_plot(plan, launcher)
+        drawn = report_and_plot(plan, options, launcher)
     if failed or not drawn:
         sys.exit(1)
 
@@ -204,20 +204,23 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     """Carry out the runs, a line each as they end; returns how many failed."""
     began, failed, count = time.monotonic(), {}, 0
     jobs = jobs_of(options, plan)
+    done = {run for run in plan.runs if is_done(plan, run)}
+    progress = Progress(plan.runs, done)
+    before = f", {len(done)} of them done" if done else ""
     print(
-        f"runs: {len(plan.runs)}, {jobs} at a time; logs: {plan.runs[0].log} and so on", flush=True
+        f"runs: {len(plan.runs)}{before}, {jobs} at a time; logs: {plan.runs[0].log} and so on",
+        flush=True,
     )
 
     def ended(run: SweepRun, failure: JobFailed | None) -> None:
         nonlocal count
         count += 1
         seconds = time.monotonic() - began
-        left = seconds / count * (len(plan.runs) - count)
-        place = f"{count} of {len(plan.runs)}" + (f", {left:.0f} s left" if left else "")
+        left = progress.ended(run, seconds, failed=failure is not None)
+        place = f"{count} of {len(plan.runs)}" + (f", about {left:.0f} s left" if left else "")
         said = f"[{seconds:.0f} s, {place}] {label(plan, run)}: "
         if failure is None:
-            choice = read_object(run.selection(plan.limit), remedy="evaluate the run again")
-            said += f"chosen: {description(choice)}"
+            said += f"chosen: {description(choice_of(plan, run))}"
         else:
             failed[run] = failure
             said += f"failed: {failure}"
@@ -250,13 +253,14 @@ def label(plan: Plan, run: SweepRun) -> str:
     return run.setting.name if len(of_setting) == 1 else str(run.place)
 
 
-def report_and_plot(plan: Plan, launcher: Launcher) -> bool:
+def report_and_plot(plan: Plan, options: SweepOptions, launcher: Launcher) -> bool:
     """Write the report and the figures, print the path of each; whether both are there."""
     whole = True
+    # On a cluster this machine is one that others log in to.
+    jobs = 1 if options.executor == SLURM else jobs_of(options, plan)
     with tempfile.TemporaryDirectory() as folder:
-        closing = closing_stages(plan.study, Path(folder))
-        codes = run_together(launcher, closing)
-        for stage, code in zip(closing, codes, strict=True):
+        last = closing_stages(plan.study, Path(folder))
+        for stage, code in zip(last, run_beside(last, jobs, launcher), strict=True):
             printed = stage.log.read_text(encoding="utf-8").splitlines()
             if code:
                 print(*printed[-1:], file=sys.stderr)

@@ -26,8 +26,17 @@ use_environment
 ruff check .
 ruff format --check .
 lint-imports --no-logo
-mypy
-shellcheck scripts/*.sh scripts/*.sbatch evaluate/*/run.sh .ci/run
-# A file's tests stay in one process: they share what takes long to make.
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile \
-    ${which_tests[@]+"${which_tests[@]}"} ${passed_on[@]+"${passed_on[@]}"}
+shellcheck scripts/*.sh scripts/*.sbatch benchmarks/*.sh evaluate/*/run.sh .ci/run
+# It takes most of a minute of one core, so the tests begin meanwhile; what it finds is printed last.
+types="$(mktemp)"
+mypy >"$types" 2>&1 &
+types_process=$!
+trap 'kill "$types_process" 2>/dev/null || true; rm -f "$types"' EXIT
+# A file's tests stay in one process: they share what takes long to make. tests/conftest.py says
+# which files are first.
+status=0
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+    ${which_tests[@]+"${which_tests[@]}"} ${passed_on[@]+"${passed_on[@]}"} || status=$?
+wait "$types_process" || status=1
+cat "$types"
+exit "$status"

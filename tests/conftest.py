@@ -1,6 +1,7 @@
 """What the tests share: recorded facts, a clean copy of the repository, a tiny model."""
 
 import gc
+import importlib.util
 import json
 import os
 import shutil
@@ -24,6 +25,34 @@ CASES = ROOT / "tests/cases"  # small inputs that failed once
 gc.set_threshold(10_000)  # as in `run_script`: importing torch makes a million objects, no garbage
 SHARED = Path(os.environ.get("GROWTH_SHARED", ROOT.parent / "shared"))
 
+# Files that take long, the longest first: of processes that share the files among them, none has
+# one of these still before it when the others have ended.
+LONG_FILES = (
+    "test_readme.py",
+    "test_slurm.py",
+    "test_text.py",
+    "test_sweep.py",
+    "test_training.py",
+    "test_faults.py",
+    "test_gemma.py",
+    "test_wrappers.py",
+    "test_benchmarks.py",
+    "test_plots.py",
+    "test_memory.py",
+    "test_scale.py",
+    "test_chain.py",
+    "test_in_process.py",
+    "test_training_benchmark.py",
+    "test_pretraining.py",
+    "test_prediction_store.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take long come first (`scripts/test.sh` keeps a file's tests together)."""
+    place = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 def _shared(folder):
     path = SHARED / folder
@@ -36,15 +65,24 @@ def _shared(folder):
 
 
 # Facts on texts of licensed data stay in ../shared; where it is missing, those of our own texts do.
-_GOLDEN = ["repository"]
+FACTS = ["repository"]
 if (SHARED / "golden").is_dir() or os.environ.get("GROWTH_REQUIRE_SHARED"):
-    _GOLDEN.append("shared")
+    FACTS.append("shared")
 
 
-@pytest.fixture(scope="session", params=_GOLDEN)
+@pytest.fixture(scope="session", params=FACTS)
 def golden(request):
     """A folder of recorded facts, with the model tiny-llama."""
     return ROOT / "tests/golden" if request.param == "repository" else _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def procedure():
+    """tests/golden/record.py, which uses nothing of the library."""
+    spec = importlib.util.spec_from_file_location("record", ROOT / "tests/golden/record.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +98,18 @@ def proxy():
 
 
 @pytest.fixture(scope="session")
-def public_benchmarks():
-    """CMMLU and AGIEval as published, a folder each."""
+def golden_benchmarks(golden, procedure, tmp_path_factory):
+    """The questions of the facts in `golden`, as CMMLU and AGIEval have them, a folder each."""
+    if golden.is_relative_to(ROOT):
+        return procedure.make_benchmarks(tmp_path_factory.mktemp("benchmarks"))
     return _shared("data/benchmarks")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freeze():
+    """What is imported is no garbage: each training run looks for some, among a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from conftest import ROOT
+from conftest import LONG_FILES, ROOT
 
 SCRIPTS = [
     *(ROOT / "data").glob("*.py"),
@@ -25,6 +25,10 @@ LONGEST = 60  # lines of a function
 def functions(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def test_the_files_of_tests_that_take_long_are_there():
+    assert set(LONG_FILES) <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_functions_fit_on_a_screen():

@@ -108,39 +108,22 @@ def contents(folder):
 # ---------------------------------------------------------------- recorded facts
 
 
-def test_recorded_cmmlu_prompts(shared_golden, public_benchmarks, tmp_path):
-    facts = read_lines(shared_golden / "cmmlu_prompts.jsonl")
+def test_recorded_cmmlu_prompts(golden, golden_benchmarks, tmp_path):
+    facts = read_lines(golden / "cmmlu_prompts.jsonl")
     found = {}
     for max_length, shots in ((2048, (0, 5)), (400, (5,))):
-        flags = ("--data_dir", public_benchmarks / "cmmlu", "--dump_prompts", tmp_path / "dumped")
+        flags = ("--data_dir", golden_benchmarks / "cmmlu", "--dump_prompts", tmp_path / "dumped")
         length = ("--max_length", max_length, "--num_fewshot", *shots)
-        ask("cmmlu", "--model_name_or_path", shared_golden / "tiny-llama", *flags, *length)
+        ask("cmmlu", "--model_name_or_path", golden / "tiny-llama", *flags, *length)
         for dumped in read_lines(tmp_path / "dumped"):
             place = (dumped["subject"], dumped["row"], dumped["shots"], dumped["max_length"])
             found[place] = dumped
-    assert len(found) == 3 * 11_582
-    assert len(facts) == 402
+    assert (len(found), len(facts)) in ((3 * 11_582, 402), (3 * 8, 3 * 8))
     for fact in facts:
         assert found[fact["subject"], fact["row"], fact["shots"], fact["max_length"]] == fact
 
 
-def published_prompt(pieces, header, shots, question, max_length):
-    """CMMLU's prompt as the published runner builds it; `pieces` cuts a text into tokens."""
-
-    def cost(text):
-        return 1 + len(pieces(text))  # a BOS
-
-    room = max_length - cost(f"{header}\n\n") - cost(question)
-    if room < 0:
-        return question
-    lengths = {shot: cost(f"{shot}\n\n") for shot in shots}
-    while lengths and sum(lengths.values()) >= room:
-        longest = max(lengths.values())
-        lengths = {shot: n for shot, n in lengths.items() if n != longest}
-    return "\n\n".join([header, *lengths, question])
-
-
-def test_cmmlu_keeps_the_shots_that_the_published_runner_keeps(tiny_model, tmp_path):
+def test_cmmlu_keeps_the_shots_that_the_published_runner_keeps(tiny_model, tmp_path, procedure):
     """At every length, so also where shots fit to the last token."""
     benchmark, data = CMMLU(), write_cmmlu(tmp_path, {"arts": 1})
     subject = benchmark.read(data, "arts")
@@ -156,7 +139,7 @@ def test_cmmlu_keeps_the_shots_that_the_published_runner_keeps(tiny_model, tmp_p
     pieces = SentencePieceProcessor(str(tiny_model / "tokenizer.model")).encode
     counts = set()
     for max_length in range(10, 1 + 2 * len(pieces(header + "".join(shots) + question))):
-        expected = published_prompt(pieces, header, shots, question, max_length)
+        expected = procedure.published_prompt(pieces, header, shots, question, max_length)
         rendered = SubjectTask(benchmark, subject, "5-shot").render(0, format_, max_length)
         assert rendered.messages == [{"role": "user", "content": expected}], max_length
         assert len(rendered.ids) <= max_length
@@ -230,32 +213,31 @@ def test_agieval_keeps_the_demonstrations_that_the_published_runner_keeps(tiny_m
     assert counts == {0, 1, 2, 3, 4, 5}
 
 
-def test_recorded_agieval_prompts(shared_golden, public_benchmarks, tmp_path):
-    facts = read_lines(shared_golden / "agieval_prompts.jsonl")
-    flags = ("--data_dir", public_benchmarks / "agieval", "--dump_prompts", tmp_path / "dumped")
-    ask("agieval", "--model_name_or_path", shared_golden / "tiny-llama", *flags)
+def test_recorded_agieval_prompts(golden, golden_benchmarks, tmp_path):
+    facts = read_lines(golden / "agieval_prompts.jsonl")
+    flags = ("--data_dir", golden_benchmarks / "agieval", "--dump_prompts", tmp_path / "dumped")
+    ask("agieval", "--model_name_or_path", golden / "tiny-llama", *flags)
     found = {(d["dataset"], d["setting"], d["line"]): d for d in read_lines(tmp_path / "dumped")}
-    assert len(found) == 2 * 3_269
-    assert len(facts) == 60
+    assert (len(found), len(facts)) in ((2 * 3_269, 60), (2 * 6, 2 * 6))
     for fact in facts:
         assert found[fact["dataset"], fact["setting"], fact["line"]] == fact
 
 
-def test_recorded_cmmlu_predictions(shared_golden, public_benchmarks, tmp_path):
+def test_recorded_cmmlu_predictions(golden, golden_benchmarks, tmp_path):
     """Only the recorded questions are asked; the other rows of each file are left out."""
-    facts = read_lines(shared_golden / "cmmlu_predictions.jsonl")
+    facts = read_lines(golden / "cmmlu_predictions.jsonl")
     rows = {}
     for fact in facts:
         rows.setdefault(fact["subject"], set()).add(fact["row"])
-    source, data = public_benchmarks / "cmmlu", tmp_path / "data"
+    source, data = golden_benchmarks / "cmmlu", tmp_path / "data"
     shutil.copytree(source / "dev", data / "dev")
     (data / "test").mkdir()
     for subject, wanted in rows.items():
         header, *table = read_table(source / "test" / f"{subject}.csv")
         with open(data / f"test/{subject}.csv", "w", newline="") as file:
             csv.writer(file).writerows([header, *(table[row] for row in sorted(wanted))])
-    assert len(facts) == 268
-    model = ("--model_name_or_path", shared_golden / "tiny-llama", "--precision", "fp32")
+    assert len(facts) in (268, 2 * 8)
+    model = ("--model_name_or_path", golden / "tiny-llama", "--precision", "fp32")
     for letter_tokens, prefix in (("answer", ""), ("bare", "bare_")):
         output = tmp_path / letter_tokens
         flags = ("--data_dir", data, "--output_dir", output, "--letter_tokens", letter_tokens)

@@ -323,6 +323,13 @@ def rows_of(path):
         return {row["ability"]: row for row in csv.DictReader(file)}
 
 
+def test_the_figure_is_written_in_the_formats_asked_for(two):
+    flags = ("--output_dir", "cmp", "--format=pdf,svg")
+    two.compare("7b/curated-640", "7b/curated-160", *flags)
+    drawn = {path.suffix for path in (two.folder / "cmp").iterdir()}
+    assert drawn == {".csv", ".json", ".pdf", ".svg"}
+
+
 def test_two_settings_with_several_seeds(two):
     done = two.compare("7b/curated-640", "7b/curated-160")
     folder = two.folder / "evaluate/compare/7b-curated-640-vs-7b-curated-160"

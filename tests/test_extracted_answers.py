@@ -7,6 +7,7 @@ import sys
 import time
 import unicodedata
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from re import _constants as constants
 from re import _parser as parser
@@ -157,6 +158,20 @@ def test_every_gold_word_of_history_is_read(words):
 )
 def test_a_reading_is_compared_with_the_gold_answer(kind, reading, gold, same):
     assert is_same(kind, reading, gold) is same
+
+
+@pytest.mark.parametrize("mantissa", ["1", "-1.5", "x=1"])
+@pytest.mark.parametrize("exponent", ["e-999999999", "E+99999999999", "e-9_9_9_9_9_9_9_9"])
+def test_an_exponent_of_any_length_takes_no_time(mantissa, exponent):
+    """As a fraction it would take minutes and gigabytes."""
+    answer = mantissa + exponent
+    began = time.process_time()
+    for response in (answer, f"答案：{answer}", f"答案：${answer}%$"):
+        assert not is_same("number", extract("number", response), "3")
+    assert number_answers.number_value(answer) is None
+    assert is_same("number", answer, answer)
+    assert number_answers.number_value("1e-9") == Fraction(1, 10**9)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("gold", [r"2\sqrt{3}", "(1,2)", "x=5", "5,4,3", "A"])

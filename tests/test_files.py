@@ -209,6 +209,25 @@ def test_names_of_240_characters(tmp_path):
     assert names(tmp_path) == [path.name]
 
 
+def test_messages_name_the_file_that_was_to_be_written(tmp_path):
+    """And not the temporary one, which nobody knows."""
+    longest = tmp_path / ("x" * 300)
+    with pytest.raises(OSError, match="File name too long") as caught:
+        write_text(longest, "a")
+    assert caught.value.filename == str(longest)
+    with pytest.raises(OSError, match="No such file") as caught, replacing(tmp_path / "x") as made:
+        (made / "y/z").write_text("a")
+    assert caught.value.filename == str(tmp_path / "x/y/z")
+
+
+def test_a_folder_where_a_file_is_to_be_written_stays(tmp_path):
+    (tmp_path / "x.json/inner").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"x\.json: is a folder; expected a file"):
+        write_text(tmp_path / "x.json", "new")
+    assert names(tmp_path) == ["x.json"]
+    assert names(tmp_path / "x.json") == ["inner"]
+
+
 TORCH = "[enforce fail at inline_container.cc:662] . PytorchStreamWriter failed writing file data/0"
 
 

@@ -12,12 +12,13 @@ from transformers import AutoTokenizer
 from growth.core.options import VARLEN, DecodingOptions
 from growth.export.checkpoint_files import save_tokenizer
 from growth.inference.predictor import Predictor
+from growth.model.gguf_file import read_once
 from growth.model.loading import load_model, load_tokenizer
 from growth.packing.batches import tokenised
 from growth.packing.forward import supports_packing
 from growth.training.step import summed_loss
 
-pytestmark = pytest.mark.slow  # about two minutes to unpack
+pytestmark = pytest.mark.slow  # a minute in all
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,8 @@ def gemma(gguf):
 
 def test_tokens_are_those_of_transformers_own_tokenizer(gguf, gemma):
     chat, _ = gemma
-    own = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with read_once():
+        own = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     texts = [*TEXTS, "x = 1234,  2024\n\n\n\ty", "<b>bold</b> <h3>", "a  b   c", "\U0001f642 é"]
     texts += [text.strip() for text in random_strings(2000, seed=11)]
     for text in texts:

@@ -775,6 +775,15 @@ def test_the_script_says_what_it_did_and_changes_no_input(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*SPLITS, "import.json"])
 
 
+def test_a_name_that_no_study_can_list_is_warned_of(tmp_path):
+    write_lines(tmp_path / "tax law.jsonl", [alpaca(n) for n in range(20)])
+    write_lines(tmp_path / "torts.jsonl", [alpaca(n) for n in range(20, 40)])
+    command = ("data/import.py", "--input", tmp_path, "--output_dir", tmp_path / "out")
+    said = run(*command, cwd=ROOT).stderr
+    assert "warning: the ability 'tax law': expected a plain name without spaces" in said
+    assert "torts" not in said
+
+
 def many(tmp_path, count=10, **fields):
     return write_lines(tmp_path / "law.jsonl", [alpaca(n, **fields) for n in range(count)])
 
@@ -820,6 +829,11 @@ REFUSED = {
         lambda t: write_lines(t / "x.json", [alpaca(0, k="Law"), alpaca(1, k="law")]),
         ["--type_field", "k"],
         "'Law' and 'law' differ in case only",
+    ),
+    "composition": (
+        lambda t: write_lines(t / "x.json", [alpaca(0, k="\u00e9"), alpaca(1, k="e\u0301")]),
+        ["--type_field", "k"],
+        "differ in how letters are composed only",
     ),
     "somebody's": (somebodys, [], "out/train is not of an import and would be replaced"),
 }  # fmt: skip

@@ -265,7 +265,15 @@ def test_laws_and_predictions_are_written(tmp_path):
     assert asked == [(name, size) for name in ("math", "loss") for size in (5000, 10240, 40960)]
     for row in predicted:
         assert float(row["measured_low"]) <= float(row["low"]) <= float(row["value"])
-    assert f"math: {laws['math']['word']}; 10240 samples would give" in done.stdout
+    # the screen says the unit, and what the interval is of
+    said = {line.partition(": ")[0]: line for line in done.stdout.splitlines()}
+    assert "scores in per cent" in done.stdout
+    assert "90 % interval" in done.stdout
+    assert f"{laws['math']['word']}; 10,240 samples would give" in said["math"]
+    row = next(row for row in predicted if row["curve"] == "math" and row["samples"] == "10240")
+    numbers = tuple(float(row[name]) for name in ("value", "low", "high"))
+    assert said["math"].endswith("give {:.1f} % ({:.1f} to {:.1f})".format(*numbers))
+    assert "%" not in said["loss"]
 
 
 def test_repeats_have_a_column(tmp_path):

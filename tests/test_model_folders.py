@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import CASES
 from families import make_gguf_llama3, sentencepiece_model, write_sentencepiece
+from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from growth.core.errors import InputError
@@ -503,6 +504,17 @@ def gguf(tensors, pairs, rest=b""):
 def test_garbage_as_a_gguf(tmp_path, data):
     (tmp_path / "x.gguf").write_bytes(data)
     refused(tmp_path / "x.gguf")
+
+
+def test_a_gguf_is_read_once(tmp_path, monkeypatch):
+    """With a large vocabulary that takes many seconds, and transformers does it for each part."""
+    path = make_gguf_llama3(tmp_path / "model")
+    read, begun = GGUFReader.__init__, []
+    monkeypatch.setattr(
+        GGUFReader, "__init__", lambda self, *rest: begun.append(rest) or read(self, *rest)
+    )
+    load(path)
+    assert len(begun) == 1
 
 
 def test_a_cut_gguf(tmp_path):

@@ -397,6 +397,37 @@ def test_words_of_scripts_with_spaces_are_whole(words, response, truth):
     assert read_truth(response, (true,), (false,)) is truth
 
 
+@pytest.mark.parametrize(
+    ("response", "labels"),
+    [
+        ("Both A and C", "AC"),
+        ("Definitely A", "A"),
+        ("D. Eagle", "D"),
+        ("AC", "AC"),
+        ("A、C", "AC"),
+        ("答案是A和C。", "AC"),
+        ("选AC项", "AC"),
+        ("**A**, (C)", "AC"),
+        ("A and C. Because B is wrong", "ABC"),
+        ("ac", ""),
+    ],
+)
+def test_letters_of_words_are_no_labels(response, labels):
+    own = Ability("s", Kind.LETTER_SET, options=tuple("ABCDE"))
+    assert own.labels_in(response) == set(labels)
+
+
+def test_numbers_as_labels():
+    own = Ability("s", Kind.LETTER_SET, options=("1", "2", "10", "甲"))
+    for response, labels in (
+        ("10", {"10"}),
+        ("1, 10", {"1", "10"}),
+        ("110", set()),
+        ("甲2", "甲2"),
+    ):
+        assert own.labels_in(response) == set(labels)
+
+
 def test_letters_of_sets_may_touch():
     """As published: `ABD` is three labels, and longer labels are whole words."""
     assert Ability("s", Kind.DOIT_LETTER_SET).labels_in("ABD") == set("ABD")
@@ -417,6 +448,16 @@ def test_of_two_words_at_one_place_the_longer_counts():
         ("3.5", "35", False),
         ("-3", "3", False),
         ("《春风》", "春风", True),
+        ("1, 2", "12", False),
+        ("3 - 5", "35", False),
+        ("3 - 5", "3–5", True),
+        ("−3", "-3", True),
+        ("–3", "-3", True),
+        ("–3", "3", False),
+        ("50 %", "50%", True),
+        ("50 %", "50", False),
+        ("`Paris`", "Paris", True),
+        ("\u200bParis\ufeff", "Paris", True),
         ("Rome", "Paris", False),
     ],
 )
@@ -511,6 +552,13 @@ def test_a_gold_number_repeated_is_right(gold):
         ("1e3", "1000", 1),
         ("0.5", "½", 1),
         ("½", "0.5", 1),
+        ("1½", "1.5", 1),
+        ("so 1 1/2 hours", "1.5", 1),
+        ("3/2", "1 ½", 1),
+        ("-1 1/2", "-1.5", 1),
+        ("1½", "5.5", 0),
+        ("1 1/2", "1/2", 0),
+        ("2 1/2", "21/2", 0),
         ("-3", "−3", 1),
         ("3", "−3", 0),
         ("12", "1 2", 0),

@@ -1,6 +1,7 @@
 """Designs, the law in amounts, and plans: data/design.py, evaluate/fit.py --design, plan.py."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -91,6 +92,32 @@ def test_the_script_writes_recipes_of_the_study(checkout, tiny_data):
     again = run(*command[:-3], "7", *command[-2:], "--name", "x", cwd=checkout, check=False)
     assert again.returncode == 2
     assert "holds other recipes (design-20-1.toml" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--name", "a b"), "--name: 'a b-20-01': expected a plain name without spaces"),
+        (("--name", "x" * 300), "--name: 'xxx"),
+        (("--name", ".x"), "--name: '.x-20-01'"),
+        (("--repeats", str(2**63 - 1)), "--repeats"),
+        (("--total", str(10**9)), "--total"),
+    ],
+)
+def test_recipes_that_could_not_be_built_are_not_written(checkout, tiny_data, flags, says):
+    command = ("data/design.py", "--total", "20", "--data_dir", tiny_data, *flags)
+    done = run(*command, cwd=checkout, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (checkout / "data/design").exists()
+
+
+def test_a_folder_where_a_recipe_should_be_is_named(checkout, tiny_data):
+    (checkout / "data/design/design-20-01.toml").mkdir(parents=True)
+    command = ("data/design.py", "--total", "20", "--data_dir", tiny_data)
+    done = run(*command, cwd=checkout, check=False)
+    assert done.returncode == 2
+    assert "error: data/design/design-20-01.toml: is a folder; expected a file" in done.stderr
 
 
 def test_control_mixes_hold_the_total():
@@ -289,7 +316,8 @@ def few_draws(monkeypatch):
 def test_fit_writes_the_matrix(tmp_path):
     lines = np.concatenate([curves(), designed(runs=10)])
     path = mixtures_file(tmp_path, lines, losses_of(lines))
-    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, "--output_dir", "out", cwd=tmp_path)
+    flags = ("--mixtures", path, "--output_dir", "out", "--format", "png,svg")
+    done = run(ROOT / "evaluate/fit.py", *flags, cwd=tmp_path)
     pairs = table(tmp_path / "out/transference.csv")
     assert [(row["ability"], row["source"]) for row in pairs] == [
         (one, other) for one in NAMES for other in NAMES if one != other
@@ -299,6 +327,7 @@ def test_fit_writes_the_matrix(tmp_path):
     halves = [float(row["half_way"]) for row in table(tmp_path / "out/complexity.csv")]
     assert halves == sorted(halves)
     assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/transference.svg").read_text().count("<svg") == 1
     assert "complexity.csv" in done.stdout
 
 
@@ -349,6 +378,32 @@ def test_rows_that_are_no_measurement(tmp_path, change, says):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_names_with_dollar_signs_and_long_ones_are_drawn(tmp_path):
+    path = mixtures_file(tmp_path, curves(), losses_of(curves()))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(",a,", ",$a^$,").replace(",b,", f",{'b' * 5000},"), "utf-8")
+    done = run(ROOT / "evaluate/fit.py", "--mixtures", path, "--output_dir", "out", cwd=tmp_path)
+    assert "Warning" not in done.stderr
+    assert (tmp_path / "out/transference.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_no_matrix_can_be_of(tmp_path):
+    def refused(text, script="fit.py", *flags):
+        (tmp_path / "m.csv").write_text(text, encoding="utf-8")
+        command = (ROOT / "evaluate" / script, "--mixtures", "m.csv", *flags)
+        done = run(*command, cwd=tmp_path, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    one = "run,ability,value,a\n0,a,3,10\n1,a,2,20\n"
+    assert "two abilities, and there is only a" in refused(one)
+    for header in ("run,ability,value\n", "run,ability,value,a,b\n"):
+        assert "m.csv: has no rows below its header" in refused(header)
+        assert "m.csv: has no rows" in refused(header, "plan.py", "--budget", "9")
+
+
 def test_too_little_was_measured(tmp_path):
     def refused(path):
         done = run(
@@ -395,7 +450,9 @@ def test_two_sizes_are_enough_for_a_plan(tmp_path):
         (("--cost", "a=100"), "below one line for each of the 3 abilities, which cost 102"),
         (("--at_most", "a=1", "b=1", "c=1"), "all lines that can be bought cost 3"),
         (("--objective", "best"), "--objective best: expected mean, worst, or a CSV file"),
-        (("--objective", "w.csv"), "w.csv"),
+        (("--objective", "w.csv"), "--objective w.csv: no such file; give a CSV file"),
+        (("--cost", "a=3", "a=4"), "--cost a=4: a has a number already"),
+        (("--at_most", "a=90", "a=4"), "--at_most a=4: a has a number already"),
         (("--have", "curated-640"), "--have curated-640: these abilities are of no study"),
         (("--repeats", "0"), "--repeats"),
     ],
@@ -405,6 +462,23 @@ def test_what_no_plan_can_be_made_of(tmp_path, flags, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_the_screen_says_what_its_numbers_are(tmp_path):
+    """Units, intervals, costs where there are any; and no certainty from a few draws."""
+    scores = plan_script(tmp_path, "--cost", "a=2", budget=192).stdout
+    assert "scores in per cent, in brackets the law's 90 % interval" in scores
+    assert "plan_cost" in scores
+    # only c's lines are still worth something
+    path = mixtures_file(tmp_path, curves(), 0.4 + 2 / (1 + curves() / [0.5, 0.5, 60]))
+    done = run(ROOT / "evaluate/plan.py", "--mixtures", path, "--budget", 96, cwd=tmp_path)
+    assert "predicted: losses, in brackets" in done.stdout
+    assert "plan_cost" not in done.stdout
+    said = r"probability (?:above )?(0\.\d\d): the mean by [\d.]+ per cent of the loss \(.*, 90 %\)"
+    found = re.search(said, done.stdout)
+    assert found is not None
+    assert float(found[1]) <= 1 - 1 / (amounts.DRAWS // 2 + 1)
 
 
 @pytest.mark.usefixtures("few_draws")
@@ -427,6 +501,7 @@ def test_budgets_below_one_line_each(tmp_path, budget):
         ("ability,weight\nx,1\n", "w.csv:2: 'x' is not one of"),
         ("ability,weight\na,-1\n", "w.csv:2: weight is '-1'"),
         ("ability,weight\na,0\n", "no ability has a weight above 0"),
+        ("ability,weight\na,1\na,2\n", "w.csv:3: a has a weight already"),
         ("ability\na\n", "lacks the column weight"),
     ],
 )
@@ -461,6 +536,10 @@ def test_a_plan_from_results_is_a_recipe(results, tmp_path, tiny_data):
     rows = table(tmp_path / "evaluate/plan/plan.csv")
     assert [row["ability"] for row in rows] == list(ABILITY_NAMES)
     assert {row["equal_lines"] for row in rows} == {"9"}
+    for name in ("a b", "x" * 90, "curated-10"):
+        refused = run(*command, "--name", name, cwd=tmp_path, check=False)
+        assert refused.returncode == 2
+        assert f"error: --name: {name!r}" in refused.stderr
     short = run(*command, "--data_dir", tiny_data, cwd=tmp_path, check=False)
     assert short.returncode == 2
     assert "--budget 80: all lines that can be bought cost 40" in short.stderr

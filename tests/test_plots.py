@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,16 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.collections import PolyCollection
 from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from growth.core.errors import InputError
 from growth.data.study import read_study
-from growth.report.axes import COLOURS, CURVE_ORDER, look_of
+from growth.report.axes import look_of
 from growth.report.curves import growth_points, size_key, sizes_of, smooth
 from growth.report.plots import drawings, fonts_of, title_of
 from growth.report.results_table import read_results
+from growth.report.style import COLOURS, CURVE_ORDER, figure_style
 from growth.report.values import with_value
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,10 +115,11 @@ def points_of(results, selection=None):
 
 
 def texts(figure):
+    """What titles and notes say, wherever their lines end."""
     parts = [
         text.get_text() for ax in figure.axes for text in [ax.title, ax._left_title, *ax.texts]
     ]
-    return "\n".join([*parts, figure.get_suptitle()])
+    return " ".join(" ".join([*parts, figure.get_suptitle()]).split())
 
 
 OVERALL = pairs("overall", *TYPES, "average")
@@ -140,6 +147,30 @@ def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_ty
         assert (pixels == SEVEN_B).all(axis=-1).any(), f"{path}: the curve of 7b is not seen"
 
 
+def test_formats_are_the_same_bytes_whatever_the_machine(results, tmp_path):
+    formats = ("--format", "png,svg,pdf")
+    plots = run(results, tmp_path, "ood", *formats)
+    stems = ("ceval_physician_fshot", "ood_average")
+    assert files(plots) == {f"ood/{s}.{e}" for s in stems for e in ("csv", "png", "svg", "pdf")}
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 9\nsavefig.dpi: 40\n")
+    other = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "MATPLOTLIBRC": str(tmp_path)}
+    command = [sys.executable, SCRIPT, "--plot_type", "ood", "--plots_path", tmp_path / "other"]
+    command += ["--results_path", results, *formats]
+    subprocess.run(command, check=True, env=os.environ | other, capture_output=True)
+    for name in files(plots):
+        assert (plots / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+    figure = (plots / "ood/ood_average.svg").read_text()
+    assert "<text" not in figure  # no font is needed to read it
+    assert (plots / "ood/ood_average.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+@pytest.mark.parametrize("formats", ["jpg", "png,", ""])
+def test_a_format_that_there_is_not_is_refused(results, tmp_path, formats):
+    with pytest.raises(InputError, match="is no format of figures; expected png, svg, pdf"):
+        run(results, tmp_path, "ood", f"--format={formats}")
+    assert not (tmp_path / "plots").exists()
+
+
 def test_series_whose_names_begin_alike_are_told_apart(tmp_path):
     """b_vs_c-7-7b is b against c-7 at 7b, not against c at a size 7-7b."""
     series = "".join(
@@ -151,7 +182,7 @@ def test_series_whose_names_begin_alike_are_told_apart(tmp_path):
         f'name = "own"\n[pools.p]\npath = "p"\n[[abilities]]\nname = "a"\nkind = "text"\n{series}'
     )
     points = pd.DataFrame(
-        {"model_size": "7b", "source": ["b", "c", "c-7"], "ability": "a", "parts": 1}
+        {"model_size": "7b", "source": ["b", "c", "c-7"], "ability": "a", "parts": 1, "samples": 10}
         | {"limit": None, "value": "score"}
     )
     drawn = drawings(points, "all", read_study(path))
@@ -218,14 +249,21 @@ def test_chance_is_a_dashed_line_with_a_label(results):
     assert "95 % interval" in texts(figure)
 
 
-def test_nothing_drawn_lies_outside_the_axes(tmp_path):
+@pytest.mark.parametrize("join", ["raw", "law"])
+def test_nothing_drawn_lies_outside_the_axes(tmp_path, join):
     for data_type, score in (("curated-10", 0.0), ("curated-40", 98.0), ("mix-40960", 99.0)):
         write(tmp_path / "test", data_type, score, types=("biology",))
-    for drawing in drawings(points_of(tmp_path / "test"), "overall", STUDY):
+    for drawing in drawings(points_of(tmp_path / "test"), "overall", STUDY, join):
         ax = drawing.draw().axes[0]
         assert ax.get_ylim() == (0, 100)
-        assert ax.get_xlim()[0] < 10
-        assert ax.get_xlim()[1] > 80524
+        left, right = ax.get_xlim()
+        drawn = [line for line in ax.lines if line.get_label() != "chance"]
+        places = np.concatenate([line.get_xdata() for line in drawn])
+        assert left < places.min()
+        assert places.max() < right
+        assert (
+            places.max() > (4 if join == "law" else 1) * 40
+        )  # mix-40960 stands right of all curves and laws
     write(tmp_path / "low", "curated-10", 3.0, types=("biology",))
     ax = drawings(points_of(tmp_path / "low"), "overall", STUDY)[0].draw().axes[0]
     assert 27 < ax.get_ylim()[1] < 40  # the chance line and the interval fit
@@ -235,25 +273,36 @@ def test_the_overview_has_ten_panels_and_one_scale(results):
     overview = drawings(points_of(results), "all", STUDY)[-1]
     assert (overview.folder, overview.stem) == ("all", "overview")
     figure = overview.draw()
-    assert [ax._left_title.get_text() for ax in figure.axes] == [a.title for a in ABILITIES]
+    titles = [" ".join(ax._left_title.get_text().split()) for ax in figure.axes]
+    assert titles == [ability.title for ability in ABILITIES]
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["7b curated", "13b curated", "7b synthetic", "chance"]
     assert sum("no results" in texts.get_text() for ax in figure.axes for texts in ax.texts) == 8
     assert set(overview.points["source"]) == {"curated", "synthetic"}
+    write(results, "maximum", 60.0)
+    overview = drawings(points_of(results), "all", STUDY)[-1]
+    assert set(overview.points["source"]) == {"curated", "synthetic", "other"}
 
 
-def test_settings_on_no_curve_are_markers_of_overall(results):
+def test_settings_on_no_curve_stand_apart_by_name(results):
     write(results, "reconstruct", 60.0)
     write(results, "mix-0", 61.0)
+    write(results, "mix-2560", 61.0)  # its lines are 7 % more than those of maximum
     points = points_of(results)
     biology = drawings(points, "overall", STUDY)[0]
     other = biology.points[biology.points["source"] == "other"]
     assert list(zip(other["data_type"], other["samples"], strict=True)) == [
-        *(("reconstruct", 10000), ("maximum", 39564))
+        *(("reconstruct", 10000), ("maximum", 39564), ("mix-2560", 42124))
     ]
-    labels = [text.get_text() for text in biology.draw().legends[0].get_texts()]
-    assert labels == ["7b curated", "13b curated", "reconstruct", "maximum", "chance"]
+    figure = biology.draw()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["7b curated", "13b curated", "chance"]
+    (ax,) = figure.axes
+    named = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
+    for name, marker in (("reconstruct", "*"), ("maximum", "P"), ("mix-2560", "X")):
+        (line,) = [line for line in ax.lines if line.get_marker() == marker]
+        assert named[line.get_xdata()[0]] == name
     for plot_type in ("curated_vs_synthetic-7b", "ood"):
         assert all(
             "other" not in set(d.points["source"]) for d in drawings(points, plot_type, STUDY)
@@ -273,7 +322,7 @@ def test_repeats_are_averaged_and_each_is_shown(results, tmp_path):
     figure = drawings(points_of(results), "overall", STUDY)[0].draw()
     drawn = [line.get_ydata() for line in figure.axes[0].lines if line.get_xdata()[0] == 10]
     assert any(list(ys) == [20.0, 30.0] for ys in drawn)
-    assert "training noise at several seeds only; lines: mean of runs" in texts(figure)
+    assert "training noise at several seeds only; marks: means, dashes: runs" in texts(figure)
     alone = points_of(results)[lambda points: points["samples"] > 10]
     assert "training noise is not in it" in texts(drawings(alone, "overall", STUDY)[0].draw())
     both = points_of(results)[lambda points: points["runs"] == 2]
@@ -508,7 +557,7 @@ def test_smoothing_is_stated_and_the_points_stay_raw(results, tmp_path):
         figure = drawing.draw()
         assert "smoothed (sigma 0.8)" in texts(figure)
         markers = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
-        drawn = {(float(line.get_xdata()[0]), line.get_ydata()[0]) for line in markers}
+        drawn = {place for line in markers for place in zip(*line.get_data(), strict=True)}
         assert {(10.0, 20.0), (40.0, 31.0), (10000.0, 52.5)} <= drawn
     table = pd.read_csv(run(results, tmp_path, "overall", "--smooth") / "overall" / "biology.csv")
     expected = smooth([0, 1, 2], [20.0, 31.0, 52.5], steps=1)[1]
@@ -599,7 +648,8 @@ def test_laws_are_drawn_on_request(signalled, tmp_path):
         assert "fitted law with its 90 % interval" in texts(figure)
         assert "bars: 95 % interval" in texts(figure)
         ax = figure.axes[0]
-        line = max(ax.lines, key=lambda line: len(line.get_xdata()))
+        lines = [line for line in ax.lines if line.get_zorder() == CURVE_ORDER]
+        line = max(lines, key=lambda line: len(line.get_xdata()))
         assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((10, 4 * 160))
         (band,) = [c for c in ax.collections if isinstance(c, PolyCollection)]
         heights = band.get_paths()[0].vertices[:, 1]
@@ -658,9 +708,12 @@ def test_names_and_order():
     assert title_of("ceval_physician_fshot", STUDY) == OUT_OF_DOMAIN[0].title
     assert title_of("average", STUDY, 10) == "Average of the ten abilities"
     assert title_of("average", STUDY, 2) == "Average of 2 of the ten abilities"
-    look = look_of(STUDY, ["7b", "13b", "33b"])
-    assert len(set(look.sizes.values())) == 3
-    assert look.ticks == (10, 40, 160, 640, 2560, 10000, 40960)
+    sizes = [f"{size}b" for size in range(1, 13)]
+    points = pd.DataFrame({"model_size": sizes, "source": "synthetic", "samples": 160})
+    points.loc[5, "samples"], points.loc[6, "samples"] = 40, 10000
+    look = look_of(STUDY, points)
+    assert len(set(look.sizes.values())) == 12
+    assert look.ticks == (40, 160, 640, 2560, 10000)
     assert set(look.markers) == {"reconstruct", "maximum", "mix-2560", "mix-40960"}
 
 
@@ -836,7 +889,7 @@ def titled(tmp_path, title):
 
 
 def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
-    tmp_path, only_own_fonts, recwarn
+    tmp_path, only_own_fonts, recwarn, caplog
 ):
     """matplotlib's own lies beside; no box is drawn, and a figure without is as it was."""
     points, study = titled(tmp_path, "合同法 contracts")
@@ -848,7 +901,9 @@ def test_a_title_that_the_default_font_lacks_is_drawn_with_one_that_has_it(
     assert fonts.families == ("sans-serif", "Few", "Han")
     assert not fonts.missing
     for drawing in drawings(points, "all", study, fonts=fonts):
+        caplog.clear()
         drawing.write(tmp_path / "drawn", "raw")
+        assert not caplog.messages  # of a bold form, say
         assert "合同法 contracts" in texts(drawing.draw()) or drawing.stem == "average"
     assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
     assert fonts_of(*titled(tmp_path, "Contracts")).families == ("sans-serif",)
@@ -867,5 +922,155 @@ def test_a_title_that_no_font_has_gives_way_to_the_name_and_is_said_once(
     run(tmp_path / "in/test", tmp_path, "all")
     said = capsys.readouterr().err
     assert said.count("note: no font of this machine has 合 同 法; ") == 1
+    assert said.count("\n") == 1
     assert "Glyph" not in said
     assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_name_that_no_font_has_is_drawn_as_code_points(tmp_path, only_own_fonts, capsys, recwarn):
+    """In legends, at axes and in what is said above them: boxes would say nothing."""
+    folder = tmp_path / "in/test"
+    for data_type in ("curated-10", "synthetic-10"):
+        write(folder, data_type, 30, size="通义-7b")
+    points = points_of(folder)
+    fonts = fonts_of(points, STUDY)
+    for drawing in drawings(points, "all", STUDY, fonts=fonts):
+        figure = drawing.draw()
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert "\\u901a\\u4e49-7b curated" in legend
+        assert not {"通", "义"} & {*texts(figure), *"".join(legend)}
+        if "_vs_" in drawing.folder:
+            assert "synthetic data, \\u901a\\u4e49-7b" in texts(figure)
+    run(folder, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert notes.count("no font of this machine has 义 通; ") == notes.count("\n") == 1
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+
+
+def lightness(colour):
+    """L* of CIELAB, 0 to 100, of a colour such as #0072B2."""
+    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return 116 * luminance ** (1 / 3) - 16 if luminance > 0.008856 else 903.3 * luminance
+
+
+def test_four_models_can_be_told_apart_in_grey():
+    """By colours alone; on white each of them is seen."""
+    found = np.sort([lightness(colour) for colour in COLOURS[:4]])
+    assert np.diff(found).min() > 20
+    assert 100 - found.max() > 25
+
+
+OWN = """
+name = "own"
+[pools.p]
+path = "p"
+{abilities}
+[[series]]
+name = "own"
+sizes = [{sizes}]
+take = [{{ pool = "p" }}]
+[[series]]
+name = "scraped-from-the-web"
+line = "dashdot"
+sizes = [40, 640]
+take = [{{ pool = "p" }}]
+[[settings]]
+name = "what-is-left-over"
+samples = 80
+marker = "h"
+take = [{{ pool = "p", lines = {{ a0 = 80 }} }}]
+"""
+
+
+def crowded(tmp_path, abilities, samples, models):
+    """The points of a study of one's own, and the study."""
+    word = "Rechtsschutzversicherungsgesellschaften"
+    titles = ("Contract law of the provinces", "Sums", f"{word}-{word}", "合同法")
+    each = "".join(
+        f'[[abilities]]\nname = "a{i}"\ntitle = "{titles[i % 4]} {i}"\nkind = "text"\n'
+        for i in range(abilities)
+    )
+    path = tmp_path / "own.toml"
+    sizes = ", ".join(str(40 * 2**i) for i in range(samples))
+    path.write_text(OWN.format(abilities=each, sizes=sizes), encoding="utf-8")
+    study = read_study(path)
+    names = [f"a{i}" for i in range(abilities)]
+    rows = [
+        {"ability": name, "model_size": f"model-of-{size}b", "source": recipe.series or "other"}
+        | {"data_type": recipe.name, "samples": recipe.samples, "score": 50.0 + size}
+        for name in names
+        for size in range(1, models + 1)
+        for recipe in study.recipes.values()
+    ]
+    same = {"low": 40.0, "high": 70.0, "chance": 25.0, "n": 100, "parts": 1, "runs": 1}
+    same |= {"sd": np.nan, "sd_questions": 4.0, "limit": None, "value": "score"}
+    points = pd.DataFrame(rows).assign(**same)
+    return points.assign(run_scores=[(score,) for score in points["score"]]), study
+
+
+@pytest.mark.parametrize(
+    ("abilities", "samples", "models"), [(40, 12, 1), (5, 3, 1), (7, 12, 3), (3, 5, 6), (1, 1, 12)]
+)
+def test_no_text_lies_on_another_or_beyond_the_page(tmp_path, abilities, samples, models):
+    points, study = crowded(tmp_path, abilities, samples, models)
+    found = drawings(points, "all", study, fonts=fonts_of(points, study))
+    for drawing in (found[0], found[-1]):
+        with figure_style():
+            figure = drawing.draw()
+            figure.draw_without_rendering()
+            shown = texts_drawn(figure)
+            boxes = [text.get_window_extent() for text in shown]
+        assert len(boxes) > 10
+        for place, (text, box) in enumerate(zip(shown, boxes, strict=True)):
+            assert figure.bbox.x0 <= box.x0, text
+            assert box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0, text
+            assert box.y1 <= figure.bbox.y1, text
+            for other in range(place):
+                shared = Bbox.intersection(box, boxes[other])
+                assert shared is None or min(shared.size) < 1, (text, shown[other])
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4, 6])
+def test_no_two_marks_of_a_figure_hide_each_other(tmp_path, models):
+    """All models have one score here, and each panel at most four curves."""
+    points, study = crowded(tmp_path, 2, 5, models)
+    points = points.assign(score=50.0, run_scores=[(50.0,)] * len(points))
+    drawing = drawings(points, "all", study)[-1]
+    figure = drawing.draw()
+    figure.draw_without_rendering()
+    for ax in _on(figure):
+        marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+        assert marks
+        curves = [line for line in ax.lines if line.get_zorder() == CURVE_ORDER]
+        assert len(curves) <= 4
+        if len(curves) > 2:  # with fewer, bands tell them apart
+            places = [
+                tuple(line.get_transform().transform((x, y)).round(1))
+                for line in marks
+                for x, y in zip(*line.get_data(), strict=True)
+            ]
+            assert len(set(places)) == len(places)
+
+
+def texts_drawn(figure):
+    """All texts on a figure that is laid out."""
+    hidden = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = axis.get_view_interval()
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            outside = [t for t in ticks if not ax.axison or not low <= t.get_loc() <= high]
+            hidden |= {label for tick in outside for label in (tick.label1, tick.label2)}
+    return [
+        text
+        for text in figure.findobj(Text)
+        if text.get_text().strip() and text.get_visible() and text not in hidden
+    ]
+
+
+def _on(figure):
+    """The axes that are drawn."""
+    return [ax for ax in figure.axes if ax.axison]

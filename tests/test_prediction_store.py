@@ -165,6 +165,7 @@ def test_a_batch_that_was_noted_is_not_computed_again(tiny_model, tmp_path):
     written = read_lines(tmp_path / "pred_math.json")
     assert {i for i, r in enumerate(written) if r["generated_response"] == "noted"} == set(first)
     assert len(third) == 2
+    assert not any(r.ids for r in work._known[0].values())  # memory grows with texts alone
     assert [path.name for path in tmp_path.iterdir()] == ["pred_math.json"]
 
 

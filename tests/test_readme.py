@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 import os
 import random
 import re
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ABILITY_NAMES, ROOT, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, ROOT, copy_scripts, read_lines, run, write_lines
 
 from growth.core.files import read_json
 
@@ -44,6 +45,17 @@ BENCHMARKS = ["benchmarks/cmmlu.py", "benchmarks/prediction.py", "benchmarks/tra
 
 def test_readme_is_one_screen():
     assert len(README.encode()) <= 8192
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_table_is_one_block(page):
+    """A row that lacks the mark of the quotation around it ends the table, and is drawn as text."""
+    rows = [
+        (number, re.match(r"((?:> ?)*)\|", line))
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    for (number, first), (_, second) in itertools.pairwise(rows):
+        assert not (first and second) or first[1] == second[1], f"{page}:{number + 1}"
 
 
 def test_the_first_commands_are_the_demo_and_the_tests():
@@ -259,22 +271,30 @@ def abilities_that_grow(checkout):
     return above_chance("curated-2560") - above_chance("curated-10")
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Where the demo was run, and what it printed."""
+    root = copy_scripts(tmp_path_factory.mktemp("demo"))
+    return root, run(*QUICK_DEMO, cwd=root).stdout
+
+
 @pytest.mark.slow
-def test_the_demo_shows_abilities_growing(checkout):
+def test_the_demo_shows_abilities_growing(demo):
     """In its quick form; the full one differs in settings and epochs alone."""
-    done = run(*QUICK_DEMO, cwd=checkout)
-    assert "look at evaluate/plots/all/overview.png" in done.stdout
-    assert {point["data_type"] for point in overview(checkout / "evaluate/plots")} == {
+    root, printed = demo
+    assert "look at evaluate/plots/all/overview.png" in printed
+    assert {point["data_type"] for point in overview(root / "evaluate/plots")} == {
         "curated-10",
         "curated-2560",
     }
-    assert len(abilities_that_grow(checkout)) >= 3
+    assert len(abilities_that_grow(root)) >= 3
 
 
 @pytest.mark.slow
-def test_the_demo_shows_no_growth_from_shuffled_answers(checkout):
+def test_the_demo_shows_no_growth_from_shuffled_answers(demo, checkout):
     """The same questions and the same answers, but not each other's."""
-    run("data/make_sample.py", "--output_dir", "data/sample", cwd=checkout)
+    sample = checkout / "data/sample"
+    shutil.copytree(demo[0] / "data/sample", sample, ignore=shutil.ignore_patterns("builds"))
     for path in (checkout / "data/sample/curated/1000").glob("*.json"):
         lines = read_lines(path)
         answers = [line["messages"][-1]["content"] for line in lines]
@@ -341,7 +361,7 @@ def test_scripts_and_flags_of_a_page_exist(page):
 
 def test_flags_that_pages_name_alone_exist():
     known = set(OTHERS)
-    for script in [*SCRIPTS, *WRAPPERS, *BENCHMARKS, "scripts/test.sh"]:
+    for script in [*SCRIPTS, *WRAPPERS, *BENCHMARKS, "benchmarks/gpu.sh", "scripts/test.sh"]:
         known |= set(FLAG.findall(helped(script)))
     for page in PAGES:
         for code in code_of(page):

@@ -74,6 +74,12 @@ def test_lines_repeat_where_the_recipe_says_so_and_only_there(pool, capsys):
         (("biology = 2", "biology = 2\n[take.distinct]\nmath = 4"), "distinct: math = 4"),
         (("biology = 2", "biology = 2\n[take.distinct]\ncode = 1"), "found none"),
         (('name = "blend"', "name = "), "not TOML.*line 2"),
+        (("math = 3", f"math = {10**9}"), "a setting of more than 100,000,000 lines"),
+        (("math = 3", f"math = {10**20}"), "a setting of more than 100,000,000 lines"),
+        (
+            ('name = "blend"', f'name = "blend"\nsamples = {10**400}\nextends = "maximum"'),
+            "a setting of more than 100,000,000 lines",
+        ),
     ],
 )
 def test_what_is_no_recipe(pool, change, says):

@@ -137,5 +137,7 @@ def test_the_noise_floor_tells_training_from_questions():
 def test_settings_of_one_seed_say_nothing_of_noise():
     assert noise_floor(points([[once(50, 100)], [once(60, 100)]])).empty
     alike = noise_floor(points([[once(50, 100)] * 3])).iloc[0]
-    assert (alike["sd"], alike["difference"]) == (0, 0)
-    assert math.isnan(alike["explained"])
+    assert alike["sd"] == 0
+    # a few runs that agree do not say that any difference is real
+    unknown = alike[["sd_low", "sd_high", "difference", "explained"]]
+    assert unknown.isna().all()

@@ -202,6 +202,16 @@ def damaged(root):
     path.write_bytes(content)
 
 
+def chosen_with(**fields):
+    """What changes fields of the choice; None removes one."""
+
+    def change(root):
+        choice = read_json(root / SELECTION) | fields
+        write_json(root / SELECTION, {k: v for k, v in choice.items() if v is not None})
+
+    return change
+
+
 PREDICTIONS = "evaluate/pred-data"
 
 
@@ -222,6 +232,10 @@ PREDICTIONS = "evaluate/pred-data"
         ),
         (without(f"{PREDICTIONS}/test/{PLACE}/checkpoint-5/run.json"), "no predictions"),
         (damaged, r"checkpoint-5: model\.safetensors is not what was saved"),
+        (chosen_with(candidates=None), "its candidates lack checkpoint-5; select again"),
+        (chosen_with(candidates=[]), "its candidates lack checkpoint-5"),
+        (chosen_with(timestamp="other"), "is the choice of tiny/curated-10/other, limit None"),
+        (chosen_with(limit=1), f"is the choice of {PLACE}, limit 1"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -231,6 +245,18 @@ def test_nothing_goes_before_all_is_there(earlier, harm, said):
     with pytest.raises(InputError, match=said):
         keep_selected(earlier / RUN)
     assert files_below(earlier / RUN) == before
+
+
+def test_results_of_two_runs_in_one_folder_choose_nothing(earlier):
+    """A copy that somebody made to be safe."""
+    folder = earlier / f"evaluate/results/valid/{PLACE}"
+    shutil.copytree(folder, folder.with_name("copy"))
+    folder.with_name("copy").rename(folder / "copy")
+    done = run(*EVALUATE, "--keep_checkpoints", "chosen", cwd=earlier, check=False)
+    assert done.returncode == 2
+    assert "holds results of several runs, in folders below it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(checkpoints_of(earlier)) == EPOCHS
 
 
 def test_a_selection_of_some_lines_removes_nothing(earlier):

@@ -8,7 +8,7 @@ import random
 import shutil
 
 import pytest
-from conftest import ABILITY_NAMES, ROOT, STUDY, line, read_lines, run, write_lines
+from conftest import ABILITY_NAMES, FACTS, ROOT, STUDY, line, read_lines, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import sha256
@@ -63,9 +63,15 @@ def test_the_place_on_the_axis_is_the_number_of_lines(built, data_type):
     assert sum(map(len, built[data_type].values())) == STUDY.recipes[data_type].samples
 
 
-def test_a_real_data_set_builds(proxy):
-    built = building("reconstruct", proxy, 0)
-    first = read_lines(proxy / "curated/full/chinese_full.json")[:1306]
+@pytest.fixture(params=FACTS)
+def data_set(request):
+    """One in DoIT's format and numbers: made up, and a real one where it is."""
+    return request.getfixturevalue("proxy" if request.param == "shared" else "published")
+
+
+def test_a_data_set_builds(data_set):
+    built = building("reconstruct", data_set, 0)
+    first = read_lines(data_set / "curated/full/chinese_full.json")[:1306]
     assert built["chinese"] == first
     assert sorted(built) == sorted(ABILITY_NAMES)
 

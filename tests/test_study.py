@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from growth.core.errors import InputError
 from growth.data.abilities import Ability, Kind
-from growth.data.records import ability_name
+from growth.data.records import ability_name, evaluation_check
 from growth.data.study import (
     _MARKERS,
     OF_PREDICTIONS,
@@ -105,6 +105,59 @@ def test_the_digest_is_of_what_a_score_means(tmp_path):
         ('name = "torts"', 'name = "average"', r"abilities\[1\].name: 'average' is what results"),
         ('name = "torts"', 'name = "ood_average"', r"abilities\[1\].name: 'ood_average'"),
         ('name = "torts"', 'name = "t"\naliases = ["mixed"]', r"abilities\[1\].name: 'mixed'"),
+        ('name = "torts"', 'name = "Contracts"', r"abilities\[1\].name: 'Contracts'.*for case"),
+        ('name = "torts"', 'name = "a:b"', r"abilities\[1\].name: 'a:b': .*none of"),
+        (
+            'name = "torts"',
+            f'name = "{"法" * 70}"',
+            r"abilities\[1\].name: .*longer than 200 bytes",
+        ),
+        ('name = "own"', 'name = "a*"', r"series\[0\].name: 'a\*'"),
+        ('name = "law"', 'name = "law"\ntitle = "a\\nb"', r"title: 'a\\nb': expected one line"),
+        (
+            'name = "torts"',
+            'name = "t"\ntitle = "a\\u0007"',
+            r"abilities\[1\] \(t\): 'a\\x07' holds",
+        ),
+        ('["A", "B", "C", "D", "E"]', '["\\u200b", "B"]', r"'\\u200b' holds a character"),
+        ('name = "law"', 'name = "doit"', "name: 'doit' is the published study"),
+        ('"number"', '"number"\nnormalise = ["case"]', r"normalise: the kind number has none"),
+        ('kind = "choices"', 'kind = "choices"\ngold = "answer"', r"gold: of choices the first"),
+        (
+            'kind = "text"',
+            'kind = "regex"\npattern = "\\b(?P<answer>a)"',
+            r"pattern .*double quotes; put the pattern in single quotes",
+        ),
+        (
+            'kind = "text"',
+            'kind = "truth"\ntrue_words = ["not  so"]\nfalse_words = ["not so"]',
+            r"true_words has 'not  so' and false_words 'not so', which are read as one",
+        ),
+        (
+            '"text"',
+            '"text"\nnormalise = ["accents"]',
+            r"abilities\[1\].normalise\[0\]: .*accents.*expected width, case, punctuation, spaces",
+        ),
+        (
+            'name = "own"',
+            'name = "own"\nline = "--"',
+            r"series\[0\].line: .*expected solid, dashed",
+        ),
+        (
+            'path = "train"',
+            'path = "a"\ntold_apart_by = "x"',
+            r"told_apart_by: .*expected type, file",
+        ),
+        (
+            "[pools.own]",
+            "[run]\nepochs_by_lines = { ten = 3 }\n[pools.own]",
+            "run.epochs_by_lines: Expected 'int', got 'str'",
+        ),
+        (
+            "[pools.own]",
+            'valid = "v"\n[pools.own]',
+            r"abilities\[3\]: .*valid is of the whole file: put it above the first \[table\]",
+        ),
         ('name = "torts"', 'nmae = "torts"', r"abilities\[1\]: .*'nmae'; expected name, kind"),
         ('name = "law"\n', "", "missing required field 'name'"),
         ('"D", "E"]', '"D", "D"]', r"abilities\[0\] \(contracts\): options"),
@@ -201,6 +254,10 @@ def test_a_fault_is_named_with_its_key(tmp_path, old, new, complaint):
             '[[settings]]\nname = "a"\nsamples = 999\n'
             'take = [{ pool = "own", lines = { torts = 1 } }]',
             r"settings \(a\): takes 1 lines but stands at 999 on the axis",
+        ),
+        (
+            '[[settings]]\nname = "a"\nsamples = 9\nsame_as = "own-8"',
+            r"settings \(a\): samples is 9, but own-8 has 8; leave samples out",
         ),
     ],
 )
@@ -352,3 +409,43 @@ def test_an_alias_is_the_ability_in_training_lines_too(tmp_path):
     assert ability_name({}, Path("wrongs_train.json"), own, by_file=True) == "torts"
     with pytest.raises(InputError, match="no"):
         ability_name({"type": "ethics"}, Path("part-0.json"), own)
+
+
+def test_a_file_that_bears_an_abilitys_whole_name_is_of_it(tmp_path):
+    """Not of another one whose name it begins with; lines of such files may lack a type."""
+    own = study(tmp_path, OWN.replace('name = "torts"', 'name = "contracts_old"'))
+    for by_file in (True, False):
+        for stem, name in (
+            ("contracts_old", "contracts_old"),
+            ("contracts_old_1000", "contracts_old"),
+            ("contracts_1000", "contracts"),
+            ("contracts", "contracts"),
+        ):
+            assert ability_name({}, Path(f"{stem}.json"), own, by_file) == name
+
+
+def test_a_copy_of_the_published_file_may_have_other_settings_only(tmp_path):
+    """Its rules are what a result is known by, and later stages look for them in data/doit.toml."""
+    text = published_study().source.read_text(encoding="utf-8")
+    assert study(tmp_path, text.replace("[10, 40, 160,", "[10, 40, 80, 160,", 1)).recipes
+    with pytest.raises(InputError, match="give yours another name"):
+        study(tmp_path, text.replace('kind = "letter"', 'kind = "text"', 1))
+
+
+def test_a_lone_setting_may_take_all_there_is(tmp_path):
+    own = study(
+        tmp_path,
+        f'{OWN}[[settings]]\nname = "a"\nsamples = 9\ntake = [{{ pool = "own", lines = "all" }}]',
+    )
+    shares = {share.name: share.quota for share in own.recipes["a"].shares}
+    assert shares == dict.fromkeys(("contracts", "torts", "deadlines"))
+
+
+@pytest.mark.parametrize("gold", ["yes", "YES", "ｙes", " yes "])
+def test_a_gold_truth_counts_in_the_width_and_case_that_it_is_read_in(tmp_path, gold):
+    truth = 'kind = "truth"\ntrue_words = ["yes"]\nfalse_words = ["no"]'
+    own = study(tmp_path, OWN.replace('kind = "text"', truth))
+    record = {
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": gold}]
+    }
+    evaluation_check(own)(record | {"type": "torts"})

@@ -18,13 +18,28 @@ from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_li
 from study import contents
 from test_wrappers import begin, wait_for
 
+from growth.core.errors import InputError
+from growth.core.files import write_json
 from growth.core.locks import locked
-from growth.core.options import SweepOptions
+from growth.core.options import SLURM, SweepOptions
 from growth.data.study import published_study
-from growth.sweep import checks
-from growth.sweep.local import run_locally, run_together
-from growth.sweep.plan import Exam, Model, Plan, Setting, SweepRun, make_runs, run_names
-from growth.sweep.stages import closing_stages, stages
+from growth.scoring.checkpoint_selection import description
+from growth.sweep import checks, job
+from growth.sweep.local import run_locally
+from growth.sweep.plan import (
+    Exam,
+    Model,
+    Plan,
+    Setting,
+    SweepRun,
+    make_runs,
+    read_plan,
+    run_names,
+    write_plan,
+)
+from growth.sweep.progress import Progress
+from growth.sweep.snakemake import _command
+from growth.sweep.stages import chosen_checkpoint, stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
 SETTINGS = ("--data_types", "curated-10,curated-40", "--seeds", "0,1")
@@ -275,6 +290,10 @@ def test_a_run_that_fails_keeps_no_other_from_its_turn(fresh):
         f"build ended in exit code 2, see {log.format(160, '.sweep')}: --data_type curated-160 asks"
     )
     train = f"train ended in exit code 2, see {log.format(10, '')}: --output_dir {folder}: holds a"
+    # the sweep has no --output_dir
+    assert re.search(
+        r"curated-10/sweep: train .*; in a sweep that is another --run_name", done.stdout
+    )
     assert "2 of 3 runs failed; the same command tries them again:" in done.stdout
     for name, words in {"curated-160": build, "curated-10": train}.items():
         assert f"] {name}: failed: {words}" in done.stderr
@@ -345,6 +364,7 @@ def test_bad_input_is_refused_at_once(inputs, monkeypatch, flags, says):
         (("--model_size", "7b"), "--model_name_or_path is missing"),
         (("--models", "model"), "--models model: expected SIZE=MODEL"),
         (("--models", "7b=model 7b=model"), "--models: 7b twice"),
+        (("--models", "7b=model,13b=model"), "several models go between spaces"),
     ],
 )
 def test_models_that_are_none(inputs, flags, says):
@@ -358,6 +378,13 @@ def test_a_second_sweep_is_told_of_the_first(inputs):
     assert done.returncode == 2
     assert f"error: --run_name {log.relative_to(inputs)}: process {os.getpid()} on" in done.stderr
     assert not (inputs / "data/builds").exists()
+
+
+def test_the_wrapper_names_every_flag():
+    text = (ROOT / "scripts/run_sweep.sh").read_text(encoding="utf-8")
+    header = text[: text.index("set -euo pipefail")]
+    names = {f"--{field.name}" for field in dataclasses.fields(SweepOptions)}
+    assert {name for name in names if not re.search(rf"{name}\b", header)} == set()
 
 
 def test_several_models_are_one_study():
@@ -377,6 +404,23 @@ def test_several_models_are_one_study():
     runs = make_runs(checks.models_of(options), settings, run_names("x", [0, 7]))
     assert [run.setting.samples for run in runs] == [160] * 6 + [40] * 6 + [10] * 12
     assert len({run.place for run in runs}) == len(runs)
+
+
+def test_the_time_left_is_by_what_runs_have_taken():
+    """Those that were done before tell nothing, nor those that fail; large ones take longer."""
+    small, large = Setting("curated-10", 10), Setting("curated-10000", 10_000)
+    runs = make_runs([Model("s", "m")], [small, large], run_names(None, range(3)))
+    assert [run.setting for run in runs] == [large] * 3 + [small] * 3
+    progress = Progress(runs, done={runs[0]})
+    assert progress.ended(runs[0], 1.0) is None
+    assert progress.ended(runs[1], 2.0, failed=True) is None
+    left = progress.ended(runs[2], 1001.0)
+    assert left is not None
+    assert 3 * 1 < left < 3 * 1000 / 2  # three small ones, each much less than a large one
+    assert progress.ended(runs[3], 1100.0) == pytest.approx(
+        2 * progress.ended(runs[4], 1100.0), rel=0.1
+    )
+    assert progress.ended(runs[5], 1200.0) is None
 
 
 def test_seeds_and_data_have_builds_of_their_own():
@@ -425,6 +469,71 @@ def test_what_stages_are_forked_from_has_begun_nothing():
     assert run(sys.executable, "-c", program, cwd=ROOT).stdout.split() == ["1", "False"]
 
 
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """A plan of one run, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (run,) = make_runs([Model("s", "m")], [Setting("curated-10")], {0: "a"})
+    plan = Plan((run,), None, Path("data"), "curated/valid", Path("data/builds"))
+    write_plan(Path("plan.json"), plan)
+    assert read_plan(Path("plan.json")) == plan
+    return plan, run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "",
+        lambda text: text[:-9],
+        lambda text: "[]",
+        lambda text: '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        lambda text: text.replace('"seed":0', '"seed":"0"'),
+        lambda text: text.replace('"seed":0', '"seed":1e400'),
+        lambda text: text.replace('"data"', '"\\ud800"', 1),
+    ],
+)
+def test_a_damaged_plan_is_refused(planned, change):
+    path = Path("plan.json")
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(InputError, match=r"plan\.json: .*; start the sweep again") as caught:
+        read_plan(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_profile_that_is_no_file(planned):
+    os.mkfifo("fifo")
+    Path("folder").mkdir()
+    for name in ("fifo", "folder", "nothing", "\0"):
+        with pytest.raises(InputError, match=r"--profile .*can't be read"):
+            _command(Path("x"), 1, SLURM, Path(name))
+
+
+@pytest.mark.parametrize("choice", [{}, [], {"checkpoint": 3}, {"checkpoint": "../../x"}])
+def test_a_finished_run_with_a_damaged_choice_is_evaluated_again(planned, monkeypatch, choice):
+    plan, run = planned
+    monkeypatch.setattr(job, "job_digest", lambda *_: "same")
+    whole = {"model_size": "s", "data_type": "curated-10", "timestamp": "a", "checkpoint": "c"}
+    write_json(run.selection(None), whole)
+    write_json(run.record, {"digest": "same", "outputs": [str(run.selection(None))]})
+    assert job.is_done(plan, run)
+    assert description(whole) == "s/curated-10/a/c\t"
+    write_json(run.selection(None), choice)
+    assert not job.is_done(plan, run)
+    with pytest.raises(InputError, match=r"selected-checkpoint\.json: .*evaluate the run again"):
+        chosen_checkpoint(plan, run)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_log_that_is_no_file_fails_the_run_alone(planned, make):
+    plan, run = planned
+    run.log.parent.mkdir(parents=True)
+    make(run.log)
+    with pytest.raises(job.JobFailed, match=r"sweep\.log: is a (FIFO|folder)"):
+        job.run_job(plan, run, Noting())
+
+
 class Noting:
     """A launcher whose stages fail, with what they were to be told noted."""
 
@@ -453,22 +562,3 @@ def test_runs_at_the_same_time_have_gpus_of_their_own(tmp_path, monkeypatch):
     seen = {environment["CUDA_VISIBLE_DEVICES"] for environment in launcher.environments[:2]}
     assert len(seen) == 2
     assert sorted(",".join(seen).split(",")) == ["0", "1", "4", "5"]
-
-
-def test_report_and_figures_are_made_at_the_same_time(tmp_path):
-    both, stopped = threading.Barrier(2), []
-
-    class Launcher:
-        def run(self, stage, environment):
-            both.wait(timeout=30)
-            return int(stage.name == "plot")
-
-        def stop(self):
-            stopped.append(True)
-
-    assert run_together(Launcher(), closing_stages(None, tmp_path)) == [0, 1]
-    assert not stopped
-    both.abort()  # one that ends by an error takes the others along
-    with pytest.raises(threading.BrokenBarrierError):
-        run_together(Launcher(), closing_stages(None, tmp_path))
-    assert stopped

@@ -22,8 +22,9 @@ def test_the_ratio_is_of_the_wall_clock_to_the_stages_over_the_cores():
 
 
 @pytest.mark.slow
-def test_a_small_sweep_is_measured():
+def test_a_small_sweep_is_measured(tiny_model, tiny_data):
     small = ("--data_types", "curated-10", "--seeds", "0,1", "--epochs", "1")
+    small += ("--data_dir", tiny_data, "--model_name_or_path", tiny_model)
     done = subprocess.run([sys.executable, SCRIPT, *small], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [row.split(" | ")[:2] for row in done.stdout.splitlines()[2:-2]]

@@ -59,7 +59,8 @@ def replacing(path: Path) -> Iterator[Path]:
     to is replaced.
 
     Raises:
-        InputError: a device, FIFO or socket is at `path`, which would be one no more.
+        InputError: a device, FIFO or socket is at `path`, which would be one no more; or a folder,
+            and a file was written.
     """
     is_file(path, or_folder=True)
     path = path.resolve() if path.is_symlink() else path
@@ -74,6 +75,11 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(temporary)
             _replace(temporary, path, outgoing)
             sync_names(path.parent)
+    except OSError as error:
+        # In messages, the file that was to be written: nobody else knows the temporary one.
+        if isinstance(error.filename, str) and error.filename.startswith(str(temporary)):
+            error.filename = str(path) + error.filename.removeprefix(str(temporary))
+        raise
     finally:
         _put_back(outgoing, path)  # in any case first: it may be the only one there is
         _remove(outgoing)
@@ -157,6 +163,8 @@ def _same_folders(one: Path, other: Path) -> bool:
 
 def _replace(temporary: Path, path: Path, outgoing: Path) -> None:
     """Move `temporary` to `path`; a folder that is there goes to `outgoing` first."""
+    if not temporary.is_dir():
+        is_file(path)
     while True:
         if temporary.is_dir() and path.exists():
             _remove(outgoing)

@@ -12,6 +12,7 @@ _WORDS = r"\u3300-\u33ff\ufdf0-\ufdfc"
 WORDS, NO_WORDS = re.compile(f"[{_WORDS}]"), re.compile(f"[^{_WORDS}]+")
 MOST_WORDS = 1000  # of them in a text; a person writes few
 _NO_MARK = r"\x00-\u02ff\u3400-\u9fff\uff00-\uffef"  # ASCII, Latin, ideographs, full width
+_SPACES = re.compile(r"\s+")
 MAY_BE_MARKS = re.compile(f"(?<![^{_NO_MARK}])[^{_NO_MARK}]{{{LONG_RUN}}}")
 
 
@@ -33,6 +34,11 @@ def nfkc(text: str) -> str:
         text = "".join(unicodedata.normalize("NFKD", character) for character in text)
         text = _marks().sub(_sorted_marks, text)
     return unicodedata.normalize("NFKC", text)
+
+
+def fold(text: str) -> str:
+    """Full width to ASCII, case to lower, runs of white space to one space, none outside."""
+    return _SPACES.sub(" ", nfkc(text).casefold()).strip()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from growth.core.errors import InputError
 MAX_LENGTH = 2048  # tokens of a conversation, prompt and answer together (paper section 4.1)
 MAX_NEW_TOKENS = 1024  # of an answer (paper section 4.2)
 LARGEST = 2**31  # what epochs and the other numbers of a study may be, as in run.json
+MOST_LINES = 10**8  # of a setting; their places alone are 2 GB of memory
 TOKENS_PER_BATCH = 2048  # of prompts, computed at once in inference
 
 AUTO = "auto"  # selected by what the machine has
@@ -659,14 +660,14 @@ class PoolOptions(SeedOptions):
     pool: str | None = option(
         None, "of the study, that lines are taken from", unset="that of its first series"
     )
-    repeats: int = option(1, "how often a line may be in a recipe")
+    repeats: int = option(1, "how often a line may be in a recipe", below=LARGEST)
 
 
 @dataclass(frozen=True)
 class DesignOptions(PoolOptions):
     """Which recipes a design has (docs/plan.md)."""
 
-    total: int = option(0, "of each recipe", unit="lines", required=True, below=LARGEST)
+    total: int = option(0, "of each recipe", unit="lines", required=True, maximum=MOST_LINES)
     runs: int = option(20, "recipes", below=1000)
     target: int | None = option(
         None, "of the runs that they stand for", unit="lines", unset="--total", below=LARGEST
@@ -723,12 +724,21 @@ class PlanOptions(PoolOptions):
 
 
 @dataclass(frozen=True)
+class FigureOptions:
+    """As what figures are written."""
+
+    format: str = option(
+        "png", "of figures: png, svg or pdf, several between commas", metavar="FORMAT[,FORMAT]"
+    )
+
+
+@dataclass(frozen=True)
 class CompareOptions(ResultsOptions, SeedOptions):
     """Where two sides of a comparison are looked up, and where it is written."""
 
     output_dir: Path | None = option(
         None,
-        "where compare.csv, compare.json and compare.png are written",
+        "where compare.csv, compare.json and the figure are written",
         unset="evaluate/compare/<A>-vs-<B>",
     )
 

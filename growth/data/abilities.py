@@ -3,17 +3,19 @@
 import functools
 import math
 import re
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Literal
 
 import msgspec
 
-from growth.core.normal_form import nfkc
+from growth.core.normal_form import fold
 
 LETTERS = ("A", "B", "C", "D")
 TRUE_WORDS = ("正确", "对", "T", "√", "V")
 FALSE_WORDS = ("错误", "错", "F", "×", "X")
 _MOST_OPTIONS = 10
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tab and line feed
 Normalisation = Literal["width", "case", "punctuation", "spaces"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("width", "case", "punctuation", "spaces")
 
@@ -40,6 +42,7 @@ _WITH_OPTIONS = {Kind.LETTER, Kind.LETTER_SET, Kind.DOIT_DIALOGUE, Kind.DOIT_LET
 _READS_LABELS = {
     *(Kind.LETTER, Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH),
 }
+_NORMALISES = {Kind.TEXT, Kind.REGEX}
 _A_TO_D = {Kind.DOIT_DIALOGUE, Kind.DOIT_LETTER_OR_BLANK, Kind.DOIT_LETTER_OR_TRUTH}
 
 
@@ -53,18 +56,30 @@ _IN_WORD = rf"(?:[^\W_{_TOUCHING}]|[{_MARKS}])"
 
 
 @functools.lru_cache(64)
-def words_pattern(words: tuple[str, ...], letters_touch: bool = False) -> re.Pattern[str]:
-    """Finds any of `words`, the longest at a place, as whole words where their script has spaces.
+def words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of `words`, the longest at a place; whole words where their script has spaces."""
+    return re.compile("|".join(map(_whole, _longest_first(words))))
 
-    With `letters_touch`, words of one letter count anywhere (`ABD`).
+
+@functools.lru_cache(64)
+def _labels_pattern(labels: tuple[str, ...], anywhere: bool) -> re.Pattern[str]:
+    """Finds labels as `words_pattern` does, of one letter also side by side (`ABD`).
+
+    With `anywhere` those of one letter count inside of words too, as published.
     """
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
-    return re.compile(
-        "|".join(
-            re.escape(word) if letters_touch and len(word) == 1 else _whole(word)
-            for word in longest_first
-        )
-    )
+    letters = "".join(re.escape(label) for label in labels if re.fullmatch(_IN_WORD, label))
+    others = [label for label in labels if anywhere or not re.fullmatch(_IN_WORD, label)]
+    found = [
+        re.escape(label) if anywhere and len(label) == 1 else _whole(label)
+        for label in _longest_first(others)
+    ]
+    if letters and not anywhere:
+        found.append(f"(?<!{_IN_WORD})[{letters}]++(?!{_IN_WORD})")
+    return re.compile("|".join(found))
+
+
+def _longest_first(words: Iterable[str]) -> list[str]:
+    return sorted(words, key=lambda word: (-len(word), word))
 
 
 def _whole(word: str) -> str:
@@ -120,16 +135,21 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def heading(self) -> str:
         """The title, or else the name."""
-        return self.title or self.name
+        return self.title.strip() or self.name
 
     def labels_in(self, text: str) -> frozenset[str]:
-        """The options on the last line of `text` that is not empty, as published for A to F.
+        """The options on the last line of `text` that is not empty.
 
-        Of labels with several letters whole words count, the longest at a place.
+        Whole words count, the longest at a place, and labels of one letter side by side (`ABD`). As
+        published (DOIT_LETTER_SET), those of one letter count anywhere, the B of `Both` too.
         """
         lines = [line for line in text.split("\n") if line.strip()]
-        labels = words_pattern(self.options, letters_touch=True)
-        return frozenset(labels.findall(lines[-1])) if lines else frozenset()
+        if not lines:
+            return frozenset()
+        found = _labels_pattern(self.options, self.kind is Kind.DOIT_LETTER_SET).findall(lines[-1])
+        return frozenset(
+            label for part in found for label in ([part] if part in self.options else part)
+        )
 
     def asked(self) -> dict[str, Any]:
         """All that a prediction depends on: how a question is put, which labels are read."""
@@ -178,7 +198,17 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"choices: the kind {self.kind.value} has none"
         if self.choices and not 2 <= self.choices <= _MOST_OPTIONS:
             return f"choices is {self.choices}, expected 2 to {_MOST_OPTIONS}"
+        if self.normalise != NORMALISATIONS and self.kind not in _NORMALISES:
+            return f"normalise: the kind {self.kind.value} has none"
+        if self.gold and self.is_choice:
+            return "gold: of choices the first is the gold one; leave gold out"
+        if unseen := next((text for text in self._written() if not text.isprintable()), None):
+            return f"{unseen!r} holds a character that can't be seen, or ends a line; write it anew"
         return self._problem_of_words() or self._problem_of_pattern()
+
+    def _written(self) -> Iterable[str]:
+        """What a figure shows or an answer is held against."""
+        return (self.title, *self.options, *self.true_words, *self.false_words)
 
     def _problem_of_words(self) -> str:
         words = (*self.true_words, *self.false_words)
@@ -189,20 +219,24 @@ class Ability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(words)) < len(words):
             return "true_words and false_words: a word stands there twice"
         true, false = (
-            {nfkc(word).casefold().strip(): word for word in of_one}
-            for of_one in (self.true_words, self.false_words)
+            {fold(word): word for word in of_one} for of_one in (self.true_words, self.false_words)
         )
         if both := true.keys() & false.keys():
             word = min(both)
             return (
                 f"true_words has {true[word]!r} and false_words {false[word]!r}, which are read as "
-                "one word, as case and width don't matter"
+                "one word, as case, width and spaces don't matter"
             )
         return ""
 
     def _problem_of_pattern(self) -> str:
         if self.kind is not Kind.REGEX:
             return f"pattern: the kind {self.kind.value} has none" if self.pattern else ""
+        if unseen := _CONTROL.search(self.pattern):
+            return (
+                f"pattern {self.pattern!r}: holds {unseen[0]!r}, as TOML reads \\b and the like "
+                "within double quotes; put the pattern in single quotes: '\\b(?P<answer>...)'"
+            )
         import re2  # only such studies need it
 
         try:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from growth.core.errors import InputError
 from growth.core.files import check_writable, json_line, parse_json, replacing, sha256, write_json
+from growth.core.names import fault_of_name, name_key
 from growth.core.options import MESSAGES, NEAR, NONE, ImportOptions, ReadingOptions
 from growth.core.schemas import ImportRecord, read_record
 from growth.data.conversations import Messages, Reading, converted, parse_columns, recognised_format
@@ -41,7 +42,6 @@ SUMMARY = "import.json"
 SHOWN = 5  # refused lines of a kind that are named
 _LOOKED_AT = 1000  # lines of an ability, in which a shared frame is looked for
 _RECOGNISED_WITHIN = 1000  # lines; in which a line of a known format must come
-_LONGEST_NAME = 200  # bytes of a type, which names a file
 _MOST_TYPES = 1000  # a field with more values names no ability
 
 
@@ -75,11 +75,11 @@ class Refusals:
 
     def abilities_but(self, used: Iterable[str]) -> dict[str, int]:
         """The abilities with refused lines that are not among `used`, and how many lines."""
-        known = {name.casefold() for name in used}
+        known = set(map(name_key, used))
         return {
             name: count
             for name, count in sorted(self.abilities.items())
-            if name.casefold() not in known
+            if name_key(name) not in known
         }
 
 
@@ -208,20 +208,23 @@ class Pool:
         self._counts[place] += 1
 
     def _place(self, type_: str) -> int:
-        place = self._places.get(type_.casefold())
+        place = self._places.get(name_key(type_))
         if place is None:
             if len(self.names) == _MOST_TYPES:
                 raise InputError(
                     f"more than {_MOST_TYPES:,} abilities, {type_!r} the last: a field that "
                     "differs so much names none; choose another --type_field"
                 )
-            place = self._places[type_.casefold()] = len(self.names)
+            place = self._places[name_key(type_)] = len(self.names)
             self.names.append(type_)
             self._counts.append(0)
         elif self.names[place] != type_:
+            known = self.names[place]
+            same = known.casefold() == type_.casefold()
             raise InputError(
-                f"the abilities {self.names[place]!r} and {type_!r} differ in case only, and some "
-                "file systems would make one file of them; spell them alike"
+                f"the abilities {known!r} and {type_!r} differ in "
+                f"{'case' if same else 'how letters are composed'} only, and some file systems "
+                "would make one file of them; spell them alike"
             )
         return place
 
@@ -288,22 +291,11 @@ def type_of(fields: Fields, source: Source, options: ImportOptions) -> str:
         name = own if own is not None else source.path.stem
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
-    fault = "it is no text" if not isinstance(name, str) else _fault_of_name(name)
+    fault = "it is no text" if not isinstance(name, str) else fault_of_name(name)
     if fault:
         message = f"the ability {str(name)[:60]!r}: {fault}; --type gives another"
         raise Refusal("ability names no file", message)
     return cast(str, name)
-
-
-def _fault_of_name(name: str) -> str:
-    """Why a file can't be called `name`; empty if it can."""
-    if not name or name != name.strip() or name.startswith("."):
-        return "a name is not empty and begins neither with a point nor with a space"
-    if any(not character.isprintable() or character in '/\\:*?"<>|' for character in name):
-        return 'a name has no control character and none of / \\ : * ? " < > |'
-    if len(name.encode()) > _LONGEST_NAME:
-        return f"it is longer than {_LONGEST_NAME} bytes"
-    return ""
 
 
 @dataclass(frozen=True)
@@ -340,7 +332,7 @@ def import_files(options: ImportOptions, reading: Reading) -> Imported:
     sizes = Sizes(options.valid, options.test)
     if options.type is not None and options.type_field is not None:
         raise InputError("--type and --type_field both name the ability; leave one of them out")
-    if options.type is not None and (fault := _fault_of_name(options.type)):
+    if options.type is not None and (fault := fault_of_name(options.type)):
         raise InputError(f"--type {options.type!r}: {fault}")
     paths = find_files([Path(name) for name in options.input], "--input")
     _check_folder(options.output_dir, paths)

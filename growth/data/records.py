@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from growth.core.errors import InputError
+from growth.core.normal_form import fold
 from growth.data.abilities import FALSE_WORDS, LETTERS, TRUE_WORDS, Ability, Kind
 from growth.data.copies import COUNTED_AGAIN, check_no_copies, find_repeats, warn_of_repeats
 from growth.data.lines import Check, Fault, Lines, Record, checked_lines, index_lines, shown
@@ -168,8 +169,8 @@ def _check_gold(record: Record, ability: Ability) -> None:
         Kind.TRUTH: ability.true_words + ability.false_words,
     }.get(kind)
     found = gold
-    if kind is Kind.TRUTH:  # in any case, as it is read
-        found, allowed = gold.casefold(), tuple(word.casefold() for word in allowed or ())
+    if kind is Kind.TRUTH:  # in any case and width, as it is read
+        found, allowed = fold(gold), tuple(map(fold, allowed or ()))
     if allowed is not None and found not in allowed:
         raise Fault(
             f"type {ability.name} allows the gold answers {' '.join(allowed)}, found {shown(gold)}"
@@ -197,7 +198,7 @@ def reads_letter(record: Record, ability: Ability) -> bool:
 
 
 def ability_name(record: Record, path: Path, study: Study, by_file: bool = False) -> str:
-    """The ability of a training line: its type, else its file's name less the last part.
+    """The ability of a training line: its type, else its file's name, whole or less the last part.
 
     With `by_file` the type does not count.
 
@@ -219,7 +220,7 @@ def ability_name(record: Record, path: Path, study: Study, by_file: bool = False
 def line_abilities(files: Mapping[str, Sequence[Record]], study: Study) -> list[str | None]:
     """The ability of each line of these files, by name, in order; None for lines of none.
 
-    By its type, else by its file's name less the last part, as `ability_name` says.
+    By its type, else by its file's name, whole or less the last part, as `ability_name` says.
     """
     found = (
         next(_named_abilities(record.get("type"), Path(name).stem, study), None)
@@ -231,7 +232,7 @@ def line_abilities(files: Mapping[str, Sequence[Record]], study: Study) -> list[
 
 def _named_abilities(type_name: object, stem: str, study: Study) -> Iterator[Ability]:
     """The abilities that a line's type, then the name of its file, are names of."""
-    for name in (type_name, stem.rpartition("_")[0], stem):
+    for name in (type_name, stem, stem.rpartition("_")[0]):
         ability = study.ability_of(name)
         if ability is not None:
             yield ability

@@ -24,8 +24,15 @@ import msgspec
 
 from growth.core.errors import InputError
 from growth.core.files import json_line, open_file
-from growth.core.options import LARGEST, MAX_LENGTH, MAX_NEW_TOKENS, Hyperparameters
-from growth.data.abilities import Ability, Kind
+from growth.core.names import fault_in_study, name_key
+from growth.core.options import (
+    LARGEST,
+    MAX_LENGTH,
+    MAX_NEW_TOKENS,
+    MOST_LINES,
+    Hyperparameters,
+)
+from growth.data.abilities import NORMALISATIONS, Ability, Kind
 from growth.data.copies import UNCOMPARED
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -43,7 +50,14 @@ AVERAGE, OOD_AVERAGE = "average", "ood_average"  # scores over several files, be
 _NO_GOLD = (*UNCOMPARED, "messages", "type", "question_format", "choices")
 # Of results files and figures, where no ability may go by them.
 _RESERVED_NAMES = {AVERAGE, OOD_AVERAGE, "overall", "mixed"}
-_NAME_LENGTH = 80  # of abilities, settings: they become names of files
+# What may stand where a value is one of a few, by the end of its key; msgspec doesn't name them.
+_ALLOWED: Mapping[str, Sequence[str]] = {
+    ".kind": [kind.value for kind in Kind],
+    ".normalise": NORMALISATIONS,
+    ".line": LINES,
+    ".told_apart_by": ("type", "file"),
+    ".lines": (EQUAL, ALL),
+}
 
 
 class RunDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,7 +144,7 @@ class Lone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: of the setting.
-        samples: lines in all, its place on the axis of a figure.
+        samples: lines in all.
         take: where the lines come from.
         same_as: another setting that holds the same lines: runs of both are repeats of each other.
         extends: another setting, all of whose lines it holds besides.
@@ -195,7 +209,7 @@ class Recipe:
     Attributes:
         name: of the setting.
         series: that it belongs to; "" for a lone setting.
-        samples: lines in all; its place on the axis of a figure.
+        samples: lines in all; in a series its place on the axis of a figure.
         shares: what is taken from where.
         same_as: the setting whose lines it repeats, or its own name.
         marker: of a lone setting.
@@ -354,7 +368,14 @@ def read_study(path: Path) -> Study:
     """
     written = _read_toml(path, "--study", _Study)
     _check(written, path)
-    return Study(written, path)
+    study = Study(written, path)
+    is_own_file = path.resolve() != _published_path().resolve()
+    if study.is_published and is_own_file and study.digest != published_study().digest:
+        raise InputError(
+            f"--study {path}: name: {PUBLISHED!r} is the published study, whose abilities or rules "
+            "are others; give yours another name"
+        )
+    return study
 
 
 def read_recipe(path: Path, study: Study) -> Recipe:
@@ -374,9 +395,7 @@ def read_recipe(path: Path, study: Study) -> Recipe:
         raise InputError(f"{where}: {key}: {problem}")
 
     written = _read_toml(path, "--recipe", Lone)
-    _check_plain("name", written.name, fail)
-    if written.name in study.recipes:
-        fail("name", f"{written.name!r} is the name of a setting already; rename the recipe")
+    _check_recipe_name("name", written.name, study, fail)
     if written.same_as:
         fail("same_as", "only a setting of a study has other names; give take")
     names = [ability.name for ability in study.in_domain]
@@ -384,10 +403,29 @@ def read_recipe(path: Path, study: Study) -> Recipe:
         _check_take(study.pools, names, take, False, f"take[{i}]", fail)
     if written.extends:
         study.recipe(written.extends, f"{where}: extends:")
-    recipe = _lone_recipe(written, study.recipes, study.pools, where)
+    recipe = _lone_recipe(written, study.recipes, study.pools, names, where)
     _check_lone(msgspec.structs.replace(written, samples=recipe.samples), written.name, fail)
     _check_names_once(recipe, where)
     return dataclasses.replace(recipe, listed=False)
+
+
+def check_recipe_name(name: str, study: Study, flag: str) -> None:
+    """Check the name of a recipe that is to be written as `read_recipe` would.
+
+    Raises:
+        InputError: no recipe of the study can have it; `flag` says where it came from.
+    """
+
+    def fail(key: str, problem: str) -> None:
+        raise InputError(f"{key}: {problem}")
+
+    _check_recipe_name(flag, name, study, fail)
+
+
+def _check_recipe_name(key: str, name: str, study: Study, fail: Any) -> None:
+    _check_plain(key, name, fail)
+    if name in study.recipes:
+        fail(key, f"{name!r} is the name of a setting already; rename the recipe")
 
 
 def recipe_text(
@@ -522,15 +560,19 @@ def study_of(
 
 def _explained(error: msgspec.ValidationError, whole: type[msgspec.Struct]) -> str:
     """msgspec's message with the key as TOML has it."""
-    message, _, key = str(error).partition(" - at `$")
+    message, _, key = str(error).replace(" - at `key` in `$", " - at `$").partition(" - at `$")
     key = key.removesuffix("`").removeprefix(".")
-    message = message.replace("`", "'").replace("Object", "the table")
-    if key.endswith(".kind"):
-        message += f"; kinds: {', '.join(kind.value for kind in Kind)}"
-    if "unknown field" in message:
+    message = message.replace("`", "'").replace("Object", "the table").replace("object", "table")
+    where = re.sub(r"\[[^]]*\]$", "", key)
+    for end, allowed in _ALLOWED.items():
+        if where.endswith(end) and "enum" in message:
+            message += f"; expected {', '.join(allowed)}"
+    if unknown := re.search("unknown field '(.*)'", message):
         first = re.split(r"[.\[]", key)[0]
         table = Take if "take[" in key else _TABLES.get(first, whole)
         message += f"; expected {', '.join(table.__struct_fields__)}"
+        if key and unknown[1] in whole.__struct_fields__:
+            message += f". {unknown[1]} is of the whole file: put it above the first [table]"
     return f"{key}: {message}" if key else message
 
 
@@ -545,6 +587,8 @@ def _check(written: _Study, path: Path) -> None:
         raise InputError(f"--study {path}: {key}: {problem}")
 
     _check_names(written, fail)
+    if not written.title.isprintable():
+        fail("title", f"{written.title!r}: expected one line without control characters")
     for i, ability in enumerate(written.abilities):
         problem = ability.problem()
         if ability.gold in _NO_GOLD:
@@ -578,24 +622,20 @@ def _check(written: _Study, path: Path) -> None:
 
 def _check_names(written: _Study, fail: Any) -> None:
     """Names are plain, so that files and folders can have them, and there once."""
-    in_use: dict[str, str] = {}
+    in_use: dict[str, tuple[str, str]] = {}
     named = [("name", written.name)]
     for i, ability in enumerate(written.abilities):
         for name in (ability.name, *ability.aliases):
             key = f"abilities[{i}].name"
             if name in _RESERVED_NAMES:
                 fail(key, f"{name!r} is what results call a score over several files; rename it")
-            if name in in_use:
-                fail(key, f"{name!r} is the name of {in_use[name]} already")
-            in_use[name] = f"abilities[{i}]"
+            _check_new(key, name, in_use, fail)
             named.append((key, name))
     settings = [(f"series[{i}].name", series.name) for i, series in enumerate(written.series)]
     settings += [(f"settings[{i}].name", lone.name) for i, lone in enumerate(written.settings)]
-    seen: dict[str, str] = {OTHER: "settings on no curve"}
+    seen = {OTHER: (OTHER, "settings on no curve")}
     for key, name in settings:
-        if name in seen:
-            fail(key, f"{name!r} is the name of {seen[name]} already")
-        seen[name] = key.removesuffix(".name")
+        _check_new(key, name, seen, fail)
     gathered = [(f"pools.{name}.gathered_as", p.gathered_as) for name, p in written.pools.items()]
     named += settings + [(key, name) for key, name in gathered if name]
     for key, name in named:
@@ -609,10 +649,18 @@ def _check_names(written: _Study, fail: Any) -> None:
         fail("abilities", "expected at least one")
 
 
+def _check_new(key: str, name: str, in_use: dict[str, tuple[str, str]], fail: Any) -> None:
+    """No two names are those of one file; `in_use` gets the name, and whose it is."""
+    if name_key(name) in in_use:
+        same, whose = in_use[name_key(name)]
+        but = "" if same == name else f", but for case or how letters are composed ({same!r})"
+        fail(key, f"{name!r} is the name of {whose} already{but}")
+    in_use[name_key(name)] = name, key.removesuffix(".name")
+
+
 def _check_plain(key: str, name: str, fail: Any) -> None:
-    plain = name and name == Path(name).name and not name.startswith((".", "-"))
-    if not plain or len(name) > _NAME_LENGTH or not name.isprintable() or " " in name:
-        fail(key, f"{name!r}: expected a plain name without spaces, such as tax_law")
+    if fault := fault_in_study(name):
+        fail(key, fault)
 
 
 def _check_take(
@@ -644,7 +692,7 @@ def _check_lone(lone: Lone, key: str, fail: Any) -> None:
     if bool(lone.same_as) == bool(lone.take or lone.extends):
         fail(key, "expected either same_as, or take (with extends, if it holds another one's)")
     if not lone.same_as and lone.samples < 1:
-        fail(f"{key}.samples", "expected how many lines it has in all, its place on the axis")
+        fail(f"{key}.samples", "expected how many lines it has in all")
     if lone.marker and lone.marker not in _MARKERS:
         fail(
             f"{key}.marker", f"{lone.marker!r}: expected one of matplotlib's: {' '.join(_MARKERS)}"
@@ -675,7 +723,7 @@ def _recipes(written: _Study, path: Path) -> dict[str, Recipe]:
     for last in lone:
         for name in _chain(last, lone, recipes, path):
             where = f"--study {path}: settings ({name})"
-            recipes[name] = _lone_recipe(lone[name], recipes, written.pools, where)
+            recipes[name] = _lone_recipe(lone[name], recipes, written.pools, names, where)
             _check_names_once(recipes[name], f"--study {path}")
     return recipes
 
@@ -700,12 +748,21 @@ def _chain(
 
 
 def _lone_recipe(
-    own: Lone, recipes: Mapping[str, Recipe], pools: Mapping[str, Pool], where: str
+    own: Lone,
+    recipes: Mapping[str, Recipe],
+    pools: Mapping[str, Pool],
+    names: list[str],
+    where: str,
 ) -> Recipe:
     other = recipes.get(own.same_as or own.extends)
     if other is not None and own.same_as:
+        if own.samples not in (0, other.samples):
+            raise InputError(
+                f"{where}: samples is {own.samples:,}, but {other.name} has {other.samples:,}; "
+                "leave samples out, as same_as says it"
+            )
         return dataclasses.replace(other, name=own.name)
-    shares = (*(other.shares if other else ()), *_shares(pools, own.take, [], 0, where))
+    shares = (*(other.shares if other else ()), *_shares(pools, own.take, names, 0, where))
     quotas = [share.quota for share in shares if share.quota is not None]
     samples = own.samples or (sum(quotas) if len(quotas) == len(shares) else 0)
     _check_total(shares, samples, where)
@@ -720,6 +777,8 @@ def _check_total(shares: Sequence[Share], samples: int, where: str) -> None:
     """
     quotas = [share.quota for share in shares if share.quota is not None]
     total, known = sum(quotas), len(quotas) == len(shares)
+    if max(total, samples) > MOST_LINES:
+        raise InputError(f"{where}: a setting of more than {MOST_LINES:,} lines; give fewer")
     if total > samples or (known and total < samples):
         raise InputError(
             f"{where}: takes {total:,} lines{'' if known else ' or more'} but stands at "

@@ -7,7 +7,7 @@
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,8 @@ class ResultFile:
                     path.unlink()
         return found
 
-    def write(self, results: Sequence[dict[str, Any]]) -> None:
-        """Write the whole file; its notes go."""
+    def write(self, results: Iterable[dict[str, Any]]) -> None:
+        """Write the whole file, each line as it comes; its notes go."""
         write_json_lines(self.path, results)
         self.remove_notes()
 

@@ -20,7 +20,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from growth.core.errors import InputError
 from growth.core.files import read_object, write_json
-from growth.model.gguf_file import read_gguf
+from growth.model.gguf_file import read_gguf, read_once
 from growth.model.source import Source, fingerprint
 from growth.model.weight_cache import entry_of, fill, is_whole
 
@@ -63,7 +63,8 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         with tempfile.TemporaryDirectory() as folder:
             _write_pieces(Path(folder), model, special)
             return _read_pieces(Path(folder))
-    tokenizer: Any = AutoTokenizer.from_pretrained(source.name, **source.arguments())
+    with read_once():
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.name, **source.arguments())
     if value("model") == _BYTE_LEVEL:
         _split_as(value("pre"), tokenizer.backend_tokenizer, path)
     return tokenizer

@@ -4,6 +4,7 @@ Safe by default: weights are safetensors (or GGUF), and code in a model folder i
 `trust_remote_code`.
 """
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -119,12 +120,21 @@ def load_config(source: Source) -> PreTrainedConfig:
         entry = entry_of("config", fingerprint(base)) if base.gguf_file else None
         if entry is not None and is_whole(entry):
             return AutoConfig.from_pretrained(entry)
-        config = AutoConfig.from_pretrained(base.name, **base.arguments())
+        with _gguf_read_once(base):
+            config = AutoConfig.from_pretrained(base.name, **base.arguments())
         if entry is not None:
             fill(entry, config.save_pretrained)
         return config
 
     return translate_load_errors(base, "config", load)
+
+
+def _gguf_read_once(source: Source) -> contextlib.AbstractContextManager[None]:
+    if source.gguf_file is None:
+        return contextlib.nullcontext()
+    from growth.model.gguf_file import read_once  # gguf is needed for such files alone
+
+    return read_once()
 
 
 def load_model(name_or_path: Model, dtype: torch.dtype, chat: ChatTokenizer) -> PreTrainedModel:
@@ -192,9 +202,10 @@ def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
             arguments |= {"use_safetensors": True, "config": config}
 
         def load() -> tuple[PreTrainedModel, dict[str, Any]]:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.name, output_loading_info=True, **arguments
-            )
+            with _gguf_read_once(source):
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    source.name, output_loading_info=True, **arguments
+                )
             return loaded
 
         model, loading = translate_load_errors(source, "model", load)

@@ -33,6 +33,7 @@ from growth.packing.forward import PROBE, agree, supervised_logits
 # are too thin, as its weights and their gradient are read and written once a chunk.
 LOGITS_WHOLE = 1 << 23
 _TOKENS_AT_ONCE = {"cuda": 2048, "cpu": 256}
+_VOCABULARY_BLOCK = {"cuda": 1 << 15, "cpu": 1024}  # rows of the weights' gradient, in 16 bits
 
 
 def logits_at_once(vocabulary: int, tokens: int, device: torch.device) -> int | None:
@@ -169,7 +170,11 @@ def _add_gradients(
     if gradient.dtype == torch.float32:
         of_weight.addmm_(gradient.T, part, alpha=factor)
     else:
-        of_weight.add_(gradient.T @ part, alpha=factor)
+        # In blocks that stay in the cache: addition makes a copy of its 16-bit argument in fp32.
+        size = _VOCABULARY_BLOCK[part.device.type]
+        for start in range(0, len(of_weight), size):
+            block = slice(start, start + size)
+            of_weight[block].add_(gradient[:, block].T @ part, alpha=factor)
 
 
 def _logits_of(model: PreTrainedModel) -> Logits:

@@ -102,6 +102,8 @@ def _weights(options: PlanOptions, names: tuple[str, ...]) -> Array | None:
     for line, row in read_csv(path, "--objective", ("ability", "weight"), "no others"):
         where = f"--objective {path}:{line}"
         _check_name(row["ability"], names, where)
+        if row["ability"] in weights:
+            raise InputError(f"{where}: {row['ability']} has a weight already; give it once")
         weights[row["ability"]] = number_of(row["weight"], f"{where}: weight", 0, 1e9, "a weight")
     total = sum(weights.values())
     if not total:
@@ -119,6 +121,8 @@ def _by_name(
         if not sign:
             raise InputError(f"{flag} {text}: expected NAME=NUMBER, such as {names[0]}=3")
         _check_name(name, names, f"{flag} {text}")
+        if name in found:
+            raise InputError(f"{flag} {text}: {name} has a number already; give it once")
         meaning = "above 0" if least else "lines"
         found[name] = number_of(number, f"{flag} {name}", least, 1e12, meaning)
     return np.array([found.get(name, default) for name in names])

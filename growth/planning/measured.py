@@ -143,7 +143,9 @@ def measured_of_csv(path: Path) -> Found:
     """
     flag = "--mixtures"
     rows = read_csv(path, flag, REQUIRED, "a column with the lines of each ability")
-    names = tuple(name for name in (rows[0][1] if rows else {}) if name not in _NOT_LINES)
+    if not rows:
+        raise InputError(f"{flag} {path}: has no rows below its header; give one a run and ability")
+    names = tuple(name for name in rows[0][1] if name not in _NOT_LINES)
     points: dict[str, list[Point]] = defaultdict(list)
     seen: dict[tuple[str, str], int] = {}
     for line, row in rows:

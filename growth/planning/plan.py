@@ -77,7 +77,7 @@ class Plan(NamedTuple):
         lines: of each ability, those one has included.
         equal: of equal shares.
         gain: of the plan's utility over that of equal shares.
-        probability: that it is above 0.
+        probability: that it is above 0, the share of the `draws` that judge it.
         moved: whether the plan is another one than equal shares.
         table: a row an ability: lines, cost, predicted values of both.
     """
@@ -88,6 +88,7 @@ class Plan(NamedTuple):
     probability: float
     moved: bool
     table: pd.DataFrame
+    draws: int
 
 
 def make_plan(laws: Sequence[AmountLaw], budget: Budget, seed: int = 0) -> Plan:
@@ -109,7 +110,7 @@ def make_plan(laws: Sequence[AmountLaw], budget: Budget, seed: int = 0) -> Plan:
     moved = bool((lines != same).any())
     probability = float(np.mean(gains > 0)) if moved else 0.5
     table = _table(laws, budget, lines, same)
-    return Plan(lines, same, interval(gains), probability, moved, table)
+    return Plan(lines, same, interval(gains), probability, moved, table, len(gains))
 
 
 def utility(laws: Sequence[AmountLaw], budget: Budget, lines: Array) -> tuple[Array, Array]:

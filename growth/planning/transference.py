@@ -4,18 +4,18 @@ The definitions are docs/plan.md's.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from growth.core.files import replacing
 from growth.planning.amounts import AmountLaw
+from growth.report.comparison_output import short_title
+from growth.report.fonts import DEFAULT_FONTS, Fonts
 from growth.report.growth_law import interval
 
 CELL = 0.75  # inches
+LETTER, USUAL = 0.1, 24  # inches of a letter of a title, and letters that there is room for
 SHOWN = 0.05  # intervals that reach no further show no help; their number is grey
 
 
@@ -52,12 +52,16 @@ def complexity_table(laws: Sequence[AmountLaw]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
+def transference_figure(
+    table: pd.DataFrame, titles: dict[str, str], fonts: Fonts = DEFAULT_FONTS
+) -> Figure:
     """The matrix of a `transference_table`: a row an ability, a column whose lines help it."""
     names = list(dict.fromkeys([*table["ability"], *table["source"]]))
     rows = [name for name in names if name in set(table["ability"])]
     values = np.full((len(rows), len(names)), np.nan)
-    side = 2 + CELL * len(names), 2 + CELL * len(rows)
+    labels = {name: short_title(fonts.title(titles.get(name, name), name)) for name in names}
+    room = 2 + LETTER * max(0, max(map(len, labels.values())) - USUAL)
+    side = room + CELL * len(names), room + CELL * len(rows)
     figure = Figure(figsize=side, layout="constrained")
     axes = figure.subplots()
     for pair in table.to_dict("records"):
@@ -69,16 +73,10 @@ def transference_figure(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
         weight = "bold" if known else "normal"
         axes.text(j, i, text, ha="center", va="center", size=7, color=colour, weight=weight)
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), [titles.get(n, n) for n in names], rotation=40, ha="right")
-    axes.set_yticks(range(len(rows)), [titles.get(n, n) for n in rows])
+    axes.set_xticks(range(len(names)), [labels[n] for n in names], rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [labels[n] for n in rows])
+    axes.spines[["top", "right"]].set_visible(True)
     axes.set_xlabel("lines of")
     axes.set_ylabel("worth to, per line of its own")
     figure.colorbar(image, shrink=0.7, label="transference (90 % interval below; bold: above 0.05)")
     return figure
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG."""
-    plain = matplotlib.rc_context({"text.parse_math": False})
-    with plain, replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

@@ -1,31 +1,46 @@
 """A comparison as people read it: a table of text, a figure; and the files that hold it."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from growth.core.files import replacing, write_json, write_text
+from growth.core.files import write_json, write_text
 from growth.data.study import AVERAGE, OOD_AVERAGE
-from growth.report.axes import CHANCE, COLOURS, GREY
 from growth.report.comparison import Comparison, Side
+from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.paired import LEVEL
+from growth.report.style import CHANCE, COLOURS, GREY, NORMAL, wrapped, write_figure
 
 NAME = "compare"  # of the files, less .csv, .json, .png
+LEGEND = (
+    "A and B in per cent, the rest but p in points; Holm p: corrected for the abilities together; "
+    "could show: the smallest difference that p below 0.05 would be found for in 4 studies of 5"
+)
 _LONGEST = 44  # characters of a title beside the figure or in the table
 
 
-def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write compare.csv, compare.json and compare.png; returns where."""
-    table, numbers, figure = (folder / f"{NAME}.{end}" for end in ("csv", "json", "png"))
+def write_comparison(
+    folder: Path,
+    comparison: Comparison,
+    formats: Sequence[str] = ("png",),
+    fonts: Fonts = DEFAULT_FONTS,
+) -> list[Path]:
+    """Write compare.csv, compare.json and the figure in each format; returns where."""
+    table, numbers = (folder / f"{NAME}.{end}" for end in ("csv", "json"))
     write_text(table, comparison.rows.to_csv(index=False, float_format="%.6g"))
     write_json(numbers, comparison.as_json())
-    # a title of one's own may hold dollar signs, and none of ours is a formula
-    with mpl.rc_context({"text.parse_math": False}), replacing(figure) as temporary:
-        forest_plot(comparison).savefig(temporary, format="png", dpi=150)
-    return [table, numbers, figure]
+    draw = partial(forest_plot, comparison, fonts)
+    return [table, numbers, *write_figure(draw, folder / NAME, formats, fonts)]
+
+
+def fonts_of_comparison(comparison: Comparison) -> Fonts:
+    """The fonts that its figure needs."""
+    sides, rows = (described(comparison.a), described(comparison.b)), comparison.rows
+    return fonts_for([*sides, *rows["title"], *rows["ability"]])
 
 
 def described(side: Side) -> str:
@@ -41,7 +56,7 @@ def comparison_table(comparison: Comparison) -> str:
     lines = [f"A  {described(comparison.a)}", f"B  {described(comparison.b)}"]
     if comparison.limit is not None:
         lines.append(f"limit {comparison.limit}: smoke runs, not a result")
-    titles = [_short(title) for title in comparison.rows["title"]]
+    titles = [short_title(title) for title in comparison.rows["title"]]
     width = max(map(len, [*titles, "out of domain"])) + 2
     lines.append(
         f"{'ability':<{width}}{'questions':>9}{'clusters':>10}{'A':>8}{'B':>8}{'A - B':>8}"
@@ -59,18 +74,19 @@ def comparison_table(comparison: Comparison) -> str:
             f"{row['score_b']:>8.1f}{row['difference']:>+8.1f}{interval:>18}{_p(row['p']):>9}"
             f"{corrected:>9}{row['detectable']:>12.1f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, LEGEND])
 
 
 def _p(value: float) -> str:
     return "< .0001" if value < 1e-4 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
 
 
-def _short(title: str) -> str:
+def short_title(title: str) -> str:
+    """A title that leaves a figure or table room, its beginning where it is long."""
     return title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
 
 
-def forest_plot(comparison: Comparison) -> Figure:
+def forest_plot(comparison: Comparison, fonts: Fonts = DEFAULT_FONTS) -> Figure:
     """Every difference with its interval, a row each; filled where Holm's p is below 0.05."""
     rows = comparison.rows.to_dict("records")
     figure = Figure(figsize=(7.2, 1.5 + 0.32 * len(rows)), layout="constrained")
@@ -91,15 +107,17 @@ def forest_plot(comparison: Comparison) -> Figure:
         if is_mean and place + 1 < len(rows):
             ax.axhline(place + 0.5, color="0.85", linewidth=0.8)
     ax.axvline(0, **CHANCE)
-    ax.set_yticks(range(len(rows)), labels=[_short(row["title"]) for row in rows])
+    ax.set_yticks(
+        range(len(rows)),
+        labels=[short_title(fonts.title(row["title"], row["ability"])) for row in rows],
+    )
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(7))
-    ax.grid(axis="x", color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.grid(axis="x")
+    ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     a, b = comparison.a, comparison.b
-    ax.set_xlabel(f"{a.label} less {b.label}, points of per cent")
+    ax.set_xlabel(fonts.drawable(f"{a.label} less {b.label}, points of per cent"))
     heading = [f"A {described(a)}", f"B {described(b)}"]
     if comparison.limit is not None:
         heading.append(f"limit {comparison.limit}: smoke runs, not a result")
@@ -108,5 +126,6 @@ def forest_plot(comparison: Comparison) -> Figure:
         "95 % intervals; filled: p below 0.05, abilities by Holm"
         + ("; training noise is not in them" if one_each else "")
     )
-    figure.suptitle("\n".join(heading), fontsize=9, x=0.01, ha="left")
+    text = wrapped(fonts.drawable("\n".join(heading)), figure.get_figwidth(), NORMAL)
+    figure.suptitle(text, fontsize=NORMAL, x=0.01, ha="left")
     return figure

@@ -1,8 +1,9 @@
 """Fonts for titles and names of any script, of those that the machine has.
 
-matplotlib's own font has no Chinese; what it lacks was drawn as boxes.
+matplotlib's own font has no Chinese; what no font has is drawn as code points.
 """
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,26 +35,40 @@ class Fonts:
     families: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
 
-    def can_draw(self, text: str) -> bool:
-        """Whether all of a text can be drawn."""
-        return self.missing.isdisjoint(text)
+    def title(self, title: str, name: str) -> str:
+        """A title if it can be drawn, or else the name."""
+        return title if self.missing.isdisjoint(title) else self.drawable(name)
 
-    def lack(self) -> str:
-        """What is missing, what becomes of it, and the remedy."""
-        return (
-            f"no font of this machine has {' '.join(sorted(self.missing)[:_SHOWN])}; abilities "
-            "whose titles need it go by their names, and elsewhere it is drawn as boxes. Install a "
-            "font that has it (fonts-noto-cjk, say) and remove matplotlib's list of fonts, "
-            f"{matplotlib.get_cachedir()}/fontlist-*.json"
+    def drawable(self, text: str) -> str:
+        """A text in which code points stand for the characters that no font has: \\u901a."""
+        return "".join(
+            c.encode("ascii", "backslashreplace").decode() if c in self.missing else c for c in text
         )
+
+    def notes(self) -> list[str]:
+        """What is missing, what becomes of it, and the remedy; nothing where nothing is."""
+        if not self.missing:
+            return []
+        return [
+            f"no font of this machine has {' '.join(sorted(self.missing)[:_SHOWN])}; abilities "
+            "whose titles need it go by their names, and elsewhere its code point is drawn, "
+            f"{self.drawable(min(self.missing))}. Install a font that has it (fonts-noto-cjk, say) "
+            f"and remove matplotlib's list of fonts, {matplotlib.get_cachedir()}/fontlist-*.json"
+        ]
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Draw with these fonts; of what is missing `fonts_for` has said so."""
+        """Draw with these fonts; of what is missing `notes` has said so."""
         families = list(self.families or matplotlib.rcParams["font.family"])
+        logger = logging.getLogger("matplotlib.font_manager")
+        level = logger.level
         with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            yield
+            logger.setLevel(logging.ERROR)  # a font without a bold form is drawn as it is
+            try:
+                yield
+            finally:
+                logger.setLevel(level)
 
 
 DEFAULT_FONTS = Fonts()

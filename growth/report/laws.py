@@ -139,8 +139,11 @@ def read_csv(
     Raises:
         InputError: it is no such file; the line is named.
     """
-    with open_file(path) as file:
-        content = file.read()
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except InputError as error:
+        raise InputError(f"{flag} {error}; give a CSV file") from None
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         columns = rows.fieldnames or []
@@ -274,13 +277,21 @@ def predictions_table(posteriors: Sequence[Posterior], sizes: Sequence[float]) -
     return pd.DataFrame(rows)
 
 
+SUMMARY = (  # what the lines of `summary` are in
+    "scores in per cent, losses in their own unit; in brackets the 90 % interval of the curve, the "
+    "mean of many runs on the same questions; docs/laws.md says what the words mean"
+)
+
+
 def summary(posterior: Posterior) -> str:
     """A line on a curve: the word that its intervals allow, and what four times the data gives."""
     samples = STEP * posterior.curve.sizes[-1]
     low, value, high = interval(posterior.at(samples))
+    of_score = posterior.curve.is_score
+    digits, unit = (".1f", " %") if of_score else (".4g", "")
     return (
-        f"{posterior.curve.name}: {posterior.word()}; {samples:g} samples would give {value:.4g} "
-        f"({low:.4g} to {high:.4g})"
+        f"{posterior.curve.name}: {posterior.word()}; {samples:,.0f} samples would give "
+        f"{value:{digits}}{unit} ({low:{digits}} to {high:{digits}})"
     )
 
 

@@ -25,7 +25,9 @@ def noise_floor(points: pd.DataFrame) -> pd.DataFrame:
         (the runs' own intervals say it; all answer the same questions, so that it is less by what
         is due to some being harder than others); `explained`, the per cent of the variance that
         this is at most; `sd_training`, what is left at least; `difference`, below which two single
-        runs that differ in seed only lie in 95 % of cases (t times sqrt(2) sd).
+        runs that differ in seed only lie in 95 % of cases (t times sqrt(2) sd). Where no two runs
+        of a setting differ at all, the interval and `difference` are nan: a few runs that happen to
+        agree do not say that there is no noise.
     """
     rows = []
     repeated = points[points["runs"] > 1]
@@ -36,7 +38,8 @@ def noise_floor(points: pd.DataFrame) -> pd.DataFrame:
             for name in ("sd", "sd_questions")
         )
         sd = math.sqrt(variance)
-        low, high = (sd * math.sqrt(freedom / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
+        spread = sd or math.nan
+        low, high = (spread * math.sqrt(freedom / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
         explained = 100 * np.minimum(1.0, questions / variance) if variance else math.nan
         rows.append(
             {
@@ -45,7 +48,7 @@ def noise_floor(points: pd.DataFrame) -> pd.DataFrame:
                 **{"sd": sd, "sd_low": low, "sd_high": high},
                 **{"sd_questions": math.sqrt(questions), "explained": explained},
                 "sd_training": np.sqrt(np.maximum(0.0, variance - questions)),
-                "difference": t.ppf(0.975, freedom) * math.sqrt(2) * sd,
+                "difference": t.ppf(0.975, freedom) * math.sqrt(2) * spread,
             }
         )
     return pd.DataFrame(rows, columns=NOISE)

@@ -12,20 +12,20 @@ from typing import Any
 from xml.etree import ElementTree
 
 import jinja2
-import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from growth.report.axes import LEGEND, Join, Look, growth_curve, legend_handles, look_of
-from growth.report.curves import sizes_of
+from growth.report.axes import Join, Look, growth_figure, look_of
 from growth.report.plots import JOINED, band_of
+from growth.report.style import figure_style
 from growth.report.summary import Summary
 
 _TEMPLATE, _SCRIPT, _STYLE = "report.html.jinja", "report.js", "report.css"
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _SHORT = 12  # digits of a digest on the page; report.json has all
+_INCHES = 4.2  # that the curves of a figure are wide
 _COLUMNS = 8  # settings side by side in one table, which paper has room for
 # No page and no SVG can hold these; names of models and settings may.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -35,7 +35,7 @@ _COORDINATES = ("d", "x", "y", "width", "height", "transform", "points", "cx", "
 def render(summary: Summary, join: Join = "raw") -> str:
     """The page; the same summary gives the same text. `join`: how figures join their points."""
     report = summary.report
-    look = look_of(summary.study, sizes_of(summary.points))
+    look = look_of(summary.study, summary.points)
     curves = []
     for place, curve in enumerate(report["curves"]):
         own = summary.points[summary.points["ability"] == curve["ability"]]
@@ -43,7 +43,10 @@ def render(summary: Summary, join: Join = "raw") -> str:
         svg = svg_of(figure, f"f{place}", curve["title"], _described(curve))
         curves.append(
             curve
-            | {"svg": svg, "band": "; ".join(filter(None, [JOINED[join], band_of(own, join)]))}
+            | {
+                "svg": svg,
+                "band": "; ".join(filter(None, [JOINED[join], band_of(own, look, join)])),
+            }
         )
     folder = Path(__file__).parent
     environment = jinja2.Environment(
@@ -77,24 +80,14 @@ def _printable(value: object) -> object:
 
 
 def _drawing_style() -> AbstractContextManager[None]:
-    """Text stays text, ids follow from the content, and a `$` in a name is a `$`."""
-    return mpl.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "growth",
-            "text.parse_math": False,
-            "font.size": 9,
-        }
-    )
+    """That of all figures, but text stays text: the reader's fonts count."""
+    return figure_style(svg__fonttype="none")
 
 
 def curve_figure(points: pd.DataFrame, look: Look, join: Join = "raw") -> Figure:
-    """The growth of one ability: every size and series, every run's score, bands, chance."""
+    """The growth of one ability: every size and series, every run's score, intervals, chance."""
     with _drawing_style():
-        figure = Figure(figsize=(5.8, 4.2), layout="constrained")
-        growth_curve(points, figure.subplots(), look, join)
-        figure.legend(handles=legend_handles(points, look), ncols=3, fontsize=8.5, **LEGEND)
-    return figure
+        return growth_figure(points, look, join, _INCHES)
 
 
 def svg_of(figure: Figure, prefix: str, title: str, description: str) -> Markup:

@@ -4,6 +4,7 @@ from growth.core.errors import InputError
 from growth.data.study import Study
 
 OVERALL, OOD, ALL = "overall", "ood", "all"
+FORMATS = ("png", "svg", "pdf")  # that figures can be written in
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 
 
@@ -35,3 +36,19 @@ def check_plot_type(plot_type: str, study: Study) -> None:
         f"--plot_type {plot_type}: no such plot. Plots: {', '.join(plot_types(study))}"
         + (any_size if versus else "")
     )
+
+
+def formats_of(text: str) -> tuple[str, ...]:
+    """The formats that a value of --format names, between commas.
+
+    Raises:
+        InputError: one of them is none of `FORMATS`.
+    """
+    formats = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(
+                f"--format {text}: {name!r} is no format of figures; expected "
+                f"{', '.join(FORMATS)}, or several of them between commas"
+            )
+    return formats

@@ -8,35 +8,39 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from growth.core.files import replacing, write_text
+from growth.core.files import write_text
 from growth.data.study import AVERAGE, OOD_AVERAGE, OTHER, Study
 from growth.report.axes import (
-    GREY,
-    LEGEND,
     Join,
     Look,
     curves_of,
+    frame_of,
     growth_curve,
+    growth_figure,
     legend_handles,
     log4,
     look_of,
     range_of,
+    without_samples,
 )
 from growth.report.curves import sizes_of, smooth
 from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.laws import law_lines, law_of
 from growth.report.plot_types import ALL, OOD, OVERALL, SIGMA, versus_types
+from growth.report.style import GREY, LARGE, NORMAL, legend_below, wrapped, write_figure
 from growth.report.values import LOSS, SCORE, VALUES, value_of, value_suffix
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 OVERVIEW = "overview"
-_LONGEST_TITLE = 26  # characters over a panel of the overview
+_PANEL, _HEIGHT, _STACKED = 1.9, 2.0, 1.6  # inches: of the curves in a panel of the overview
+_MARGIN = 0.7  # inches left of the axis and right of it
+_WIDEST = 12.0  # inches that the overview is wide at most, unless a panel is
 # What figures say of lines and bands that don't join the points.
 JOINED: Mapping[Join, str] = {
     "raw": "",
@@ -80,16 +84,12 @@ class Drawing:
         own = {} if value == SCORE else {"score": value, "run_scores": f"run_{value}"}
         return table.rename(columns=own)
 
-    def write(self, plots_path: Path, join: Join) -> tuple[Path, Path]:
-        """Write the numbers and the figure below `plots_path`; returns where."""
+    def write(self, plots_path: Path, join: Join, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Write the numbers, and the figure in each format, below `plots_path`; returns where."""
         stem = plots_path / self.folder / self.stem
-        numbers, figure = (stem.with_name(stem.name + end) for end in (".csv", ".png"))
+        numbers = stem.with_name(f"{stem.name}.csv")
         write_text(numbers, self.table(join).to_csv(index=False))
-        # a title or name of one's own may hold dollar signs, and none of ours is a formula
-        plain = matplotlib.rc_context({"text.parse_math": False})
-        with plain, self.fonts.used(), replacing(figure) as temporary:
-            self.draw().savefig(temporary, format="png", dpi=150)
-        return numbers, figure
+        return [numbers, *write_figure(self.draw, stem, formats, self.fonts)]
 
 
 def _joined_at(curve: pd.DataFrame, join: Join) -> dict[str, np.ndarray]:
@@ -119,12 +119,11 @@ def drawings(
         join: how points are joined.
         fonts: as `fonts_of` gives them.
     """
-    look = look_of(study, sizes_of(points))
+    look = look_of(study, points, fonts)
     if plot_type == ALL:
         versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
         parts = [drawings(points, part, study, join, fonts) for part in (OVERALL, *versus, OOD)]
-        chosen = points[points["source"] != OTHER]
-        overview = _overview(chosen, study, look, join, fonts)
+        overview = _overview(points, study, look, join, fonts)
         return [drawing for part in parts for drawing in part] + overview
     abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
     series = list(study.series)
@@ -145,13 +144,12 @@ def drawings(
 
     def drawing(ability: str) -> Drawing:
         own = chosen[chosen["ability"] == ability]
-        title = title_of(ability, study, _common(own["parts"]))
-        title = title if fonts.can_draw(title) else ability
+        title = fonts.title(title_of(ability, study, _common(own["parts"])), ability)
         return Drawing(
             plot_type,
             ability + value_suffix(own) + limit_suffix(own),
             own,
-            partial(ability_figure, own, title, about, look, join),
+            partial(ability_figure, own, title, fonts.drawable(about), look, join),
             fonts,
         )
 
@@ -217,48 +215,48 @@ def _limits(points: pd.DataFrame) -> list[int]:
 
 def ability_figure(points: pd.DataFrame, title: str, about: str, look: Look, join: Join) -> Figure:
     """One ability on a page of its own; `about` says which data is shown."""
-    figure = Figure(figsize=(6.8, 5), layout="constrained")
-    ax = growth_curve(points, figure.subplots(), look, join)
-    heading = [title, limit_warning(points)]
+    figure = growth_figure(points, look, join)
     value = value_of(points)
     # The loss is of other lines than the questions.
     questions = 0 if value == LOSS else _common(points["n"])
     parts = [about, "" if value == SCORE else VALUES[value].title]
     parts.append(f"{questions:,} questions" if questions else "")
-    below = ["; ".join(filter(None, parts)), band_of(points, join), JOINED[join]]
-    below = list(filter(None, below))
+    below = ["; ".join(filter(None, parts)), band_of(points, look, join), JOINED[join]]
+    room = figure.get_figwidth() - _MARGIN
+    notes = wrapped("\n".join(filter(None, below)), room, NORMAL)
+    heading = "\n".join(filter(None, [title, limit_warning(points)]))
+    ax = figure.axes[0]
     ax.set_title(
-        "\n".join(filter(None, heading)), loc="left", pad=8 + 14 * len(below), weight="bold"
+        wrapped(heading, room, LARGE, bold=True),
+        pad=8 + 1.3 * NORMAL * len(notes.splitlines()),
+        fontsize=LARGE,
+        loc="left",
     )
-    ax.annotate(
-        "\n".join(below),
-        xy=(0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 7),
-        textcoords="offset points",
-        fontsize=9.5,
-        color=GREY,
-    )
-    handles = legend_handles(points, look)
-    figure.legend(handles=handles, ncols=4, fontsize=9.5, **LEGEND)
+    above: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "color": GREY,
+    }
+    ax.annotate(notes, xy=(0, 1), xytext=(0, 7), **above)
     return figure
 
 
-def band_of(points: pd.DataFrame, join: Join = "raw") -> str:
+def band_of(points: pd.DataFrame, look: Look, join: Join = "raw") -> str:
     """What the intervals of a figure are, and which noise is not in them."""
-    what, several = "bars" if join == "law" else "band", points["runs"] > 1
+    bands = frame_of(points, look, 1, join).bands and join != "law"
+    what, several = "band" if bands else "bars", points["runs"] > 1
     of_questions = points["sd_questions"].notna().any()
     if not several.any() and not of_questions:
         return "one seed: how noisy it is, is not known"
     if not several.any():
         return f"{what}: 95 % interval of the questions; one seed: training noise is not in it"
     if not of_questions:
-        band = f"{what}: 95 % interval of training noise, where there are several seeds"
+        said = f"{what}: 95 % interval of training noise, where there are several seeds"
     elif several.all():
-        band = f"{what}: 95 % interval of questions and training"
+        said = f"{what}: 95 % interval of questions and training"
     else:
-        band = f"{what}: 95 % interval, with training noise at several seeds only"
-    return band if join == "law" else f"{band}; lines: mean of runs"
+        said = f"{what}: 95 % interval, with training noise at several seeds only"
+    return f"{said}; marks: means, dashes: runs"
 
 
 def _common(numbers: Iterable[int]) -> int:
@@ -276,8 +274,7 @@ def _overview(
         return []
     own = own.sort_values("ability", key=lambda column: column.map(order), kind="stable")
     titles = {
-        ability.name: ability.heading if fonts.can_draw(ability.heading) else ability.name
-        for ability in study.in_domain
+        ability.name: fonts.title(ability.heading, ability.name) for ability in study.in_domain
     }
     stem = OVERVIEW + value_suffix(own) + limit_suffix(own)
     return [Drawing(ALL, stem, own, partial(overview_figure, own, titles, look, join), fonts)]
@@ -294,40 +291,46 @@ def overview_figure(
         look: of the study.
         join: how points are joined.
     """
-    columns = min(len(titles), 5 if len(titles) <= 15 else 8)
+    frame = frame_of(points, look, _PANEL, join)
+    columns = max(1, int((_WIDEST - _MARGIN) / frame.inches))
     rows = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(max(5.6, 2.8 * columns), 3.6 * max(rows, 1)), layout="constrained")
+    columns = math.ceil(len(titles) / rows)
+    parts = len(frame.panels)
+    lowest = 1 if len(titles) % columns == 0 else 2  # rows of panels with nothing below them
+    height = lowest * frame.below + rows * (_HEIGHT if parts == 1 else _STACKED * parts)
+    width = max(_MARGIN + columns * frame.inches, 5.6)
+    figure = Figure(figsize=(width, height + 0.5), layout="constrained")
     # Losses of abilities differ too much for one scale.
     one_scale = value_of(points) != LOSS
-    axes = figure.subplots(rows, columns, sharex=True, sharey=one_scale, squeeze=False)
-    for (ability, title), ax in zip(titles.items(), axes.flat, strict=False):
+    axes = figure.subplots(rows * parts, columns, squeeze=False)
+    for place, (ability, title) in enumerate(titles.items()):
+        row, column = divmod(place, columns)
+        stacked = axes[parts * row : parts * (row + 1), column]
         own = points[points["ability"] == ability]
-        growth_curve(own, ax, look, join)
-        if own.empty:
-            ax.text(0.5, 0.5, "no results", transform=ax.transAxes, ha="center", color=GREY)
-        ax.set_title(_shortened(title), loc="left", weight="bold", fontsize=13)
-        ax.tick_params(axis="x", labelsize=9)
-        ax.label_outer()
-        if not one_scale:
-            ax.tick_params(labelleft=True)
-    for ax in axes.flat[len(titles) :]:
+        for panel, ax in zip(frame.panels, stacked, strict=True):
+            growth_curve(own, ax, look, frame, panel, join)
+            if own.empty:
+                ax.text(0.5, 0.5, "no results", transform=ax.transAxes, ha="center", color=GREY)
+            if one_scale:
+                ax.set_ylim(*range_of(points))
+            if column:
+                ax.set_ylabel("")
+                ax.tick_params(labelleft=not one_scale)
+            if ax is not stacked[-1] or place + columns < len(titles):
+                without_samples(ax)
+        heading = wrapped(title, frame.inches - 0.2, NORMAL + 1, lines=3, bold=True)
+        stacked[0].set_title(heading, loc="left")
+    for ax in axes[-parts:, len(titles) % columns or columns :].flat:
         ax.set_axis_off()
-    if one_scale:
-        axes[0, 0].set_ylim(*range_of(points))
     many = f"{_number(len(titles))} abilities grow" if len(titles) > 1 else "an ability grows"
-    title = f"How {many} with instruction tuning data{_of_value(points)}\n{band_of(points, join)}"
-    title = "; ".join(filter(None, [title, JOINED[join]]))
-    figure.suptitle("\n".join(filter(None, [title, limit_warning(points)])), fontsize=14)
-    handles = legend_handles(points, look)
-    figure.legend(handles=handles, ncols=min(8, len(handles)), fontsize=12, **LEGEND)
+    title = f"How {many} with instruction tuning data{_of_value(points)}"
+    below = "; ".join(filter(None, [band_of(points, look, join), JOINED[join]]))
+    heading = "\n".join(filter(None, [title, below, limit_warning(points)]))
+    figure.suptitle(wrapped(heading, width, LARGE))
+    legend_below(figure, legend_handles(points, look))
     return figure
 
 
 def _of_value(points: pd.DataFrame) -> str:
     value = value_of(points)
     return "" if value == SCORE else f": {VALUES[value].title}"
-
-
-def _shortened(title: str) -> str:
-    """A title that has room over one of many panels."""
-    return title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…"

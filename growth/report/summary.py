@@ -8,8 +8,8 @@ of the study; a fact that no file holds is null):
     overview    models, seeds; settings_scored of settings; runs, training_runs; results_files;
                 checkpoints_compared on valid; answers scored in all; questions of the run with
                 most; averages: a row a model size and setting, as the points of a curve below;
-                best: of each model size the row with the highest average, with `overlapping`, the
-                settings whose intervals overlap its own
+                best: of each model size the row with the highest average, with `tied`, the other
+                settings with this average, and `overlapping`, those whose intervals overlap its own
     curves      a curve each: ability, title, out_of_domain, chance, and
                 points: model_size, source (series, or "other"), setting, samples, score, low, high,
                 chance, n (questions of one run), runs, run_scores, sd (between them), sd_questions
@@ -275,7 +275,8 @@ def _best(averages: list[dict[str, Any]], model_size: str) -> dict[str, Any] | N
         for row in own
         if row is not best and row["high"] >= best["low"] and row["low"] <= best["high"]
     ]
-    return best | {"overlapping": overlapping}
+    tied = [r["setting"] for r in own if r is not best and r["score"] == best["score"]]
+    return best | {"tied": tied, "overlapping": overlapping}
 
 
 def _choices(selection_path: Path) -> dict[str, dict[str, Any]]:

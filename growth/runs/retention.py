@@ -115,13 +115,22 @@ def _selected(run: Run, predictions: Path, results: Path, flag: str) -> str:
     path = results / "valid" / folder / selection_name(None)
     if not is_file(path):
         raise InputError(f"{flag} {path}: no such file; evaluate/run.py selects a checkpoint first")
-    choice = read_record(path, SelectionRecord, "select again with evaluate/select_checkpoint.py")
+    again = "select again with evaluate/select_checkpoint.py"
+    choice = read_record(path, SelectionRecord, again)
+    candidates = [entry["checkpoint"] for entry in choice.get("candidates", [])]
+    if choice["checkpoint"] not in candidates:
+        raise InputError(f"{flag} {path}: its candidates lack {choice['checkpoint']}; {again}")
+    if run_folder(choice) != folder or choice.get("limit") is not None:
+        raise InputError(
+            f"{flag} {path}: is the choice of {run_folder(choice)}, limit {choice.get('limit')}; "
+            f"{again}"
+        )
     if gaps := choice.get("not_scored"):
         raise InputError(
             f"{flag} {path}: candidates without a result (epochs {gaps}); evaluate/run.py predicts "
             "and scores them"
         )
-    needed = [("valid", entry["checkpoint"]) for entry in choice["candidates"]]
+    needed = [("valid", name) for name in candidates]
     for split, name in [*needed, ("test", choice["checkpoint"])]:
         if problem := _lacking(predictions / split / folder / name):
             raise InputError(f"{flag} {problem}; evaluate/run.py makes them")

@@ -225,6 +225,7 @@ def description(choice: Choice) -> str:
     if "not_scored" in choice:
         epochs = ", ".join(" to ".join(map(str, sorted({*gap}))) for gap in choice["not_scored"])
         notes.append(f"without a result: epoch {epochs}")
-    if choice["split"] == "test":
+    if choice.get("split") == "test":
         notes.append("selected on test, whose score is no fair estimate any more: select on valid")
-    return "; ".join([f"{run_folder(choice) / choice['checkpoint']}\t{choice['reason']}", *notes])
+    why = choice.get("reason", "")
+    return "; ".join([f"{run_folder(choice) / choice['checkpoint']}\t{why}", *notes])

@@ -263,8 +263,14 @@ def _written(number: str) -> str:
     return number
 
 
+# 1e-999999999 as a fraction would take minutes and gigabytes.
+LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")
+
+
 def number_value(number: str) -> Fraction | None:
     """The value of a number as `extract_number` gives it; None for a ratio or what is no number."""
+    if LONG_EXPONENT.search(number):
+        return None
     try:
         if number.endswith("%"):
             return Fraction(number[:-1]) / 100
@@ -313,6 +319,7 @@ def repeats(response: str, gold: str) -> bool:
 
 GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d)")
 EXPONENT = re.compile(r"(?<![\w.])-?\d{1,15}(?:\.\d{1,15})?[eE][-+]?\d{1,2}(?!\w|\.\d)")
+MIXED_IN_TEXT = re.compile(r"(?<![\w.,/])(\d{1,9}) +(\d{1,3})/(\d{1,3})(?![\w/]|[.,]\d)")
 APART = re.compile(r"(?<=\d)\s+(?=\d)")
 
 
@@ -324,8 +331,15 @@ def in_plain_signs(text: str) -> str:
     for sign, fraction in VULGAR.items():
         text = text.replace(sign, fraction)
     text = nfkc(text).replace("\u2212", "-").replace("\u2044", "/").strip()
+    text = MIXED_IN_TEXT.sub(_mixed_value, text)
     text = GROUPED.sub(lambda found: found[0].replace(" ", ""), text)
     return EXPONENT.sub(lambda found: str(Fraction(found[0])), text)
+
+
+def _mixed_value(found: re.Match[str]) -> str:
+    """1 1/2 as 3/2; what is no mixed number stays: 3 5/4, 1 0/0."""
+    whole, part, parts = map(int, found.groups())
+    return f"{whole * parts + part}/{parts}" if 0 < part < parts else found[0]
 
 
 ROOT_SIGN = re.compile(r"√\s?(?:(\d{1,15}|[A-Za-z])|[({]([^(){}√]{1,60})[)}])")

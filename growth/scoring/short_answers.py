@@ -10,11 +10,15 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from growth.core.normal_form import nfkc
+from growth.core.normal_form import fold, nfkc
 from growth.data.abilities import words_pattern
 
 _SPACES = re.compile(r"\s+")
 _SUFFIXES = "#%‰＃％"  # punctuation by their category in Unicode, but no marks of a sentence
+# Not punctuation by their category: the sign of Markdown's code, and what reads as a minus.
+_AS_PUNCTUATION = str.maketrans(dict.fromkeys("‐‑‒–—−﹣－", "-") | {"`": None})
+# Characters without width that no script needs: byte order mark, soft hyphen, places to break.
+_UNSEEN = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff")
 
 
 def read_label(response: str, options: Sequence[str], logits: Mapping[str, float]) -> str | None:
@@ -43,23 +47,22 @@ def read_truth(text: str, true_words: Collection[str], false_words: Collection[s
     return said.pop() if len(said) == 1 else None
 
 
-def fold(text: str) -> str:
-    """Full width to ASCII, case to lower, runs of white space to one space, none outside."""
-    return _SPACES.sub(" ", nfkc(text).casefold()).strip()
-
-
 def normalised(text: str, steps: Collection[str]) -> str:
     """`text` without what does not count, by the `steps` of `growth.data.abilities`.
 
-    width: full-width and compatibility forms are their plain ones (NFKC); case: none; punctuation:
-    none, in any script, but within and before numbers (3.5 is not 35, nor -3 3) and signs that
-    belong to what is before them (C# is not C, nor 50% 50); spaces: none.
+    width: full-width and compatibility forms are their plain ones (NFKC); case: none; spaces: none,
+    with or without width; punctuation: none, in any script, but within and before numbers (3.5 is
+    not 35, nor -3 3, whatever the dash) and signs that belong to what is before them (C# is not C,
+    nor 50% 50).
     """
     if "width" in steps:
         text = nfkc(text)
     if "case" in steps:
         text = text.casefold()
+    # before punctuation, so that spaces beside it say nothing: "50 %" is 50%, "1, 2" not 12
+    text = _SPACES.sub("", text).translate(_UNSEEN) if "spaces" in steps else text.strip()
     if "punctuation" in steps:
+        text = text.translate(_AS_PUNCTUATION)
         text = "".join(
             c
             for before, c, after in zip(" " + text, text, text[1:] + " ", strict=False)
@@ -67,7 +70,7 @@ def normalised(text: str, steps: Collection[str]) -> str:
             or (after.isdigit() and (before.isdigit() or c == "-"))
             or (c in _SUFFIXES and before.isalnum())
         )
-    return _SPACES.sub("", text) if "spaces" in steps else text.strip()
+    return text.strip()
 
 
 def is_same_text(response: str, gold: str, steps: Collection[str]) -> bool:

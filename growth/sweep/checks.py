@@ -104,6 +104,8 @@ def models_of(options: SweepOptions) -> list[Model]:
             size, equals, name = word.partition("=")
             if not equals or not name or not _is_plain(size):
                 raise InputError(f"--models {word}: expected SIZE=MODEL, such as 7b=path/to/model")
+            if re.search(r",[^,/]*=", name):
+                raise InputError(f"--models {word}: several models go between spaces, not commas")
             found.append(Model(size, name))
         sizes = [model.size for model in found]
         if twice := [size for size in sizes if sizes.count(size) > 1]:

@@ -346,8 +346,8 @@ def cost_lines(cost: PlanCost) -> Iterator[str]:
             "steps": f"{run.steps:,}",
             "trained on": f"{run.tokens_trained:,}",
             "disk, peak": shown_bytes(run.peak_bytes),
-            "in the end": shown_bytes(run.end_bytes),
-            "training": shown_time(run.seconds),
+            "disk, end": shown_bytes(run.end_bytes),
+            "training time": shown_time(run.seconds),
         }
         for run in cost.runs
     ]
@@ -370,7 +370,7 @@ def cost_lines(cost: PlanCost) -> Iterator[str]:
     for model, rate in cost.rates.items():
         known = "no rate is known; earlier runs of this model on this device would tell"
         if rate is not None:
-            known = f"{rate.tokens_per_second:,.0f} tokens/s on {rate.device}, by {rate.source}"
+            known = f"{rate.tokens_per_second:,.0f} tokens/s ({rate.device}), by {rate.source}"
         yield f"  {model}: {known}"
     for place, why in cost.failed.items():
         yield f"{place}: its lines can't be taken: {why}"

@@ -20,11 +20,13 @@ from growth.data.study import Study, named_study
 from growth.runs.layout import now
 from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
-from growth.sweep.stages import Stage, outputs, stages
+from growth.sweep.stages import Stage, choice_of, outputs, stages
 
 GPU_SLOTS = Path("runs/sweeps/gpus")  # lock files; all sweeps of a checkout share them
 FAILED = "failed: "  # begins the line of a log that says how a job ended
 _ERROR = "error: "
+# In what stages say of a folder that is not this run's, with flags that a sweep sets by itself.
+_OF_ANOTHER = ("holds a run of another setting", "holds results of another", "of the study '")
 
 
 class JobFailed(Exception):
@@ -70,6 +72,8 @@ def _carry_out(
         if code:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = _last_error(stage.log, before)
+            if any(mark in said for mark in _OF_ANOTHER):
+                said += "; in a sweep that is another --run_name, or the flags and files of before"
             raise _failed(run, f"{stage.name} ended in {how}, see {stage.log}{said}")
     done = {"ended": now(), "digest": digest, "outputs": list(map(str, outputs(plan, run)))}
     write_json(run.record, done)
@@ -77,8 +81,11 @@ def _carry_out(
 
 def _failed(run: SweepRun, how: str) -> JobFailed:
     """The error, noted in the run's log for who schedules by processes."""
-    with contextlib.suppress(OSError), open(run.log, "a", encoding="utf-8") as log:  # a full disk
-        log.write(f"{FAILED}{how}\n")
+    # a full disk, or what is no file, which may be how it failed
+    with contextlib.suppress(OSError, InputError):
+        is_file(run.log)
+        with open(run.log, "a", encoding="utf-8") as log:
+            log.write(f"{FAILED}{how}\n")
     return JobFailed(how)
 
 
@@ -108,6 +115,7 @@ def is_done(plan: Plan, run: SweepRun) -> bool:
         return False
     try:
         record: Object = read_object(run.record)
+        choice_of(plan, run)
     except InputError:  # of a disk that failed; the stages look again
         return False
     made = record.get("outputs")

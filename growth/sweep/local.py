@@ -1,6 +1,7 @@
-"""Runs of a sweep on this machine, some at the same time."""
+"""Stages and runs of a sweep on this machine, some at the same time."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from growth.sweep.job import JobFailed, run_job
@@ -25,24 +26,31 @@ def run_locally(
         launcher: of the stages; it is stopped when this is interrupted.
         ended: called in this thread as runs end, with what went wrong if anything did.
     """
+    with _threads(jobs, launcher) as pool:
+        waiting = {pool.submit(_try, plan, run, launcher): run for run in plan.runs}
+        for future in as_completed(waiting):
+            ended(waiting[future], future.result())
+
+
+def run_beside(stages: Sequence[Stage], jobs: int, launcher: Launcher) -> Iterator[int]:
+    """Run stages that do not need one another, `jobs` at a time.
+
+    Yields:
+        The exit code of each, in their order, as soon as it is known.
+    """
+    with _threads(jobs, launcher) as pool:
+        yield from pool.map(lambda stage: launcher.run(stage, {}), stages)
+
+
+@contextlib.contextmanager
+def _threads(jobs: int, launcher: Launcher) -> Iterator[ThreadPoolExecutor]:
+    """Threads that wait for stages; interrupted, nothing is left running."""
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            waiting = {pool.submit(_try, plan, run, launcher): run for run in plan.runs}
-            for future in as_completed(waiting):
-                ended(waiting[future], future.result())
-        except BaseException:  # interrupted: nothing is left running
+            yield pool
+        except BaseException:
             launcher.stop()
             pool.shutdown(cancel_futures=True)
-            raise
-
-
-def run_together(launcher: Launcher, stages: Sequence[Stage]) -> list[int]:
-    """Carry out stages that need nothing of each other, all at once; their exit codes."""
-    with ThreadPoolExecutor(len(stages)) as pool:
-        try:
-            return list(pool.map(lambda stage: launcher.run(stage, {}), stages))
-        except BaseException:  # interrupted: nothing is left running
-            launcher.stop()
             raise
 
 

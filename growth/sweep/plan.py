@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from growth.core.errors import InputError
-from growth.core.files import open_file, write_text
+from growth.core.files import read_object, write_text
 from growth.core.options import ALL
 from growth.runs.layout import PREDICTIONS, RESULTS, selection_name
 
@@ -183,12 +183,12 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InputError: there is no such file, or it holds no plan.
     """
-    with open_file(path) as file:
-        data = file.read()
+    remedy = "start the sweep again, which writes it"
+    plan = read_object(path, remedy=remedy, finite=True)
     try:
-        return msgspec.json.decode(data, type=Plan, dec_hook=_decoded)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"--plan {path}: no plan of a sweep ({error})") from None
+        return msgspec.convert(plan, Plan, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise InputError(f"--plan {path}: no plan of a sweep ({error}); {remedy}") from None
 
 
 def _decoded(kind: type[Any], value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from growth.core.errors import InputError
-from growth.core.files import write_text
+from growth.core.files import open_file, write_text
 from growth.core.locks import locked
 from growth.core.options import SLURM
 from growth.sweep.job import JobFailed, is_done, last_failure
@@ -106,8 +106,9 @@ def _command(folder: Path, jobs: int, executor: str, profile: Path) -> list[str]
         return [*command, "--cores", str(jobs)]
     # Snakemake takes a folder, in which the file has this name.
     try:
-        text = profile.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with open_file(profile) as file:
+            text = file.read().decode("utf-8")
+    except (OSError, InputError, UnicodeDecodeError) as error:
         raise InputError(f"--profile {profile}: can't be read ({error}); give YAML") from None
     write_text(folder / "profile/config.yaml", text)
     return [*command, "--executor", "slurm", "--jobs", str(jobs), "--profile", f"{folder}/profile"]

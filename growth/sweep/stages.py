@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from growth.core.files import read_object
+from growth.core.files import Object
+from growth.core.schemas import SelectionRecord, read_record
 from growth.runs.layout import RESULTS, RESULTS_SUFFIX, RUN_RECORD, limit_suffix
 from growth.sweep.plan import Exam, Plan, SweepRun
 
@@ -47,9 +48,17 @@ def closing_stages(study: Path | None, logs: Path) -> list[Stage]:
 
 
 def chosen_checkpoint(plan: Plan, run: SweepRun) -> Path:
-    """The checkpoint that was chosen on valid."""
-    choice = read_object(run.selection(plan.limit), remedy="evaluate the run again")
-    return run.folder / str(choice["checkpoint"])
+    """The checkpoint that was chosen on valid.
+
+    Raises:
+        InputError: there is no choice, or it is damaged.
+    """
+    return run.folder / str(choice_of(plan, run)["checkpoint"])
+
+
+def choice_of(plan: Plan, run: SweepRun) -> Object:
+    """What `growth.scoring.checkpoint_selection` wrote of a run; raises as `chosen_checkpoint`."""
+    return read_record(run.selection(plan.limit), SelectionRecord, "evaluate the run again")
 
 
 def outputs(plan: Plan, run: SweepRun) -> list[Path]:

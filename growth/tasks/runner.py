@@ -7,6 +7,7 @@ a file is written once all its responses are known.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -151,7 +152,8 @@ class TaskRun:
     def _run_batch(self, predictor: Predictor, batch: Batch, progress: Progress) -> None:
         requests = [self._request(batch.task, index) for index in batch.indices]
         found = {
-            batch.indices[place]: response
+            # the tokens are in its text, and would be most of the memory of a long run
+            batch.indices[place]: replace(response, ids=[])
             for place, response in predictor.run_batch(requests, progress)
         }
         self._known[batch.task] |= found
@@ -164,9 +166,8 @@ class TaskRun:
         if len(known) < len(task):
             return False
         if not file.path.is_file():
-            file.write(
-                [task.result(i, self._request(place, i), known[i]) for i in range(len(task))]
-            )
+            results = (task.result(i, self._request(place, i), r) for i, r in sorted(known.items()))
+            file.write(results)
         return True
 
     def _dealt_out(self, predictor: Predictor) -> list[list[Batch]]:

@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the trials")
     parser.add_argument("--only", type=int, nargs="+", help="numbers of single trials")
     parser.add_argument("--folder", type=Path, help="an empty folder to work in")
+    parser.add_argument("--quiet", type=Path, help="where the quiet run is, or is left for others")
     args = parser.parse_args()
     began = time.monotonic()
     # Begun in the background, a process ignores Ctrl-C, and so would the stages.
@@ -278,7 +279,11 @@ def main() -> None:
         if not can_mount(folder):
             print("full tmpfs: left out, this system lets nobody mount one")
             del kinds["full tmpfs"]
-        quiet = study.quiet_study(folder / "quiet", faults.count_operations)
+        kept = (args.quiet or folder / "quiet").resolve()
+        if kept.exists():
+            quiet = study.Quiet.read(kept)
+        else:
+            quiet = study.quiet_study(kept, faults.count_operations)
         tried: Counter[tuple[str, str]] = Counter()
         failed: Counter[tuple[str, str]] = Counter()
         try:

@@ -38,6 +38,7 @@ _VOLATILE = {
     "peak_memory_bytes",
 }
 _BOUND = 120  # seconds that a stage may take
+_MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,11 @@ class Quiet:
     seconds: list[float]
     operations: list[int]
 
+    @classmethod
+    def read(cls, folder: Path) -> "Quiet":
+        """One that was made in `folder`."""
+        return cls(folder, **json.loads((folder / _MEASURED).read_text()))
+
     def before(self, index: int) -> Path:
         """The study before a stage."""
         return self.folder / str(index)
@@ -259,4 +265,6 @@ def quiet_study(folder: Path, count: Callable[[Path], Any]) -> Quiet:
         quiet.seconds.append(time.monotonic() - began)
         assert code == 0, f"{stage.name}: {log.read_text()}"
         quiet.operations.append(int(number.read_text()))
+    measured = {"seconds": quiet.seconds, "operations": quiet.operations}
+    (folder / _MEASURED).write_text(json.dumps(measured))
     return quiet

@@ -11,10 +11,16 @@ import pytest
 CAMPAIGN = Path(__file__).with_name("campaign.py")
 
 
-def survived(*flags):
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """Where the first campaign leaves its quiet run, for all others."""
+    return tmp_path_factory.mktemp("faults") / "quiet"
+
+
+def survived(quiet, *flags):
     """Run the campaign; how many faults were survived, of how many."""
     done = subprocess.run(
-        [sys.executable, CAMPAIGN, *flags],
+        [sys.executable, CAMPAIGN, "--quiet", quiet, *flags],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -25,17 +31,17 @@ def survived(*flags):
     return int(found[1]), int(found[2])
 
 
-def test_twenty_faults_are_survived():
-    assert survived("--faults", "20", "--seed", "0") == (20, 20)
+def test_twenty_faults_are_survived(quiet):
+    assert survived(quiet, "--faults", "20", "--seed", "0") == (20, 20)
 
 
 @pytest.mark.slow
-def test_sixty_other_faults_are_survived():
+def test_sixty_other_faults_are_survived(quiet):
     """`scripts/reliability.sh` tries 400."""
-    assert survived("--faults", "60", "--seed", "1") == (60, 60)
+    assert survived(quiet, "--faults", "60", "--seed", "1") == (60, 60)
 
 
-def test_a_fault_that_is_not_survived_is_seen(tmp_path):
+def test_a_fault_that_is_not_survived_is_seen(quiet, tmp_path):
     """Two faults on an output that is there and is another: nothing of it may be left."""
     program = f"""
 import sys
@@ -44,7 +50,7 @@ import campaign, study
 contents = study.contents
 lost = {{"lost": b""}}
 study.contents = lambda path: contents(path) | (lost if "quiet" in str(path) else {{}})
-sys.argv[1:] = ["--faults", "2", "--folder", {str(tmp_path / "work")!r}]
+sys.argv[1:] = ["--faults", "2", "--folder", {str(tmp_path)!r}, "--quiet", {str(quiet)!r}]
 campaign.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

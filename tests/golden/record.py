@@ -1,4 +1,5 @@
-"""Record facts to test against: tests/golden/{tokenised_conversations,predictions}.jsonl.
+"""Record facts to test against: tests/golden/{tokenised_conversations,predictions}.jsonl, and
+{cmmlu_prompts,cmmlu_predictions,agieval_prompts}.jsonl on questions as the benchmarks have them.
 
     python tests/golden/record.py [--output_dir tests/golden]
 
@@ -9,8 +10,9 @@ it is missing; its files are kept otherwise, for other versions draw other rando
 """
 
 import argparse
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -89,6 +91,144 @@ def choices() -> list[list[str]]:
     """Three continuations for each of `prompts`, of unlike lengths."""
     contents = [question(index)[1]["content"] for index in range(60)]
     return [[contents[i], contents[i + 21] * 2, contents[i + 39] + "，好吗？"] for i in range(20)]
+
+
+# CMMLU and AGIEval: layout and prompts as published, with questions of our own.
+CMMLU_SUBJECTS = {"agronomy": "农学", "arts": "艺术学"}
+CMMLU_LENGTHS = ((2048, (0, 5)), (400, (5,)))
+AGIEVAL_SETS = ("logiqa-zh", "gaokao-biology")
+AGIEVAL_REQUEST = "答案：从A到D, 我们应选择"
+Row = list[str]
+
+
+def choice_question(index: int) -> Row:
+    """A question, its four choices, the letter of the right one."""
+    things = [SUBJECTS[(index + 3 * i) % len(SUBJECTS)] for i in range(4)]
+    text = f"第{index}题：哪一个最像{SUBJECTS[index % 7]}？" + "请想清楚再回答。" * (index % 4)
+    return [text, *things, "ABCD"[index % 4]]
+
+
+def cmmlu_rows(subject: str, split: str) -> list[Row]:
+    """The five shots of a subject, or its four questions."""
+    first = 20 * list(CMMLU_SUBJECTS).index(subject)
+    places = range(first, first + 5) if split == "dev" else range(first + 5, first + 9)
+    return [choice_question(i) for i in places]
+
+
+def agieval_items(name: str, few_shot: bool) -> list[dict]:
+    """Four demonstrations of a set, the second with two right answers, or its three questions."""
+    first, items = 50 + 20 * AGIEVAL_SETS.index(name), []
+    for index in range(first, first + 7):
+        text, *choices, gold = choice_question(index)
+        options = [f"({letter}){choice}" for letter, choice in zip("ABCD", choices, strict=True)]
+        passage = (None, "", "先看一段话。")[index % 3]
+        items.append({"passage": passage, "question": text, "options": options, "label": gold})
+    items[1]["label"] = ["A", "C"]
+    return items[:4] if few_shot else items[4:]
+
+
+def make_benchmarks(folder: Path) -> Path:
+    """Write the questions as the benchmarks have them: `folder/cmmlu` and `folder/agieval`."""
+    for split in ("dev", "test"):
+        (folder / f"cmmlu/{split}").mkdir(parents=True)
+        for subject in CMMLU_SUBJECTS:
+            rows = [[i, *row] for i, row in enumerate(cmmlu_rows(subject, split))]
+            with open(
+                folder / f"cmmlu/{split}/{subject}.csv", "w", encoding="utf-8", newline=""
+            ) as file:
+                csv.writer(file).writerows([["", "Question", *"ABCD", "Answer"], *rows])
+    (folder / "agieval/v1").mkdir(parents=True)
+    for name in AGIEVAL_SETS:
+        lines = [json.dumps(item, ensure_ascii=False) for item in agieval_items(name, False)]
+        (folder / f"agieval/v1/{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = [agieval_items(name, True) for name in AGIEVAL_SETS]
+    with open(folder / "agieval/few_shot_prompts.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["", *AGIEVAL_SETS])
+        for number, (one, other) in enumerate(zip(*columns, strict=True)):
+            table.writerow([f"sample {number}", repr(one), json.dumps(other, ensure_ascii=False)])
+            table.writerow([f"explanation {number}", "", ""])
+    return folder
+
+
+def cmmlu_text(row: Row) -> str:
+    """A question as it is asked."""
+    text, *choices, _ = row
+    lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
+    return "\n".join([f"题目：{text}", *lines, "答案是："])
+
+
+def published_prompt(
+    pieces: Callable[[str], Sequence],
+    header: str,
+    shots: Sequence[str],
+    asked: str,
+    max_length: int,
+) -> str:
+    """CMMLU's prompt as the published runner builds it; `pieces` cuts a text into tokens."""
+
+    def cost(text: str) -> int:
+        return 1 + len(pieces(text))  # a BOS
+
+    room = max_length - cost(f"{header}\n\n") - cost(asked)
+    if room < 0:
+        return asked
+    lengths = {shot: cost(f"{shot}\n\n") for shot in shots}
+    while lengths and sum(lengths.values()) >= room:
+        longest = max(lengths.values())
+        lengths = {shot: n for shot, n in lengths.items() if n != longest}
+    return "\n\n".join([header, *lengths, asked])
+
+
+def cmmlu_prompts(pieces: Callable[[str], Sequence]) -> list[dict]:
+    """The prompt of each question, with none and five shots, and with few tokens for these."""
+    facts = []
+    for subject, name in CMMLU_SUBJECTS.items():
+        header = f"以下是关于{name}的单项选择题，请直接给出正确答案的选项。"
+        demonstrations = [cmmlu_text(row) + row[-1] for row in cmmlu_rows(subject, "dev")]
+        for max_length, settings in CMMLU_LENGTHS:
+            for shots in settings:
+                for number, row in enumerate(cmmlu_rows(subject, "test")):
+                    place = {"subject": subject, "row": number, "shots": shots}
+                    prompt = published_prompt(
+                        pieces, header, demonstrations[:shots], cmmlu_text(row), max_length
+                    )
+                    place |= {"max_length": max_length, "prompt": prompt, "label": row[-1]}
+                    facts.append(place)
+    return facts
+
+
+def agieval_prompts() -> list[dict]:
+    """The turns of each question, with the demonstrations of one right answer and without."""
+
+    def numbered(item: dict, number: int) -> str:
+        options = " ".join(item["options"])
+        text = f"问题 {number}.   {item['passage'] or ''} {item['question']}\n"
+        return f"{text}从以下选项中选择:    {options}\n{AGIEVAL_REQUEST}"
+
+    facts = []
+    for name in AGIEVAL_SETS:
+        shown = [
+            turn
+            for number, item in enumerate(agieval_items(name, True), start=1)
+            if isinstance(item["label"], str)
+            for turn in (
+                {"role": "user", "content": numbered(item, number)},
+                {"role": "assistant", "content": item["label"]},
+            )
+        ]
+        for line, item in enumerate(agieval_items(name, False)):
+            options = " ".join(item["options"])
+            text = f"{item['passage'] or ''}问题：{item['question']} 选项：{options}"
+            last = numbered(item, len(shown) // 2 + 1)
+            turns = {
+                "zero-shot": [{"role": "user", "content": f"{text}\n{AGIEVAL_REQUEST}"}],
+                "few-shot": [*shown, {"role": "user", "content": last}],
+            }
+            for setting, messages in turns.items():
+                fact = {"dataset": name, "setting": setting, "line": line, "label": item["label"]}
+                facts.append(fact | {"messages": messages})
+    return facts
 
 
 def make_tiny_llama(folder: Path) -> None:
@@ -205,15 +345,34 @@ class Recorder:
         fact = {"kind": "perplexity", "messages": messages}
         return fact | {"choices": list(continuations), "generated_ppl": found}
 
+    def letters_of(self, fact: dict) -> dict:
+        """What a question of CMMLU is answered with: as `encode` writes letters, and as pieces."""
+        prompt = [*self.encode([{"role": "user", "content": fact["prompt"]}])[0], self.assistant]
+        logits = self.logits(prompt, last=1)[-1]
+        found = {name: fact[name] for name in ("subject", "row", "shots")}
+        for prefix, name, ids in (
+            ("", "choice_logits", [self.pieces.encode(letter)[-1] for letter in "ABCD"]),
+            ("bare_", "bare_logits", [self.pieces.piece_to_id(letter) for letter in "ABCD"]),
+        ):
+            found[name] = [rounded(logits[token]) for token in ids]
+            found[f"{prefix}prediction"] = "ABCD"[int(logits[ids].argmax())]
+        return found
+
 
 def record(folder: Path) -> dict[str, list[dict]]:
     """All facts of the model in `folder`, by file name."""
     recorder = Recorder(folder)
     generations = [recorder.generation(messages) for messages in prompts()]
     rated = zip(prompts(), choices(), strict=True)
+    asked = cmmlu_prompts(recorder.pieces.encode)
     return {
         "tokenised_conversations.jsonl": [recorder.conversation(m) for m in conversations()],
         "predictions.jsonl": [*generations, *(recorder.perplexity(*each) for each in rated)],
+        "cmmlu_prompts.jsonl": asked,
+        "cmmlu_predictions.jsonl": [
+            recorder.letters_of(fact) for fact in asked if fact["max_length"] == 2048
+        ],
+        "agieval_prompts.jsonl": agieval_prompts(),
     }
 
 
