@@ -137,10 +137,13 @@ def draw(
     Raises:
         InputError: there is nothing to plot.
     """
-    # Imported here: flags are checked before pandas takes its time, results before matplotlib does.
-    from growth.report.results_table import read_results
+    # Imported here: files are read before pandas is, and their table before matplotlib is.
+    from growth.report.results_rows import read_rows
 
-    results = read_results(results_path, selection_path, flag, value)
+    read = read_rows(results_path, flag, value)
+    from growth.report.results_table import results_of
+
+    results = results_of(read, results_path, selection_path)
     check_plot_type(plot_type, results.study)
     from growth.report.curves import growth_points, sizes_of
     from growth.report.plots import Drawing, drawings, fonts_of

@@ -175,6 +175,30 @@ def test_a_common_beginning_is_computed_once(llama):
     assert _common_beginning([[1, 2, 3], [1, 2], [1, 2, 4]]) == 1
 
 
+@pytest.mark.parametrize("common", [0, 60])
+def test_the_last_feed_forward_part_runs_where_logits_are_read(llama, monkeypatch, common):
+    prompts = random_prompts((9, 8, 8, 7), common=common)
+    computed = []
+    handle = llama.model.layers[-1].mlp.down_proj.register_forward_pre_hook(
+        lambda _, args: computed.append(args[0].shape[:-1].numel())
+    )
+    try:
+        answers = answers_of(llama, prompts, new=2)
+        narrow, computed[:] = list(computed), []
+        with monkeypatch.context() as patch:
+            patch.setattr("growth.inference.generation._FEW_ROWS", 1000)
+            assert answers_of(llama, prompts, new=2) == answers
+        assert answers_of(llama, prompts[:3], new=1)
+        whole = computed[-1]  # of three rows, which would be rounded otherwise
+    finally:
+        handle.remove()
+    rows = sum(map(len, prompts)) if not common else 4 * 9
+    before = [common] if common else []
+    assert narrow == [*before, 4, 4]
+    assert computed[: len(before) + 2] == [*before, rows, 4]
+    assert whole > 3
+
+
 def test_answers_that_outgrow_the_budget_wait_for_room(llama):
     prompts = random_prompts((9, 8, 8, 7))
     most = []

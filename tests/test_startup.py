@@ -98,6 +98,13 @@ def test_figures_import_no_model(script, tmp_path):
     assert found <= {"pandas", "pyarrow", "scipy", "matplotlib"}  # pandas imports pyarrow
 
 
+@pytest.mark.parametrize("lines", [None, ["{"], ["{}"]])
+def test_results_are_refused_before_pandas_is_imported(lines, tmp_path):
+    if lines is not None:
+        write_lines(tmp_path / "evaluate/results/test/x-results.json", lines)
+    assert imported("evaluate/plot.py", "--plot_type", "all", cwd=tmp_path, code=2) <= {"scipy"}
+
+
 def test_records_and_reports_need_no_tensors(tmp_path):
     code = "import sys, growth.report.page, growth.report.summary, growth.report.plots, "
     code += "growth.report.laws, growth.runs.record, growth.export.model_card\n"

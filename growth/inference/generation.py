@@ -9,6 +9,7 @@ whichever process computes it, and after whatever interruption, the numbers are 
     decode                   one token per step for every row; rows that finish leave
 """
 
+import contextlib
 import itertools
 from collections.abc import Generator as Generating
 from collections.abc import Iterator, Sequence
@@ -31,12 +32,14 @@ from growth.inference.progress import Progress
 from growth.inference.requests import Request, Response
 from growth.model.loading import check_weights_are_numbers
 from growth.packing.attention import attending
-from growth.packing.forward import accepts, agree
+from growth.packing.forward import accepts, agree, last_feed_forward_at
 
 ANSWER_TOKENS_PLANNED = 64  # that a batch has room for; longer answers may split it later
 # For the check of batches: prompts of different lengths, an answer to go on with, steps; rows leave
 # after the second.
 _PROBE_PROMPTS, _PROBE_ANSWER, _PROBE_STEPS = ((1, 2, 3, 4, 5, 6, 7), (8, 9)), 3, 4
+# Products of fewer rows are computed by other kernels, and their sums rounded otherwise.
+_FEW_ROWS = 4
 PADDED_COST = 1.25  # of a token in padded rows under a mask, relative to one in a packed row
 
 
@@ -349,7 +352,11 @@ def _forward(
     """Run the model on some tokens of each row; logits of the last position by default."""
     options = {"logits_to_keep": 1, "position_ids": positions}
     options = {name: value for name, value in options.items() if name in state.accepted}
-    return model(input_ids=input_ids, use_cache=True, **(options | more)).logits
+    rows, columns = input_ids.shape
+    read = more.get("logits_to_keep", torch.tensor([columns - 1], device=input_ids.device))
+    narrows = columns > 1 and rows * len(read) >= _FEW_ROWS
+    with last_feed_forward_at(model, read) if narrows else contextlib.nullcontext():
+        return model(input_ids=input_ids, use_cache=True, **(options | more)).logits
 
 
 def _tensor(model: PreTrainedModel, values: Sequence[Any]) -> torch.Tensor:

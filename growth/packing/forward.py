@@ -115,7 +115,7 @@ def compute_prefixes(model: torch.nn.Module, sequences: Sequence[Sequence[int]])
         rows = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in sequences]
         batch = _moved(pack_row(rows), model)
         nothing = batch["logit_positions"][:0]  # no output is read
-        with _last_feed_forward_at(model, nothing, batch["input_ids"].shape[1]):
+        with last_feed_forward_at(model, nothing):
             model(
                 input_ids=batch["input_ids"],
                 position_ids=batch["position_ids"],
@@ -151,10 +151,8 @@ def reading_only(model: PreTrainedModel, token_ids: Sequence[int]) -> Iterator[l
 
 
 @contextlib.contextmanager
-def _last_feed_forward_at(
-    model: torch.nn.Module, positions: torch.Tensor, tokens: int
-) -> Iterator[None]:
-    """Within the block, the last layer's MLP runs only at `positions` of a row of `tokens`.
+def last_feed_forward_at(model: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Within the block, the last layer's MLP runs only at `positions` of each row.
 
     No attention follows it, so nobody reads what it gives elsewhere. For letters, which read one
     position per question, that is 5 % of the time on 12 layers (LOG.md). A training step would gain
@@ -167,14 +165,16 @@ def _last_feed_forward_at(
     if torch.is_grad_enabled() or mlp is None or not hasattr(mlp, "down_proj"):
         yield
         return
+    whole: list[torch.Size] = []
 
     def narrow(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        whole.append(inputs[0].shape)
         return (inputs[0][:, positions],)
 
     def widen(
         _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        return output.new_zeros(1, tokens, output.shape[2]).index_copy_(1, positions, output)
+        return output.new_zeros(whole.pop()).index_copy_(1, positions, output)
 
     handles = [mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen)]
     try:
@@ -223,7 +223,7 @@ def supervised_logits(
             offsets = torch.tensor(known).repeat_interleave(lengths)
             positions = positions + offsets.to(positions.device)
             options |= {"prefixes": prefixes, "prefix_ids": prefix_ids}
-        with _last_feed_forward_at(model, batch["logit_positions"], positions.shape[1]):
+        with last_feed_forward_at(model, batch["logit_positions"]):
             logits = model(
                 input_ids=batch["input_ids"],
                 position_ids=positions,

@@ -15,7 +15,8 @@ from growth.data.study import Recipe, Study
 from growth.planning.amounts import Measured, Outcome
 from growth.report.curves import sizes_of
 from growth.report.laws import LARGEST, measurement, number_of, read_csv
-from growth.report.results_table import IDENTITY, Row, read_results
+from growth.report.results_rows import IDENTITY, Row
+from growth.report.results_table import read_results
 from growth.runs.layout import results_folders
 
 SCORE, LOSS = VALUES = ("score", "loss")

@@ -21,7 +21,8 @@ from growth.report.answers import FileAnswers, RunAnswers, read_answers
 from growth.report.curves import repeat_of
 from growth.report.paired import Difference, Paired, compare_ability, compare_mean, holm
 from growth.report.plots import title_of
-from growth.report.results_table import IDENTITY, RUN, Results, Row, read_results
+from growth.report.results_rows import IDENTITY, Row
+from growth.report.results_table import RUN, Results, read_results
 from growth.runs.layout import decoding_differences, decoding_of, limit_suffix, read_run
 
 COLUMNS = (

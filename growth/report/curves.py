@@ -19,7 +19,8 @@ from growth.core.intervals import (
     weighted_mean,
 )
 from growth.report.plot_types import SIGMA
-from growth.report.results_table import IDENTITY, SCORES, SETTING, Row
+from growth.report.results_rows import IDENTITY, SCORES, Row
+from growth.report.results_table import SETTING
 from growth.report.values import SCORE, VALUES
 
 POINT = (

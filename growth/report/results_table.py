@@ -2,48 +2,32 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from growth.core.errors import InputError
-from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
-from growth.data.study import (
-    AVERAGE,
-    OOD_AVERAGE,
-    OTHER,
-    Study,
-    read_study,
-    recorded,
-    recorded_recipe,
-    study_of,
+from growth.core.schemas import SelectionRecord, read_record
+from growth.data.study import AVERAGE, OOD_AVERAGE, Study
+from growth.report.results_rows import (
+    IDENTITY,
+    ROW,
+    SCORES,
+    Rows,
+    ScoredFile,
+    joined,
+    read_rows,
 )
-from growth.report.values import SCORE, with_value
-from growth.runs.layout import (
-    MIXED,
-    RESULTS_SUFFIX,
-    Run,
-    decoding_differences,
-    decoding_of,
-    selection_name,
-)
+from growth.report.values import SCORE
+from growth.runs.layout import Run, decoding_differences, selection_name
 
 _SELECTION = r"selected-checkpoint(-limit\d+)?\.json"  # as `selection_name` makes it
-IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
 RUN = ["model_size", "data_type", "timestamp"]
 SETTING = ["model_size", "setting"]
-ROW = (
-    *("model_size", "source", "setting", "data_type", "samples", "timestamp", "checkpoint"),
-    *("seed", "limit", "ability", "file", "parts", "n", "score", "expected", "low", "high", "path"),
-    *("scored_on", "decoding", "value"),
-)
-SCORES = ("score", "expected", "low", "high")
-Row = dict[str, Any]
-ScoredFile = tuple[str, int, str | None]  # name, questions, digest of its lines (None: not known)
 RunKey = tuple[Hashable, ...]  # model_size, data_type, timestamp, limit
 
 
@@ -80,199 +64,20 @@ def read_results(
             they can't be placed on a curve, a file is malformed, or a run has several checkpoints
             and none of them was selected.
     """
-    notes: list[str] = []
-    unplaced: list[Path] = []
-    rows: list[Row] = []
-    studies = _Studies(flag)
-    for path in _results_files(results_path):
-        results = _read_results_file(path)
-        study = studies.of(results, path, notes)
-        if study is None:
-            continue
-        lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
-        data_type = results["run"].get("data_type")
-        if _is_name(data_type) and data_type not in study.recipes:
-            notes.append(
-                f"{path}: {data_type} is not one of the {len(study.recipes)} settings, so it is on "
-                "no curve"
-            )
-        elif lacking:
-            unplaced.append(path)
-            notes.append(f"{path}: left out, its run record lacks {', '.join(lacking)}")
-        else:
-            if absent := results.get("missing_files"):
-                notes.append(f"{path}: predictions of {', '.join(absent)} are not in it")
-            rows += _rows(with_value(results, value, study), path, study, notes, value)
-    if not rows:
-        raise _nothing_there(results_path, value, unplaced, notes)
-    table = pd.DataFrame(rows, columns=ROW, dtype=object).astype(dict.fromkeys(SCORES, float))
+    return results_of(read_rows(results_path, flag, value), results_path, selection_path)
+
+
+def results_of(read: Rows, results_path: Path, selection_path: Path) -> Results:
+    """The table of what was `read` from `results_path`; see `read_results`."""
+    notes = read.notes
+    table = pd.DataFrame(read.rows, columns=ROW, dtype=object)
+    table = table.astype(dict.fromkeys(SCORES, float))
     _check_unique(table, results_path)
     table = _selected(_longest(table, notes), results_path, selection_path, notes)
     table = _predicted_alike(table, notes)
     table = _averages_over_same_files(table, notes)
     _note_shared_seeds(table, notes)
-    assert studies.study is not None
-    return Results(table.reset_index(drop=True), notes, studies.study)
-
-
-def _nothing_there(
-    results_path: Path, value: str, unplaced: Sequence[Path], notes: Sequence[str]
-) -> InputError:
-    """What to say of results of which nothing is on a curve; `unplaced` don't say of which run."""
-    remedy = ""
-    if unplaced:
-        remedy = (
-            f". {unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
-            " from a checkpoint of one of our runs, and score again"
-        )
-    elif value != SCORE:
-        remedy = (
-            f". What was trained, predicted or scored by an older version has no {value}, nor has "
-            "every kind of ability (docs/evaluation.md)"
-        )
-    return InputError(
-        f"--results_path {results_path}: nothing to plot there, no {value} of an ability or of "
-        "an OOD set. " + "; ".join(notes) + remedy
-    )
-
-
-class _Studies:
-    """Sees to it that all results are of one study."""
-
-    def __init__(self, flag: Path | None) -> None:
-        self.flag = flag
-        self.flagged = read_study(flag) if flag is not None else None
-        self.study: Study | None = None
-        self.first = Path()
-
-    def of(self, results: dict[str, Any], path: Path, notes: list[str]) -> Study | None:
-        """The study of a results file, with its recipe and those of the files before.
-
-        Returns:
-            None, with a note, where it is of another study than that of --study or scored by other
-            rules, or its setting goes by a name that stands for other lines.
-
-        Raises:
-            InputError: it is of another study than the files before.
-        """
-        run = results["run"]
-        if self.flagged is not None and recorded(run)["digest"] != self.flagged.digest:
-            of_other = recorded(run)["name"]
-            notes.append(
-                f"{path}: left out, of the study {of_other}, or scored by other rules than it has "
-                "now"
-            )
-            return None
-        if self.study is None:
-            self.study, self.first = study_of(run, self.flag, path), path
-        elif recorded(run)["digest"] != self.study.digest:
-            raise InputError(
-                f"results of two studies, {self.study.name} ({self.first}) and "
-                f"{recorded(run)['name']} ({path}), or scored by two sets of rules; choose one "
-                "with --study FILE"
-            )
-        name, recipe = run.get("data_type"), run.get("recipe")
-        if recipe is None or not _is_name(name):
-            return self.study
-        known = self.study.recipes.get(name)
-        if known is not None and known.record()["lines"] != recipe["lines"]:
-            notes.append(f"{path}: left out, {name} names other lines, too; rename one of them")
-            return None
-        if known is None:
-            self.study = self.study.with_recipe(recorded_recipe(name, recipe))
-        return self.study
-
-
-def _results_files(results_path: Path) -> list[Path]:
-    remedy = (
-        "Score predictions first: `python evaluate/score.py --pred_data_path "
-        f"evaluate/pred-data/test --results_path {results_path}`, or give the folder they are in"
-    )
-    if not results_path.is_dir():
-        raise InputError(
-            f"--results_path {results_path}: nothing to plot, no such folder. {remedy}"
-        )
-    found = results_path.rglob(f"*{RESULTS_SUFFIX}")
-    files = sorted(path for path in found if not path.name.startswith("."))
-    if not files:
-        raise InputError(
-            f"--results_path {results_path}: nothing to plot, no *{RESULTS_SUFFIX} at any depth "
-            f"below it. {remedy}"
-        )
-    return files
-
-
-def _joined(names: Iterable[Hashable]) -> str:
-    return "/".join(map(str, names))
-
-
-def _is_name(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and bool(value)
-
-
-def _read_results_file(path: Path) -> dict[str, Any]:
-    """One results file, checked as far as it is used.
-
-    Raises:
-        InputError: it is not what score.py writes.
-    """
-    results = read_record(path, ResultsRecord, SCORE_AGAIN)
-    size = results["run"].get("model_size")
-    if _is_name(size) and Path(size).name != size:
-        # It becomes part of a folder's name.
-        raise InputError(
-            f"{path}: model_size {size!r} is not a plain name such as 7b; {SCORE_AGAIN}"
-        )
-    return results
-
-
-def _rows(
-    results: dict[str, Any], path: Path, study: Study, notes: list[str], value: str
-) -> list[Row]:
-    """A row for each scored file and for each average of one results file.
-
-    A file on no curve, as its lines are of several types, gets a note.
-    """
-    run: Run = results["run"]
-    recipe = study.recipes[run["data_type"]]
-    shared = {
-        **{name: run[name] for name in IDENTITY},
-        **{name: run.get(name) for name in ("seed", "limit")},
-        "setting": recipe.same_as,
-        "source": recipe.series or OTHER,
-        "samples": recipe.samples,
-        "path": path,
-        "decoding": decoding_of(run),
-        "value": value,
-    }
-    rows = []
-    files: dict[str, list[Row]] = {AVERAGE: [], OOD_AVERAGE: []}
-    scored_on: dict[str, list[ScoredFile]] = {AVERAGE: [], OOD_AVERAGE: []}
-    for name, scored in results["files"].items():
-        ability = study.ability_of(scored["type"])
-        if scored["type"] == MIXED:
-            notes.append(f"{path}: {name} has lines of several types, so it is on no curve")
-        if ability is None or scored["score"] is None or not scored["n"]:
-            continue
-        file = (name, scored["n"], scored.get("digest"))
-        files[OOD_AVERAGE if ability.out_of_domain else AVERAGE].append(scored)
-        scored_on[OOD_AVERAGE if ability.out_of_domain else AVERAGE].append(file)
-        numbers = {key: scored.get(key) for key in ("n", *SCORES)} | {"scored_on": (file,)}
-        rows.append(shared | numbers | {"ability": ability.name, "file": name, "parts": 1})
-    for name, averaged in files.items():
-        if results.get(name) is None:
-            continue
-        numbers = {
-            "n": sum(scored["n"] for scored in averaged),
-            "parts": len({study.ability_of(scored["type"]) for scored in averaged}),
-            "score": results[name],
-            "expected": results.get(f"expected_{name}"),
-            "low": results.get(f"{name}_low"),
-            "high": results.get(f"{name}_high"),
-            "scored_on": tuple(sorted(scored_on[name], key=lambda file: file[0])),
-        }
-        rows.append(shared | numbers | {"ability": name, "file": ""})
-    return rows
+    return Results(table.reset_index(drop=True), notes, read.study)
 
 
 def _check_unique(rows: pd.DataFrame, results_path: Path) -> None:
@@ -282,7 +87,7 @@ def _check_unique(rows: pd.DataFrame, results_path: Path) -> None:
         if len(paths) > 1:
             raise InputError(
                 f"--results_path {results_path}: {paths[0]} and {paths[1]} are both results of "
-                f"{_joined(identity[:4])}; point --results_path at one of valid and test, or "
+                f"{joined(identity[:4])}; point --results_path at one of valid and test, or "
                 "remove one of the two"
             )
 
@@ -306,7 +111,7 @@ def _selected(
         if len(found) == 1:
             if chosen not in (None, *found):
                 notes.append(
-                    f"{_joined(run)}: drawn with {found[0]}, the only one scored there, though "
+                    f"{joined(run)}: drawn with {found[0]}, the only one scored there, though "
                     f"{chosen} was selected"
                 )
             kept.append(group)
@@ -314,7 +119,7 @@ def _selected(
             kept.append(group[group["checkpoint"] == chosen])
         else:
             why = "none was selected" if chosen is None else f"the selected {chosen} is not there"
-            undecided.append(f"{_joined(run)} has {', '.join(found)}, and {why}")
+            undecided.append(f"{joined(run)} has {', '.join(found)}, and {why}")
     if undecided:
         more = f" (and {len(undecided) - 1} more runs alike)" if len(undecided) > 1 else ""
         raise InputError(
@@ -348,7 +153,7 @@ def read_selections(selection_path: Path, notes: list[str]) -> dict[RunKey, str]
         other, of_other = selections.setdefault(run, (checkpoint, path))
         if other != checkpoint:
             raise InputError(
-                f"--selection_path {selection_path}: of {_joined(run[:3])}, {of_other} has chosen "
+                f"--selection_path {selection_path}: of {joined(run[:3])}, {of_other} has chosen "
                 f"{other} and {path} {checkpoint}; remove one of the two"
             )
     return {run: checkpoint for run, (checkpoint, _) in selections.items()}
@@ -363,7 +168,7 @@ def _longest(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         if len(longest) < len(group):
             left = sorted({str(path) for path in set(group["path"]) - set(longest["path"])})
             notes.append(
-                f"{_joined(setting)}: left out, as longer results are there: {', '.join(left)}"
+                f"{joined(setting)}: left out, as longer results are there: {', '.join(left)}"
             )
         kept.append(longest)
     return pd.concat(kept)
@@ -476,6 +281,6 @@ def _note_shared_seeds(rows: pd.DataFrame, notes: list[str]) -> None:
         if len(runs) > 1:
             named = ", ".join(f"{run.data_type}/{run.timestamp}" for run in runs.itertuples())
             notes.append(
-                f"{_joined(setting)}: {named} have the seed {seed} in common and count as one "
+                f"{joined(setting)}: {named} have the seed {seed} in common and count as one "
                 "repeat, their mean"
             )

@@ -38,14 +38,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, SelectionRecord, read_record
-from growth.data.study import Study, recorded
+from growth.data.study import AVERAGE, OOD_AVERAGE, Study, recorded
 from growth.report.benchmarks import paper_form, read_benchmarks
 from growth.report.compared_settings import compared_settings
 from growth.report.curves import POINT, growth_points, size_key, sizes_of
 from growth.report.noise import NOISE, noise_floor
 from growth.report.plots import title_of
 from growth.report.published import SOURCE, published_rows
-from growth.report.results_table import AVERAGE, IDENTITY, OOD_AVERAGE, RUN, read_results
+from growth.report.results_rows import IDENTITY
+from growth.report.results_table import RUN, read_results
 from growth.report.training_runs import (
     Problem,
     RunKey,
