@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 if find_spec("growth") is None:
     sys.stderr.write(
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Imported here: Ctrl-C is answered from now on.
     from growth.runs.layout import read_run
     from growth.runs.retention import check_candidates_predicted, keep_selected
-    from growth.scoring.checkpoint_selection import choose_checkpoints, description
+    from growth.scoring.checkpoint_selection import description
     from growth.scoring.results import results_table, score_predictions
 
     run = read_run(args.run_dir)
@@ -84,16 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     predict_and_score(args.run_dir, "valid")
     checkpoint = None
     if state.is_main_process:
-        choices = choose_checkpoints(RESULTS / "valid" / folder, args.wait)
-        chosen = [choice for choice in choices.chosen if choice["limit"] == args.limit]
-        if not chosen:
-            choices.check()
-        if len(chosen) > 1:
-            raise InputError(
-                f"{RESULTS / 'valid' / folder}: holds results of several runs, in folders below "
-                "it; move what is no result of this run elsewhere"
-            )
-        (choice,) = chosen
+        choice = choice_of_run(RESULTS / "valid" / folder, args.limit, args.wait)
         print("chosen:", description(choice), flush=True)
         checkpoint = choice["checkpoint"]
     predict_and_score(args.run_dir / state.gather(checkpoint)[0], "test")
@@ -102,6 +94,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         removed = keep_selected(args.run_dir, wait=args.wait)
         print(f"{args.run_dir}: {checkpoint} is kept, {len(removed)} others are removed")
     state.leave()
+
+
+def choice_of_run(results: Path, limit: int | None, wait: bool) -> dict[str, Any]:
+    """Choose among a run's results on `limit` lines of valid, which lie in the folder `results`.
+
+    Raises:
+        InputError: there is nothing to choose among, or results of other runs lie there, too.
+    """
+    from growth.scoring.checkpoint_selection import choose_checkpoints
+
+    choices = choose_checkpoints(results, wait)
+    found = [choice for choice in choices.chosen if choice["limit"] == limit]
+    if not found:
+        choices.check()
+    if len(found) > 1:
+        raise InputError(
+            f"{results}: holds results of several runs, in folders below it; move what is "
+            "no result of this run elsewhere"
+        )
+    return found[0]
 
 
 def make_parser() -> argparse.ArgumentParser:
