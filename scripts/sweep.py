@@ -46,6 +46,7 @@ from growth.core.options import (
     StudyOptions,
     SweepOptions,
 )
+from growth.core.workers import available_cores
 from growth.data.study import named_study
 from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks
@@ -62,6 +63,7 @@ from growth.sweep.stages import choice_of, closing_stages
 _OF_FLAGS = ("--train_flags", "--predict_flags")
 # What the sweep says itself.
 _FIXED = ("model_name_or_path", "eval_data_path", "split", "pred_data_path", "model_size", "tag")
+_THREADS = "OMP_NUM_THREADS"  # of a process, read by torch and by torchrun
 _CALLER = "GROWTH_CALLER"  # the folder in which the user called scripts/run_sweep.sh
 
 
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, StudyOptions)
     args = parser.parse_args(list(_joined(sys.argv[1:] if argv is None else argv)))
     options = options_from(args, SweepOptions)
+    share_cores(options)
     launcher = Launcher()
     with ends_by_signal(launcher):
         plan = checked_plan(options, args.study, launcher)
@@ -82,6 +85,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         drawn = report_and_plot(plan, options, launcher)
     if failed or not drawn:
         sys.exit(1)
+
+
+def share_cores(options: SweepOptions) -> None:
+    """Give each of the runs at the same time its share of the processors, as far as nobody said.
+
+    Otherwise each takes all of them, and on CPUs they mostly wait for each other.
+    """
+    jobs = options.jobs or len((options.gpus or "").split(",")) // options.num_processes
+    if jobs > 1 and options.executor != SLURM:
+        share = available_cores() // (jobs * options.num_processes)
+        os.environ.setdefault(_THREADS, str(max(1, share)))
 
 
 def _joined(words: Sequence[str]) -> Iterator[str]:

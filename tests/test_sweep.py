@@ -12,12 +12,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from conftest import ROOT, copy_scripts, processes_of, read_lines, run, write_lines
+from in_process import load_script
 from study import contents
 from test_wrappers import begin, wait_for
 
+from growth.core.cli import add_options, argument_parser, options_from
 from growth.core.errors import InputError
 from growth.core.files import write_json
 from growth.core.locks import locked
@@ -562,3 +565,30 @@ def test_runs_at_the_same_time_have_gpus_of_their_own(tmp_path, monkeypatch):
     seen = {environment["CUDA_VISIBLE_DEVICES"] for environment in launcher.environments[:2]}
     assert len(seen) == 2
     assert sorted(",".join(seen).split(",")) == ["0", "1", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "threads"),
+    [
+        (["--jobs", "3"], None, "2"),
+        (["--jobs", "64"], None, "1"),
+        (["--jobs", "2", "--num_processes", "2"], None, "2"),
+        (["--gpus", "0,1,2,3", "--num_processes", "2"], None, "2"),
+        (["--jobs", "3"], "5", "5"),
+        ([], None, None),
+        (["--jobs", "8", "--executor", "slurm"], None, None),
+    ],
+)
+def test_runs_at_the_same_time_share_the_cores(monkeypatch, flags, given, threads):
+    """Two runs of two threads on two cores took five times as long as with one thread each."""
+    script = load_script(ROOT / "scripts/sweep.py")
+    monkeypatch.setattr(script, "available_cores", lambda: 8)
+    parser = argument_parser("")
+    add_options(parser, SweepOptions)
+    flags = ["--model_size", "x", "--model_name_or_path", "y", *flags]
+    with patch.dict(os.environ):
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if given:
+            os.environ["OMP_NUM_THREADS"] = given
+        script.share_cores(options_from(parser.parse_args(flags), SweepOptions))
+        assert os.environ.get("OMP_NUM_THREADS") == threads

@@ -26,6 +26,13 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
+def available_cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_resident_memory() -> int:
     """The most resident memory that this process has ever had, in bytes.
 
