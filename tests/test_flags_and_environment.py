@@ -376,7 +376,13 @@ for path in sys.argv[1:]:
     "command",
     [
         ("evaluate/export.py", "--model_name_or_path", "m", "--gguf", "x.gguf"),
-        ("evaluate/plot.py", "--plot_type", "all"),
+        (
+            "evaluate/plot.py",
+            "--plot_type",
+            "all",
+            "--results_path",
+            ROOT / "evaluate/example/test",
+        ),
         ("data/build.py", "--data_type", "curated-40"),
     ],
     ids=lambda command: command[0],
