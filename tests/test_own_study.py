@@ -5,8 +5,10 @@ import json
 import pytest
 from conftest import copy_scripts, line, read_lines, run, write_lines
 
+from growth.core.errors import InputError
 from growth.core.files import read_json
 from growth.data.abilities import Ability, Kind
+from growth.model.loading import load_tokenizer
 from growth.scoring.short_answers import normalised, read_label, read_pattern, read_truth
 from growth.scoring.verdicts import judge
 
@@ -343,6 +345,16 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(mine, tiny_model):
         check=False,
     )
     refused(done, "first one, second one", "other options")
+
+
+def test_a_label_that_tokenises_to_nothing(tiny_model, monkeypatch):
+    """As where a tokenizer of whole words, without a token for unknown ones, meets one."""
+    chat = load_tokenizer(str(tiny_model))
+    encode = chat.content.encode
+    monkeypatch.setattr(chat.content, "encode", lambda text: [] if text == "☃" else encode(text))
+    assert len(chat.labels(("A", "B")).ids) == 2
+    with pytest.raises(InputError, match=r"no token for '☃'.*give the study's ability other opt"):
+        chat.labels(("A", "☃"))
 
 
 # How the general kinds read an answer
