@@ -38,8 +38,13 @@ status=0
 # The faults beside the rest: each uses one core.
 python tests/faults/campaign.py --faults "$faults" --seed "$seed" >"$logs/faults" 2>&1 &
 campaign=$!
-GROWTH_FUZZ_EXAMPLES="$fuzz_examples" python -m pytest -q tests/fuzz >"$logs/fuzz" 2>&1 || status=1
-python benchmarks/scale.py >"$logs/scale" 2>&1 || status=1
+GROWTH_FUZZ_EXAMPLES="$fuzz_examples" python -m pytest -q --disable-warnings tests/fuzz \
+    >"$logs/fuzz" 2>&1 || status=1
+# The table alone; what the stages print is shown if one fails.
+python benchmarks/scale.py >"$logs/scale" 2>"$logs/scale-errors" || {
+    status=1
+    tail -n 25 "$logs/scale-errors" >>"$logs/scale"
+}
 wait "$campaign" || status=1
 for part in faults fuzz scale; do
     printf '\n== %s\n' "$part"
