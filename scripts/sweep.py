@@ -92,7 +92,7 @@ def share_cores(options: SweepOptions) -> None:
 
     Otherwise each takes all of them, and on CPUs they mostly wait for each other.
     """
-    jobs = options.jobs or len((options.gpus or "").split(",")) // options.num_processes
+    jobs = jobs_of(options, 1)
     if jobs > 1 and options.executor != SLURM:
         share = available_cores() // (jobs * options.num_processes)
         os.environ.setdefault(_THREADS, str(max(1, share)))
@@ -209,7 +209,7 @@ def conditions_of(plan: Plan, options: SweepOptions) -> dict[str, Any]:
         "model": options_from(train, ModelOptions),
         "lora": options_from(train, LoraOptions, prefix="lora_") if train.lora_rank else None,
         "engine": options_from(train, EngineOptions),
-        "jobs": jobs_of(options, plan),
+        "jobs": jobs_of(options, len(plan.runs)),
         "elsewhere": options.executor == SLURM,
     }
 
@@ -217,7 +217,7 @@ def conditions_of(plan: Plan, options: SweepOptions) -> dict[str, Any]:
 def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     """Carry out the runs, a line each as they end; returns how many failed."""
     began, failed, count = time.monotonic(), {}, 0
-    jobs = jobs_of(options, plan)
+    jobs = jobs_of(options, len(plan.runs))
     done = {run for run in plan.runs if is_done(plan, run)}
     progress = Progress(plan.runs, done)
     before = f", {len(done)} of them done" if done else ""
@@ -252,13 +252,13 @@ def carry_out(plan: Plan, options: SweepOptions, launcher: Launcher) -> int:
     return len(failed)
 
 
-def jobs_of(options: SweepOptions, plan: Plan) -> int:
-    """How many runs are carried out at the same time."""
+def jobs_of(options: SweepOptions, runs: int) -> int:
+    """How many of so many runs are carried out at the same time."""
     if options.jobs is not None:
         return options.jobs
     if options.executor == SLURM:
-        return len(plan.runs)
-    return max(1, len(plan.gpus) // plan.num_processes)
+        return runs
+    return max(1, len(checks.listed([options.gpus or ""])) // options.num_processes)
 
 
 def label(plan: Plan, run: SweepRun) -> str:
@@ -271,7 +271,7 @@ def report_and_plot(plan: Plan, options: SweepOptions, launcher: Launcher) -> bo
     """Write the report and the figures, print the path of each; whether both are there."""
     whole = True
     # On a cluster this machine is one that others log in to.
-    jobs = 1 if options.executor == SLURM else jobs_of(options, plan)
+    jobs = 1 if options.executor == SLURM else jobs_of(options, len(plan.runs))
     with tempfile.TemporaryDirectory() as folder:
         last = closing_stages(plan.study, Path(folder))
         for stage, code in zip(last, run_beside(last, jobs, launcher), strict=True):

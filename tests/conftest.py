@@ -1,7 +1,6 @@
 """What the tests share: recorded facts, a clean copy of the repository, a tiny model."""
 
 import gc
-import importlib.util
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from in_process import run_in_process, script_of_the_repository
+from in_process import load_script, run_in_process, script_of_the_repository
 
 from growth.data.study import published_study
 
@@ -79,10 +78,7 @@ def golden(request):
 @pytest.fixture(scope="session")
 def procedure():
     """tests/golden/record.py, which uses nothing of the library."""
-    spec = importlib.util.spec_from_file_location("record", ROOT / "tests/golden/record.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tests/golden/record.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """CMMLU and AGIEval: recorded prompts and predictions, resuming, processes, bad input."""
 
 import csv
-import importlib.util
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
+from in_process import load_script
 from sentencepiece import SentencePieceProcessor
 
 from growth.core import device
@@ -33,9 +33,7 @@ LETTERS = "ABCD"
 
 def ask(benchmark, *flags):
     """Run evaluate/<benchmark>/run.py here, which spares the imports."""
-    spec = importlib.util.spec_from_file_location("run", ROOT / f"evaluate/{benchmark}/run.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(ROOT / f"evaluate/{benchmark}/run.py")
     script.main([str(flag) for flag in flags])
 
 

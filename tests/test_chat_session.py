@@ -1,6 +1,5 @@
 """Talking with a model: from a pipe, on a terminal, and what each turn is answered from."""
 
-import importlib.util
 import os
 import pty
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, greedy_answers, run
+from in_process import load_script
 from test_bad_input import refused
 
 from growth.core.errors import InputError
@@ -163,9 +163,7 @@ def test_help():
 
 def test_a_line_that_is_no_text_is_asked_for_again(loaded, capsys):
     """Bytes of another encoding: input() raises, or hands over halves of surrogate pairs."""
-    spec = importlib.util.spec_from_file_location("chat", ROOT / "evaluate/chat.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(ROOT / "evaluate/chat.py")
     session = ChatSession(*loaded, SamplingOptions(max_new_tokens=2))
     typed = iter(
         [UnicodeDecodeError("utf-8", b"\xc4", 0, 1, ""), RuntimeError("lost"), "\udcc4", QUESTION]

@@ -1,6 +1,5 @@
 """evaluate/plot.py and the numbers behind its figures, on results files written here."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ from conftest import ABILITIES, OUT_OF_DOMAIN, STUDY
 from conftest import run as run_script
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from in_process import load_script
 from matplotlib.collections import PolyCollection
 from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
@@ -36,14 +36,7 @@ CEVAL = "ceval_physician"
 SEVEN_B = [int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]  # red, green, blue
 
 
-def _load_script():
-    spec = importlib.util.spec_from_file_location("plot_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plot = _load_script()
+plot = load_script(SCRIPT)
 
 
 def scored(kind, score, expected=25.0, n=100):

@@ -3,7 +3,6 @@
 import ast
 import collections
 import functools
-import importlib.util
 import itertools
 import json
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ABILITIES, ABILITY_NAMES, OUT_OF_DOMAIN, STUDY
+from in_process import load_script
 
 from growth.data.abilities import LETTERS, Kind
 from growth.data.records import check_training, evaluation_check
@@ -305,9 +305,7 @@ def test_script_prints_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(world, "LINES_SYNTHETIC", 50)
     monkeypatch.setattr(world, "LINES_HELD_OUT", {"valid": (20, 10), "test": (20, 10)})
     monkeypatch.setattr(world, "LINES_FULL", dict.fromkeys(ABILITY_NAMES, 30))
-    spec = importlib.util.spec_from_file_location("make_sample", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(SCRIPT)
     tables = []
     for folder, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         script.main(["--output_dir", str(tmp_path / folder), "--seed", seed])

@@ -1,20 +1,17 @@
 """benchmarks/scale.py: memory and time of the stages, at sizes that tests can bear."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from in_process import load_script
 
 
 @pytest.fixture(scope="module")
 def scale():
     """The benchmark as a module."""
-    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks/scale.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks/scale.py")
 
 
 def test_the_table_has_a_row_for_each_stage_and_size():

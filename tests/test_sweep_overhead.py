@@ -1,19 +1,17 @@
 """benchmarks/sweep_overhead.py: what a sweep costs besides its stages."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from in_process import load_script
 
 SCRIPT = ROOT / "benchmarks/sweep_overhead.py"
 
 
 def test_the_ratio_is_of_the_wall_clock_to_the_stages_over_the_cores():
-    spec = importlib.util.spec_from_file_location("sweep_overhead", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(SCRIPT)
     stages = [("build", 1.0), ("train", 10.0), ("build", 2.0), ("train", 7.0)]
     said = module.table(stages, 10.5, 2)
     assert "| build | 2 | 3.0 |\n| train | 2 | 17.0 |\n| all | 4 | 20.0 |" in said

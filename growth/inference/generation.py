@@ -353,9 +353,14 @@ def _forward(
     options = {"logits_to_keep": 1, "position_ids": positions}
     options = {name: value for name, value in options.items() if name in state.accepted}
     rows, columns = input_ids.shape
-    read = more.get("logits_to_keep", torch.tensor([columns - 1], device=input_ids.device))
-    narrows = columns > 1 and rows * len(read) >= _FEW_ROWS
-    with last_feed_forward_at(model, read) if narrows else contextlib.nullcontext():
+    narrowed: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if columns > 1:  # a step of one token has nothing to leave out
+        read = more.get("logits_to_keep")
+        if read is None:
+            read = torch.tensor([columns - 1], device=input_ids.device)
+        if rows * len(read) >= _FEW_ROWS:
+            narrowed = last_feed_forward_at(model, read)
+    with narrowed:
         return model(input_ids=input_ids, use_cache=True, **(options | more)).logits
 
 

@@ -52,8 +52,8 @@ from growth.report.values import LOSS, VALUES, value_of
 
 Style = tuple[str, str]  # colour, marker
 Name = tuple[str, str]  # of a curve: model size, source
-# How points are joined: by straight lines, as published, or by the law that is fitted to them.
 T = TypeVar("T")
+# How points are joined: by straight lines, as published, or by the law that is fitted to them.
 Join = Literal["raw", "smooth", "law"]
 AXIS = "training samples (log scale)"
 _LAW_PLACES = 60  # at which a law is drawn

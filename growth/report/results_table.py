@@ -36,9 +36,9 @@ class Results(NamedTuple):
 
     Attributes:
         rows: a row a scored file and run, in the columns of `ROW`; per cent, or in the unit of the
-            value. `parts` counts the
-            files behind a row: 1, or those of an average; `scored_on` has the name, number of
-            questions and digest of each of them; `decoding` is how they were predicted.
+            value. `parts` counts the files behind a row: 1, or those of an average; `scored_on` has
+            the name, number of questions and digest of each of them; `decoding` is how they were
+            predicted.
         notes: what was left out and why, a sentence each.
         study: that all of them are of.
     """
