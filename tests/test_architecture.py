@@ -62,3 +62,11 @@ def test_only_scripts_and_the_flags_see_a_namespace():
         if re.search(r"^import argparse|\bNamespace\b", path.read_text(encoding="utf-8"), re.M)
     }
     assert using == {"growth/core/cli.py"}
+
+
+def test_no_group_is_possessive():
+    """Before Python 3.11.5 such groups match wrongly (cpython issue 106052)."""
+    possessive = re.compile(r"\)(?:[*+?]|\{[\d,]*\})\+|\(\?>")
+    ours = [path for path in SOURCES if not path.is_relative_to(ROOT / "tests")]
+    assert possessive.search(r"(?:ab?c)*+")
+    assert not [path for path in ours if possessive.search(path.read_text(encoding="utf-8"))]

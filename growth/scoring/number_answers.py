@@ -344,10 +344,12 @@ def _mixed_value(found: re.Match[str]) -> str:
 
 ROOT_SIGN = re.compile(r"√\s?(?:(\d{1,15}|[A-Za-z])|[({]([^(){}√]{1,60})[)}])")
 _ATOM = (
-    r"(?:\\[A-Za-z]{1,20}|\\[,;! ]|\d+(?:[.,]\d+)*+|[-+*/^_(){}=±]"
+    r"(?:\\[A-Za-z]{1,20}|\\[,;! ]|\d|(?<=\d)[.,](?=\d)|[-+*/^_(){}=±]"
     r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))"
 )
-BARE_FORMULA = re.compile(rf"{_ATOM}(?:[ ]?{_ATOM})*+")
+# Not possessive: before Python 3.11.5 such groups match wrongly. Nothing behind it can fail, so
+# that it never goes back anyway.
+BARE_FORMULA = re.compile(rf"{_ATOM}(?:[ ]?{_ATOM})*")
 LATEX = re.compile(r"\\[A-Za-z]|[\^_]\{")
 # The article of "a \sqrt{2}", and the unit of "\sqrt{2} m".
 WORD_IN_FRONT = re.compile(r"^[A-Za-z] (?![-+*/=^])")
