@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import greedy_answers
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -17,9 +17,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from growth.core.device import choose_compute
 from growth.core.options import PER_SAMPLE, VARLEN
 from growth.inference.requests import Request
 from growth.model.chat_tokenizer import IGNORED_LABEL
+from growth.packing.attention import per_sample_attention
 from growth.packing.batches import micro_batches, pack_row, pad_rows, supervised_tokens
 from growth.packing.forward import supports_packing
 from growth.training.step import summed_loss
@@ -177,6 +179,41 @@ def test_the_kernel_is_asked_for_the_same_attention(name, monkeypatch):
     monkeypatch.setattr("growth.packing.attention.varlen_attn", reference_varlen)
     model.set_attn_implementation(VARLEN)
     assert summed_loss(model, examples(), packed=True).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("length", "computed"), [(12, torch.float32), (501, torch.bfloat16)])
+def test_short_samples_attend_in_fp32_on_a_cpu(length, computed):
+    """Of bf16 inputs, too, where autocast would make 16 bits of them again; both ways through."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, 2, length, 8, generator=generator).bfloat16() for _ in range(3)]
+
+    def ours(*parts):
+        with torch.autocast("cpu", torch.bfloat16):
+            rows, _ = per_sample_attention(
+                torch.nn.Identity(), *parts, None, sample_lengths=[length]
+            )
+        return rows.transpose(1, 2)
+
+    def plain(*parts):
+        return scaled_dot_product_attention(*parts, is_causal=True)
+
+    def output_and_gradients(attention, dtype):
+        parts = [part.to(dtype).requires_grad_() for part in inputs]
+        output = attention(*parts).bfloat16()
+        output.float().sum().backward()
+        return [output, *(part.grad.bfloat16() for part in parts)]
+
+    expected = output_and_gradients(plain, computed)
+    for got, wanted in zip(output_and_gradients(ours, torch.bfloat16), expected, strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(("precision", "products"), [("fp32", "medium"), ("bf16", "highest")])
+def test_fp32_products_use_bf16_units_only_where_the_model_is_fp32(precision, products):
+    if torch.cuda.is_available():
+        pytest.skip("is about CPUs")
+    choose_compute(precision)
+    assert torch.get_float32_matmul_precision() == products
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -47,12 +47,19 @@ def choose_compute(precision: str = Hyperparameters.precision) -> Compute:
     Args:
         precision: one of `growth.core.options.PRECISIONS`; AUTO chooses.
     """
+    compute = _chosen(precision)
+    if compute.device.type == "cpu":
+        # "medium" lets CPUs with bf16 units use them on fp32 products; the error measured stays
+        # fp32's. In bf16 the only fp32 products are those of attention, too small to gain by it.
+        products = "medium" if compute.precision == "fp32" else "highest"
+        torch.set_float32_matmul_precision(products)
+    return compute
+
+
+def _chosen(precision: str) -> Compute:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(distributed_state().local_rank)
-    else:
-        # Lets CPUs with bf16 units use them on fp32 products; the error measured stays fp32's.
-        torch.set_float32_matmul_precision("medium")
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     if precision != AUTO:
         return Compute(device, precision, "as asked for")

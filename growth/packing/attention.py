@@ -26,7 +26,8 @@ from growth.packing.prefix_attention import PrefixCache, shared_prefix_attention
 _FLASH_DTYPES = (torch.float16, torch.bfloat16)
 _FLASH_WIDTH = 256
 _FLASH_CAPABILITY = (8, 0)
-# On a CPU, SDPA in 16 bits is several times slower than in fp32 up to about this many tokens.
+# On a CPU, SDPA in 16 bits is several times slower than in fp32 up to about this many tokens, as
+# oneDNN sets up each of its small products, which takes longer than they do.
 _FP32_LENGTH = 500
 # What some families add to attention and SDPA can't do: refused, not silently left out.
 _UNSUPPORTED = ("softcap", "s_aux")
@@ -163,21 +164,24 @@ def _one_sample(
 ) -> torch.Tensor:
     length = query.shape[2]
     dtype = query.dtype
-    if not query.is_cuda and length <= _FP32_LENGTH:
+    in_fp32 = not query.is_cuda and length <= _FP32_LENGTH
+    if in_fp32:
         query, key, value = query.float(), key.float(), value.float()
     mask = None
     if sliding_window is not None and sliding_window < length:
         ones = torch.ones(length, length, dtype=torch.bool, device=query.device)
         mask = ones.tril() & ones.triu(1 - sliding_window)
-    output = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+    # Autocast would make 16 bits of them again.
+    with torch.autocast("cpu", enabled=False) if in_fp32 else contextlib.nullcontext():
+        output = scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
     return output.to(dtype)
 
 
