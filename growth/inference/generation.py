@@ -388,6 +388,6 @@ def _spans(lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[int, int]]
 
 def _argmax(logits: torch.Tensor) -> list[int]:
     """The likeliest token of each row, the first of equals."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        return logits.numpy().argmax(-1).tolist()  # ten times as fast as torch's
+    if logits.device.type == "cpu":
+        return logits.float().numpy().argmax(-1).tolist()  # many times as fast as torch's
     return logits.argmax(-1).tolist()
