@@ -23,7 +23,13 @@ from growth.model.loading import load_model, load_tokenizer
 from growth.model.lora import add_lora
 from growth.packing import loss as loss_module
 from growth.packing.forward import supports_packing
-from growth.packing.loss import logits_at_once, summed_loss, supports_chunks
+from growth.packing.loss import (
+    logits_at_once,
+    rows_in_cache,
+    summed_loss,
+    supports_chunks,
+    token_losses,
+)
 from growth.training.step import Engine, StepLoss
 
 CAP = {"final_logit_softcapping": 2.0}  # of logits beyond it, so that its slope matters
@@ -177,6 +183,23 @@ def test_a_step_in_chunks_is_the_whole_step(name, engine):
     assert_same(results[1], results[0])
     for ours, whole in zip(totals[1], totals[0], strict=True):  # the sum, and by example
         torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "gemma3, capped", "cohere2, scaled", "phi, with a bias"])
+def test_rows_that_stay_in_the_cache_give_the_bits_of_all_rows(name, dtype, monkeypatch):
+    model, packed = model_of(name)
+    model = model.to(dtype)
+    logits, targets = torch.randn(7, 97).to(dtype), torch.arange(7)
+    found = []
+    for rows in (2, 1000):
+        monkeypatch.setattr(loss_module, "_NUMBERS_IN_CACHE", rows * 97)
+        assert rows_in_cache(logits) == rows
+        loss = summed_loss(model, examples(), packed, at_once=97 * 5)
+        total, gradients = loss_and_gradients(model, loss)
+        found.append([torch.tensor(total), *gradients.values(), token_losses(logits, targets)])
+    for few, many in zip(*found, strict=True):
+        assert torch.equal(few, many)
 
 
 def test_small_models_are_computed_as_before():

@@ -15,6 +15,7 @@ from growth.inference.loglikelihood import continuation_example
 from growth.packing import attention, forward
 from growth.packing import prefix_attention as prefixes
 from growth.packing.forward import supports_packing
+from growth.packing.loss import token_losses
 from growth.packing.prefix_sharing import shared_prefixes
 
 READ = [3, 1, 4]
@@ -167,22 +168,22 @@ def test_where_memory_lacks_a_row_is_halved(monkeypatch):
 
 
 def test_where_memory_lacks_for_the_losses_less_is_computed_at_once(monkeypatch):
-    """The fp32 copy of the logits is often the largest tensor of all."""
+    """On a GPU the fp32 copy of the logits is often the largest tensor of all."""
     model = small_model("llama").eval()
     examples = [continuation_example(*choice, 2048) for choice in choices()]
     expected = perplexities(model, examples, 10_000)
     rows = []
 
-    def small_memory(logits, *rest, **options):
+    def small_memory(logits, *rest):
         rows.append(len(logits))
         if len(logits) > 25:
             raise torch.OutOfMemoryError("no memory left")
-        return cross_entropy(logits, *rest, **options)
+        return token_losses(logits, *rest)
 
-    monkeypatch.setattr(loglikelihood, "cross_entropy", small_memory)
+    monkeypatch.setattr(loglikelihood, "token_losses", small_memory)
     assert perplexities(model, examples, 10_000) == pytest.approx(expected, rel=1e-5)
     assert max(rows) > 25
-    monkeypatch.setattr(loglikelihood, "cross_entropy", fails := FailsAlways())
+    monkeypatch.setattr(loglikelihood, "token_losses", fails := FailsAlways())
     with pytest.raises(InputError, match=r"one question of \d+ tokens; lower --max_length"):
         perplexities(model, examples, 10_000)
     assert fails.calls > 1

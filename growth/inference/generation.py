@@ -33,6 +33,7 @@ from growth.inference.requests import Request, Response
 from growth.model.loading import check_weights_are_numbers
 from growth.packing.attention import attending
 from growth.packing.forward import accepts, agree, last_feed_forward_at
+from growth.packing.loss import rows_in_cache
 
 ANSWER_TOKENS_PLANNED = 64  # that a batch has room for; longer answers may split it later
 # For the check of batches: prompts of different lengths, an answer to go on with, steps; rows leave
@@ -388,6 +389,8 @@ def _spans(lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[int, int]]
 
 def _argmax(logits: torch.Tensor) -> list[int]:
     """The likeliest token of each row, the first of equals."""
-    if logits.device.type == "cpu":
-        return logits.float().numpy().argmax(-1).tolist()  # many times as fast as torch's
-    return logits.argmax(-1).tolist()
+    if logits.is_cuda:
+        return logits.argmax(-1).tolist()
+    # numpy's is many times as fast as torch's.
+    parts = logits.split(rows_in_cache(logits))
+    return [token for part in parts for token in part.float().numpy().argmax(-1).tolist()]

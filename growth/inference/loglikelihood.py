@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from growth.core.options import VARLEN
@@ -21,6 +20,7 @@ from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.packing.attention import attending
 from growth.packing.batches import Example, micro_batches
 from growth.packing.forward import Supervised, compute_prefixes, reading_only, supervised_logits
+from growth.packing.loss import token_losses
 from growth.packing.prefix_attention import PrefixCache
 from growth.packing.prefix_sharing import Group, shared_prefixes
 
@@ -75,7 +75,7 @@ def perplexities(
     """
 
     def read(supervised: Supervised, rows: int) -> list[float]:
-        losses = cross_entropy(supervised.logits.float(), supervised.targets, reduction="none")
+        losses = token_losses(supervised.logits, supervised.targets)
         means = [losses[supervised.owners == row].double().mean().item() for row in range(rows)]
         return [math.exp(min(mean, 700.0)) for mean in means]
 
