@@ -28,6 +28,7 @@ from growth.core.options import SLURM, SweepOptions
 from growth.data.study import published_study
 from growth.scoring.checkpoint_selection import description
 from growth.sweep import checks, job
+from growth.sweep.launcher import Launcher
 from growth.sweep.local import run_locally
 from growth.sweep.plan import (
     Exam,
@@ -42,7 +43,7 @@ from growth.sweep.plan import (
 )
 from growth.sweep.progress import Progress
 from growth.sweep.snakemake import _command
-from growth.sweep.stages import chosen_checkpoint, stages
+from growth.sweep.stages import Stage, chosen_checkpoint, stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
 SETTINGS = ("--data_types", "curated-10,curated-40", "--seeds", "0,1")
@@ -526,6 +527,13 @@ def test_a_finished_run_with_a_damaged_choice_is_evaluated_again(planned, monkey
     assert not job.is_done(plan, run)
     with pytest.raises(InputError, match=r"selected-checkpoint\.json: .*evaluate the run again"):
         chosen_checkpoint(plan, run)
+
+
+def test_a_log_that_cannot_be_made_is_said(tmp_path):
+    """As on a full disk: the stage itself would end in exit code 1 and no word."""
+    (tmp_path / "log").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Launcher().run(Stage("build", "data/build.py", (), tmp_path / "log"), {})
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -52,8 +52,13 @@ class Launcher:
 
         Returns:
             Its exit code, negative for the signal that ended it.
+
+        Raises:
+            OSError: the log can't be written.
         """
         stage.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(stage.log, "ab"):
+            pass  # on a full disk, say; the stage itself could tell nobody
         start: Callable[[Stage, Mapping[str, str]], Started]
         start = self._forked if stage.processes == 1 else _launched
         with self._lock:
