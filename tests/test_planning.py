@@ -175,6 +175,18 @@ def measured(lines, values, questions=None, chance=None, names=NAMES):
     return Measured(tuple(names), tuple(outcomes), reference)
 
 
+@pytest.mark.parametrize("is_score", [True, False])
+def test_what_an_optimizer_tries_overflows_nothing(is_score):
+    """Fits that it led astray had changed what cross-validation chose."""
+    lines = np.array([[0.0, 3, 40], [0.01, 0, 200]])
+    for place in range(7):
+        for size in (-30.0, 30.0):
+            p = np.zeros(7)
+            p[place] = size
+            with np.errstate(over="raise", invalid="raise"):
+                assert np.isfinite(amounts._jacobian(p, lines, 2, is_score)).all()
+
+
 def test_a_design_says_what_helps_what():
     lines = np.concatenate([curves(), designed()])
     laws = fit_amounts(measured(lines, losses_of(lines)), draws=60)

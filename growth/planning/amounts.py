@@ -51,6 +51,7 @@ HALF_WAY, HALF_WAY_SD = 0.0, 2.0  # log of D0 / M
 SLOPE, SLOPE_SD = float(np.log(0.7)), 0.6  # log of b
 POWER, POWER_SD = float(np.log(0.5)), 0.3  # log of a
 LEVEL_SD = 5.0  # of a log loss around the mean of those measured
+_MOST = 3.0  # of these logs, many deviations off
 _CURVE = 5  # parameters before those of the others' data
 _START, _PLATEAU, _HALF_WAY, _SLOPE, _POWER = range(_CURVE)
 _NOTHING = 1e-6  # an effective amount for a run without data, so that it has a logarithm
@@ -195,12 +196,13 @@ class _Parts(NamedTuple):
 def _parts(parameters: Array, amounts: Array, own: int, is_score: bool) -> _Parts:
     """The law for each draw of the parameters, (draws, parameters), and each amount."""
     others = np.delete(amounts, own, axis=1)
+    # An optimizer also tries what the prior all but rules out, and numbers overflow.
+    slope, power = np.exp(np.minimum(parameters[:, [_SLOPE, _POWER], None], _MOST)).swapaxes(0, 1)
     with np.errstate(divide="ignore"):
-        powers = np.exp(np.exp(parameters[:, _POWER, None, None]) * np.log(others))
+        powers = np.exp(power[..., None] * np.log(others))
     k = parameters[:, None, _CURVE:] ** 2
     effective = amounts[:, own] + (k * powers).sum(-1) + _NOTHING
     logs = np.log(effective) - parameters[:, _HALF_WAY, None]
-    slope = np.exp(parameters[:, _SLOPE, None])
     share = expit(slope * logs)
     start, plateau = parameters[:, _START, None], parameters[:, _PLATEAU, None]
     if is_score:
@@ -218,7 +220,7 @@ def _jacobian(parameters: Array, amounts: Array, own: int, is_score: bool) -> Ar
     by_logit = (parts.rise * parts.share * (1 - parts.share))[0]
     slope, theta = parts.slope[0], parameters[_CURVE:]
     by_log = by_logit * slope / parts.effective[0]
-    power = np.exp(parameters[_POWER])
+    power = np.exp(min(parameters[_POWER], _MOST))
     logs = np.log(np.where(others > 0, others, 1))
     found = np.empty((len(amounts), len(parameters)))
     if is_score:
