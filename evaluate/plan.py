@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from growth.planning.amounts import Measured
     from growth.planning.plan import Budget, Plan
 
+RECIPE = "plan.toml"
 FAR = 4  # times the largest run
 
 
@@ -73,6 +74,10 @@ def write_plan(options: PlanOptions, source: MixtureOptions, flag: Path | None) 
     print(table)
     if study is not None:
         print(write_recipe(options, study, budget.names, plan))
+    else:
+        # One of an earlier plan would be taken for this one's.
+        (options.output_dir / RECIPE).unlink(missing_ok=True)
+        print("no recipe: these abilities are of no study; --study FILE names one", file=sys.stderr)
 
 
 def beyond(measured: "Measured", budget: "Budget") -> list[str]:
@@ -97,7 +102,7 @@ def write_recipe(options: PlanOptions, study: Study, names: Sequence[str], plan:
     if (options.data_dir / study.pools[pool].path).exists():
         sizes = pool_sizes(study, pool, options.data_dir)
         distinct = {name: sizes[name] for name, count in lines.items() if count > sizes[name]}
-    path = options.output_dir / "plan.toml"
+    path = options.output_dir / RECIPE
     about = f"For a budget of {options.budget} (evaluate/plan.py), objective {options.objective}."
     name = options.name or f"plan-{sum(lines.values())}"
     write_text(path, recipe_text(name, pool, lines, distinct, about))

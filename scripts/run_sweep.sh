@@ -37,6 +37,7 @@ source scripts/common.sh
 for ((i = 1; i <= $#; i++)); do
     next=$((i + 1))
     case "${!i}" in
+        --train_flags | --predict_flags) i=$next ;; # --help among those is of another script
         -h | --help)
             usage
             exit 0

@@ -72,6 +72,7 @@ def test_a_line_repeats_as_often_as_in_the_target():
         ({"a": 9, "b": 9}, 19, 19, r"there are 18 lines with --repeats 1 \(a 9, b 9\)"),
         ({"a": 90, "b": 90}, 40, 400, "the part of the pool for --target 400"),
         ({"a": 90, "b": 90}, 40, 20, "--target 20: below --total 40"),
+        ({"a": 90, "b": 90, "c": 90}, 265, 265, "so near to the 270 lines there are that"),
     ],
 )
 def test_what_no_design_can_be_of(pools, total, target, says):
@@ -377,6 +378,7 @@ def test_flags_of_curves_and_designs(tmp_path, flags, says):
         (("r1,a", "r0,a"), "mixtures.csv:5: r0 has a value of a in line 2"),
         (("r0,a,", "r0,a,-"), "mixtures.csv:2: value is"),
         ((",2,2,2", ",2,2"), "mixtures.csv:2: has more or fewer fields"),
+        ((",2,2,2", ",2,2,3"), "mixtures.csv:3: r0 has other lines than in line 2"),
     ],
 )
 def test_rows_that_are_no_measurement(tmp_path, change, says):
@@ -455,6 +457,7 @@ def test_two_sizes_are_enough_for_a_plan(tmp_path):
     [
         (("--at_most", "x=3"), "--at_most x=3: 'x' is not one of the abilities a, b, c"),
         (("--at_most", "a"), "--at_most a: expected NAME=NUMBER, such as a=3"),
+        (("--at_most", "a=10.5"), "--at_most a=10.5: expected a whole number of lines"),
         (("--at_most", "a=-1"), "--at_most a is '-1'; expected a number from 0"),
         (("--cost", "a=-3"), "--cost a is '-3'; expected a number from 1e-09"),
         (("--cost", "a=0"), "--cost a is '0'"),
@@ -491,6 +494,29 @@ def test_the_screen_says_what_its_numbers_are(tmp_path):
     found = re.search(said, done.stdout)
     assert found is not None
     assert float(found[1]) <= 1 - 1 / (amounts.DRAWS // 2 + 1)
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_values_far_apart_and_names_with_equals_signs(tmp_path):
+    rows = ["r1,a=b,1e6,100,20", "r1,c,1e-9,100,20", "r2,a=b,1e-3,20,100", "r2,c,0.8,20,100"]
+    text = "\n".join(["run,ability,value,a=b,c", *rows, ""])
+    (tmp_path / "far.csv").write_text(text, encoding="utf-8")
+    flags = ("--mixtures", "far.csv", "--budget", 50, "--at_most", "a=b=30", "--output_dir", "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/plan.toml").write_text("an earlier plan's")
+    done = run(ROOT / "evaluate/plan.py", *flags, cwd=tmp_path)
+    assert "Warning" not in done.stderr
+    assert "no recipe: these abilities are of no study" in done.stderr
+    assert not (tmp_path / "out/plan.toml").exists()
+    assert {
+        row["ability"]: int(row["plan_lines"]) <= 30 for row in table(tmp_path / "out/plan.csv")
+    }["a=b"]
+
+
+def test_a_start_of_scores_is_a_per_cent(few_draws):
+    lines = curves()
+    for law in fit_amounts(measured(lines, 0 * lines, 100, 0.0)):
+        assert law.start.min() >= 0
 
 
 @pytest.mark.usefixtures("few_draws")

@@ -42,7 +42,7 @@ from growth.sweep.plan import (
     write_plan,
 )
 from growth.sweep.progress import Progress
-from growth.sweep.snakemake import _command
+from growth.sweep.snakemake import _command, read_profile
 from growth.sweep.stages import Stage, chosen_checkpoint, stages
 
 MODEL = ("--model_size", "tiny", "--model_name_or_path", "model")
@@ -349,6 +349,13 @@ def refused(root, *flags, says):
         (("--model_name_or_path", "nowhere"), ["nowhere: no such folder"]),
         (("--recipes", "model"), ["--recipes model: no *.toml in this folder"]),
         (("--recipes", "x.toml"), ["--recipe x.toml: can't be read"]),
+        (("--recipes", ""), ["--recipes: an empty name; expected a file, or a folder of *.toml"]),
+        (("--run_name", "x.log"), ["--run_name x.log: ends as the logs and records of runs do"]),
+        (("--run_name", "é" * 130), ["--run_name 'ééé", "longer than 200 bytes"]),
+        (
+            ("--executor", "snakemake", "--profile", "x.yaml"),
+            ["--profile x.yaml: needs --executor slurm"],
+        ),
         (
             ("--data_types", "x", "--seeds", "x", "--benchmarks", "x"),
             ["3 things to mend: (1) --seeds", "(2) --data_types x", "(3) --benchmarks x"],
@@ -367,6 +374,7 @@ def test_bad_input_is_refused_at_once(inputs, monkeypatch, flags, says):
         ((), "--model_size is missing"),
         (("--model_size", "7b"), "--model_name_or_path is missing"),
         (("--models", "model"), "--models model: expected SIZE=MODEL"),
+        (("--models", ""), "--models: is empty; expected SIZE=MODEL"),
         (("--models", "7b=model 7b=model"), "--models: 7b twice"),
         (("--models", "7b=model,13b=model"), "several models go between spaces"),
     ],
@@ -512,6 +520,16 @@ def test_a_profile_that_is_no_file(planned):
     for name in ("fifo", "folder", "nothing", "\0"):
         with pytest.raises(InputError, match=r"--profile .*can't be read"):
             _command(Path("x"), 1, SLURM, Path(name))
+    for text, says in (("a: [", "can't be read"), ("- jobs", "expected options of Snakemake")):
+        Path("profile.yaml").write_text(text)
+        with pytest.raises(InputError, match=f"--profile profile.yaml: {says}"):
+            read_profile(Path("profile.yaml"))
+
+
+def test_flags_of_the_stages_are_listed_by_the_wrapper():
+    for flag, script in (("--train_flags", "--epochs"), ("--predict_flags", "--max_new_tokens")):
+        done = run("scripts/run_sweep.sh", flag, "--help", cwd=ROOT)
+        assert f"  {script}" in done.stdout
 
 
 @pytest.mark.parametrize("choice", [{}, [], {"checkpoint": 3}, {"checkpoint": "../../x"}])

@@ -21,7 +21,7 @@ def fault_in_study(name: str) -> str:
     """Why no ability, series or setting of a study can be called `name`; empty if one can."""
     fault = fault_of_name(name)
     if fault or " " in name or name.startswith("-") or len(name) > _LONGEST_IN_STUDY:
-        plain = f"{name!r}: expected a plain name without spaces, such as tax_law"
+        plain = f"{name!r}: expected a plain name without spaces, not - first, such as tax_law"
         return f"{plain}; {fault}" if fault else plain
     return ""
 

@@ -52,6 +52,7 @@ SLOPE, SLOPE_SD = float(np.log(0.7)), 0.6  # log of b
 POWER, POWER_SD = float(np.log(0.5)), 0.3  # log of a
 LEVEL_SD = 5.0  # of a log loss around the mean of those measured
 _MOST = 3.0  # of these logs, many deviations off
+_LEAST = -30.0  # of the log of a plateau; below, 1 - its fall is 0
 _CURVE = 5  # parameters before those of the others' data
 _START, _PLATEAU, _HALF_WAY, _SLOPE, _POWER = range(_CURVE)
 _NOTHING = 1e-6  # an effective amount for a run without data, so that it has a logarithm
@@ -161,7 +162,7 @@ class AmountLaw:
     def start(self) -> Array:
         """(draws,): value of the untuned model."""
         start = self.parameters[:, _START]
-        return start if self.is_score else np.exp(start)
+        return np.clip(start, 0, 100) if self.is_score else np.exp(start)
 
     @property
     def half_way(self) -> Array:
@@ -208,7 +209,7 @@ def _parts(parameters: Array, amounts: Array, own: int, is_score: bool) -> _Part
     if is_score:
         rise = np.broadcast_to(plateau - start, share.shape)
         return _Parts(start + rise * share, rise, share, slope, logs, effective, powers)
-    fall = 1 - np.exp(plateau)
+    fall = 1 - np.exp(np.maximum(plateau, _LEAST))
     left = 1 - fall * share
     return _Parts(start + np.log(left), -fall / left, share, slope, logs, effective, powers)
 
@@ -226,9 +227,9 @@ def _jacobian(parameters: Array, amounts: Array, own: int, is_score: bool) -> Ar
     if is_score:
         found[:, _START], found[:, _PLATEAU] = 1 - parts.share[0], parts.share[0]
     else:
-        left = 1 - (1 - np.exp(parameters[_PLATEAU])) * parts.share[0]
+        plateau = np.exp(max(parameters[_PLATEAU], _LEAST))
         found[:, _START] = 1
-        found[:, _PLATEAU] = np.exp(parameters[_PLATEAU]) * parts.share[0] / left
+        found[:, _PLATEAU] = plateau * parts.share[0] / (1 - (1 - plateau) * parts.share[0])
     found[:, _HALF_WAY] = -by_logit * slope
     found[:, _SLOPE] = by_logit * slope * parts.logs[0]
     found[:, _POWER] = by_log * power * ((parts.powers[0] * logs) @ theta**2)

@@ -117,7 +117,7 @@ def _by_name(
     """NAME=NUMBER texts as an array in the order of `names`."""
     found: dict[str, float] = {}
     for text in texts:
-        name, sign, number = text.partition("=")
+        name, sign, number = text.rpartition("=")  # names may have one
         if not sign:
             raise InputError(f"{flag} {text}: expected NAME=NUMBER, such as {names[0]}=3")
         _check_name(name, names, f"{flag} {text}")
@@ -125,6 +125,8 @@ def _by_name(
             raise InputError(f"{flag} {text}: {name} has a number already; give it once")
         meaning = "above 0" if least else "lines"
         found[name] = number_of(number, f"{flag} {name}", least, 1e12, meaning)
+        if not least and not found[name].is_integer():
+            raise InputError(f"{flag} {text}: expected a whole number of lines")
     return np.array([found.get(name, default) for name in names])
 
 

@@ -148,6 +148,7 @@ def measured_of_csv(path: Path) -> Found:
     names = tuple(name for name in rows[0][1] if name not in _NOT_LINES)
     points: dict[str, list[Point]] = defaultdict(list)
     seen: dict[tuple[str, str], int] = {}
+    mixtures: dict[str, tuple[int, tuple[float, ...]]] = {}
     for line, row in rows:
         where = f"{flag} {path}:{line}"
         ability = row["ability"]
@@ -163,6 +164,12 @@ def measured_of_csv(path: Path) -> Found:
         amounts = tuple(
             number_of(row[name], f"{where}: {name}", 0, LARGEST, "lines") for name in names
         )
+        other, mixture = mixtures.setdefault(row["run"], (line, amounts))
+        if amounts != mixture:
+            raise InputError(
+                f"{where}: {row['run']} has other lines than in line {other}; a run is tuned on "
+                "one mixture: give it the same in all its rows, or another name"
+            )
         value, questions = measurement(row, where)
         points[ability].append((amounts, value, questions))
     return Found(_measured(names, points, {}, f"{flag} {path}"), [], None)

@@ -73,7 +73,8 @@ def design(
         repeats: how often a line may be there.
 
     Raises:
-        InputError: fewer than two abilities, or fewer lines than one each, or than there are.
+        InputError: fewer than two abilities, or fewer lines than one each, or than there are, or
+            so few that most mixtures would be equal shares.
     """
     from scipy.stats import qmc  # only here: scripts begin at once
 
@@ -93,19 +94,25 @@ def design(
     most = usable * repeats
     sampler = qmc.LatinHypercube(d=len(names), optimization="random-cd", rng=seed)
     levels = np.floor(sampler.random(runs) * len(LEVELS)).astype(int)
-    mixtures = []
+    mixtures, unmoved = [], 0
+    if most.sum() < total:
+        raise InputError(_too_few(total, target, repeats, dict(zip(names, most, strict=True))))
     for level in levels:
         weights = np.array(LEVELS)[level]
         # Nothing would be left of it, or too little to be shared out: all are as they were.
         if most[weights > 0].sum() < total:
             weights = np.ones(len(names))
-        if most.sum() < total:
-            raise InputError(_too_few(total, target, repeats, dict(zip(names, most, strict=True))))
+            unmoved += 1
         lines = whole(allotted(total, weights, most), most)
         over = {
             name: int(few) for name, few, own in zip(names, usable, lines, strict=True) if own > few
         }
         mixtures.append(Mixture(dict(zip(names, map(int, lines), strict=True)), over))
+    if 2 * unmoved > runs:
+        raise InputError(
+            f"--total {total:,}: so near to the {most.sum():,} lines there are that {unmoved} of "
+            f"{runs} mixtures would be equal shares; give a smaller total, or more --repeats"
+        )
     return mixtures
 
 

@@ -226,7 +226,7 @@ def _with_laws(points: dict[str, list[Point]], chances: dict[str, float], where:
     if not curves:
         raise InputError(
             f"{where}: no curve has two sizes or more, so there is no law to fit; measure another "
-            "size. " + "; ".join(notes)
+            f"size. {'; '.join(notes) or 'There is none at all'}"
         )
     return Curves(curves, notes)
 

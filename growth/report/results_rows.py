@@ -29,6 +29,7 @@ ROW = (
     *("scored_on", "decoding", "value"),
 )
 SCORES = ("score", "expected", "low", "high")
+_NAMED = 3  # results files that an error names, of those left out
 Row = dict[str, Any]
 ScoredFile = tuple[str, int, str | None]  # name, questions, digest of its lines (None: not known)
 
@@ -89,6 +90,7 @@ def _nothing_there(
     results_path: Path, value: str, unplaced: Sequence[Path], notes: Sequence[str]
 ) -> InputError:
     """What to say of results of which nothing is on a curve; `unplaced` don't say of which run."""
+    more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
     remedy = ""
     if unplaced:
         remedy = (
@@ -102,7 +104,7 @@ def _nothing_there(
         )
     return InputError(
         f"--results_path {results_path}: nothing to plot there, no {value} of an ability or of "
-        "an OOD set. " + "; ".join(notes) + remedy
+        "an OOD set. " + "; ".join(notes[:_NAMED]) + more + remedy
     )
 
 
@@ -129,8 +131,8 @@ class _Studies:
         if self.flagged is not None and recorded(run)["digest"] != self.flagged.digest:
             of_other = recorded(run)["name"]
             notes.append(
-                f"{path}: left out, of the study {of_other}, or scored by other rules than it has "
-                "now"
+                f"{path}: left out, of the study {of_other}, and --study {self.flag} is another, "
+                "or has other rules now"
             )
             return None
         if self.study is None:

@@ -10,7 +10,7 @@ from growth.core.errors import InputError
 from growth.core.files import write_json
 from growth.core.locks import locked
 from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
-from growth.data.study import recorded, study_of
+from growth.data.study import named_study, recorded, study_of
 from growth.runs.checkpoints import first_candidate_epoch
 from growth.runs.layout import (
     RESULTS_SUFFIX,
@@ -67,8 +67,9 @@ def choose_checkpoints(results_path: Path, wait: bool = False, flag: Path | None
         The choices, and the runs without one.
 
     Raises:
-        InputError: there is nothing to choose among.
+        InputError: there is nothing to choose among, or --study can't be read.
     """
+    named_study(flag)  # once, not for each run
     runs, damaged = _read_runs(results_path, flag)
     if not runs and not damaged:
         raise InputError(

@@ -12,11 +12,13 @@ from typing import TypeVar
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
+from growth.core.names import fault_of_name
 from growth.core.options import LOCAL, SLURM, ModelOptions, SweepOptions
 from growth.core.slots import check_slots
 from growth.data.records import read_evaluation_files
 from growth.data.study import Study, read_recipe
 from growth.sweep.plan import BENCHMARKS, CMMLU, Exam, Model, Setting, SweepRun
+from growth.sweep.snakemake import read_profile
 
 T = TypeVar("T")
 LARGEST_SEED = 2**32 - 1  # what numpy takes
@@ -107,6 +109,8 @@ def models_of(options: SweepOptions) -> list[Model]:
             if re.search(r",[^,/]*=", name):
                 raise InputError(f"--models {word}: several models go between spaces, not commas")
             found.append(Model(size, name))
+        if not found:
+            raise InputError("--models: is empty; expected SIZE=MODEL, such as 7b=path/to/model")
         sizes = [model.size for model in found]
         if twice := [size for size in sizes if sizes.count(size) > 1]:
             raise InputError(f"--models: {twice[0]} twice; its runs would share their folders")
@@ -143,16 +147,23 @@ def settings_of(study: Study, options: SweepOptions) -> list[Setting]:
 
 def _recipes(study: Study, places: Iterable[str]) -> list[Setting]:
     """The recipes of files, and of the *.toml of folders."""
-    found = []
-    for place in map(Path, places):
+    found: dict[str, Setting] = {}
+    for text in places:
+        if not text:
+            raise InputError("--recipes: an empty name; expected a file, or a folder of *.toml")
+        place = Path(text)
         paths = sorted(place.glob("*.toml")) if place.is_dir() else [place]
         if not paths:
             raise InputError(f"--recipes {place}: no *.toml in this folder")
         for path in paths:
             recipe = read_recipe(path, study)
-            study = study.with_recipe(recipe)  # so that names stay apart
-            found.append(Setting(recipe.name, recipe.samples, path))
-    return found
+            first = found.get(recipe.name, Setting(recipe.name, 0, path)).recipe
+            if first != path:
+                raise InputError(
+                    f"--recipes {path}: name: {recipe.name!r} is that of {first}, too; rename one"
+                )
+            found[recipe.name] = Setting(recipe.name, recipe.samples, path)
+    return list(found.values())
 
 
 def exams_of(options: SweepOptions) -> tuple[Exam, ...]:
@@ -203,9 +214,9 @@ def check_executor(options: SweepOptions) -> None:
     Raises:
         InputError: it is not.
     """
+    if options.profile is not None and options.executor != SLURM:
+        raise InputError(f"--profile {options.profile}: needs --executor {SLURM}")
     if options.executor == LOCAL:
-        if options.profile is not None:
-            raise InputError(f"--profile {options.profile}: needs --executor {SLURM}")
         return
     if options.executor == SLURM:
         if options.gpus is not None:
@@ -228,6 +239,8 @@ def check_executor(options: SweepOptions) -> None:
             f"--executor {options.executor}: Snakemake is not installed; pip install -r "
             "requirements-sweep.txt"
         )
+    if options.profile is not None:
+        read_profile(options.profile)
 
 
 def check_evaluation_lines(study: Study, data_dir: Path) -> None:
@@ -274,5 +287,11 @@ def check_unlocked(runs: Iterable[SweepRun]) -> None:
     """
     for run in runs:
         check_writable(run.folder.parent, "--run_name")
+        if fault := fault_of_name(run.name):
+            raise InputError(f"--run_name {run.name!r}: {fault}")
+        if run.name.endswith((".log", ".json")):
+            raise InputError(
+                f"--run_name {run.name}: ends as the logs and records of runs do; take another"
+            )
         with locked(run.log, "--run_name"):
             pass

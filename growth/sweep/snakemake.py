@@ -96,6 +96,26 @@ def _report(
     return [run for run in left if not run.record.is_file()]
 
 
+def read_profile(profile: Path) -> str:
+    """The text of --profile.
+
+    Raises:
+        InputError: it can't be read, or is no YAML of options.
+    """
+    import yaml  # Snakemake's own reader
+
+    try:
+        with open_file(profile) as file:
+            text = file.read().decode("utf-8")
+        options = yaml.safe_load(text)
+    except (OSError, InputError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"--profile {profile}: can't be read ({why}); give YAML") from None
+    if not isinstance(options, dict):
+        raise InputError(f"--profile {profile}: expected options of Snakemake, such as jobs: 4")
+    return text
+
+
 def _command(folder: Path, jobs: int, executor: str, profile: Path) -> list[str]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     command += ["--config", f"plan={folder / 'plan.json'}", "--directory", "."]
@@ -105,10 +125,5 @@ def _command(folder: Path, jobs: int, executor: str, profile: Path) -> list[str]
     if executor != SLURM:
         return [*command, "--cores", str(jobs)]
     # Snakemake takes a folder, in which the file has this name.
-    try:
-        with open_file(profile) as file:
-            text = file.read().decode("utf-8")
-    except (OSError, InputError, UnicodeDecodeError) as error:
-        raise InputError(f"--profile {profile}: can't be read ({error}); give YAML") from None
-    write_text(folder / "profile/config.yaml", text)
+    write_text(folder / "profile/config.yaml", read_profile(profile))
     return [*command, "--executor", "slurm", "--jobs", str(jobs), "--profile", f"{folder}/profile"]
