@@ -131,8 +131,8 @@ class _Studies:
         if self.flagged is not None and recorded(run)["digest"] != self.flagged.digest:
             of_other = recorded(run)["name"]
             notes.append(
-                f"{path}: left out, of the study {of_other}, and --study {self.flag} is another, "
-                "or has other rules now"
+                f"{path}: left out, of the study {of_other}, or scored by other rules than those "
+                f"of --study {self.flag}"
             )
             return None
         if self.study is None:
