@@ -33,10 +33,9 @@ mypy >"$types" 2>&1 &
 types_process=$!
 trap 'kill "$types_process" 2>/dev/null || true; rm -f "$types"' EXIT
 # A file's tests stay in one process: they share what takes long to make. tests/conftest.py says
-# which files are first. One process more than there are cores, as some tests wait.
-processes=$(($(env -u OMP_NUM_THREADS nproc) + 1)) # nproc heeds OMP_NUM_THREADS
+# which files are first.
 status=0
-OMP_NUM_THREADS=1 python -m pytest --numprocesses "$processes" --dist loadfile --no-loadscope-reorder \
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
     ${which_tests[@]+"${which_tests[@]}"} ${passed_on[@]+"${passed_on[@]}"} || status=$?
 wait "$types_process" || status=1
 cat "$types"
