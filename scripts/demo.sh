@@ -6,7 +6,7 @@
 # Creates the environment and a sample data set (data/sample), tunes the pocket model (train/pocket)
 # on settings of growing size, predicts, scores, selects checkpoints, draws evaluate/plots and writes
 # evaluate/report. Takes 3 minutes on two free cores once the packages are installed.
-# --quick   two settings and one epoch, about 2 minutes; drawn as a curve of its own, pocket-quick
+# --quick   two settings and one epoch, about a minute; drawn as a curve of its own, pocket-quick
 # --seed N  seed of the samples and of the training order; default: 0. Runs of several seeds are
 #           repeats of one another in the figure
 # --wait    where another demo is at work: wait until it has ended

@@ -7,7 +7,7 @@
 # Tunes the pocket model on small settings and on the recipes of a design (data/design.py), fits what
 # helps what (evaluate/fit.py --design), plans a budget of lines (evaluate/plan.py), then tunes the
 # plan, equal shares, a random mix and the paper's reconstruct scaled down, three seeds each, and
-# compares each with equal shares (evaluate/compare.py). About 25 minutes on two cores.
+# compares each with equal shares (evaluate/compare.py). About 12 minutes on two cores.
 # --runs N    recipes of the design; default: 16
 # --budget N  lines of the plan and of what it is compared with: 160, 640 or 2560; default: 640
 # --wait      where another one is at work: wait until it has ended
