@@ -123,6 +123,8 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
     gpus: tuple[str, ...] = problems.of(
         lambda: checks.gpus_of(options, lambda: launcher.call(checks.count_gpus)), ()
     )
+    names = run_names(options.run_name, seeds)
+    problems.of(lambda: checks.check_run_names(names.values()), None)
     problems.of(lambda: checks.check_executor(options), None)
     problems.of(lambda: checks.check_evaluation_lines(study, options.data_dir), None)
     problems.check()
@@ -130,7 +132,7 @@ def checked_plan(options: SweepOptions, study_flag: Path | None, launcher: Launc
     how = options_from(train, ModelOptions)
     launcher.call(checks.check_models_and_exams, models, how, exams, options.benchmark_limit)
     plan = Plan(
-        runs=make_runs(models, settings, run_names(options.run_name, seeds)),
+        runs=make_runs(models, settings, names),
         study=study_flag,
         data_dir=options.data_dir,
         valid=study.splits["valid"],

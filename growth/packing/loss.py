@@ -15,7 +15,7 @@ pass: another copy of a large vocabulary's weights is saved, at the time when mo
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -127,15 +127,26 @@ def rows_in_cache(logits: torch.Tensor) -> int:
     return max(1, rows if logits.is_cuda else _NUMBERS_IN_CACHE // vocabulary)
 
 
+def _in_cache(
+    losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    """What `losses` makes of the logits and targets of a few rows at a time, `(rows,)`."""
+    rows = rows_in_cache(logits)
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)
+    return torch.cat([losses(part, own) for part, own in parts])
+
+
 def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The cross-entropy of each row, `(rows,)`, in fp32 and nats, without gradients.
 
     Args:
         logits: `(rows, vocabulary)`; `targets`: `(rows,)`.
     """
-    rows = rows_in_cache(logits)
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)
-    return torch.cat([cross_entropy(part.float(), own, reduction="none") for part, own in parts])
+    return _in_cache(
+        lambda part, own: cross_entropy(part.float(), own, reduction="none"), logits, targets
+    )
 
 
 def _losses(
@@ -149,9 +160,9 @@ def _losses(
         logits: what they become.
         learns: whether there is a gradient.
     """
-    rows = rows_in_cache(products)
-    parts = zip(products.split(rows), targets.split(rows), strict=True)
-    return torch.cat([_losses_of_rows(part, own, logits, learns) for part, own in parts])
+    return _in_cache(
+        lambda part, own: _losses_of_rows(part, own, logits, learns), products, targets
+    )
 
 
 def _losses_of_rows(

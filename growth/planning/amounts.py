@@ -194,42 +194,55 @@ class _Parts(NamedTuple):
     powers: Array  # (draws, points, others), D_j^a
 
 
+def _bounded(parameters: Array, is_score: bool) -> Array:
+    """(draws, parameters) without what the prior all but rules out, where numbers overflow.
+
+    An optimizer tries it all the same.
+    """
+    least, most = np.full(parameters.shape[1], -np.inf), np.full(parameters.shape[1], np.inf)
+    most[[_SLOPE, _POWER]] = _MOST
+    if not is_score:
+        least[_PLATEAU] = _LEAST
+    return np.clip(parameters, least, most)
+
+
 def _parts(parameters: Array, amounts: Array, own: int, is_score: bool) -> _Parts:
     """The law for each draw of the parameters, (draws, parameters), and each amount."""
+    parameters = _bounded(parameters, is_score)
     others = np.delete(amounts, own, axis=1)
-    # An optimizer also tries what the prior all but rules out, and numbers overflow.
-    slope, power = np.exp(np.minimum(parameters[:, [_SLOPE, _POWER], None], _MOST)).swapaxes(0, 1)
     with np.errstate(divide="ignore"):
-        powers = np.exp(power[..., None] * np.log(others))
+        powers = np.exp(np.exp(parameters[:, _POWER, None, None]) * np.log(others))
     k = parameters[:, None, _CURVE:] ** 2
     effective = amounts[:, own] + (k * powers).sum(-1) + _NOTHING
     logs = np.log(effective) - parameters[:, _HALF_WAY, None]
+    slope = np.exp(parameters[:, _SLOPE, None])
     share = expit(slope * logs)
     start, plateau = parameters[:, _START, None], parameters[:, _PLATEAU, None]
     if is_score:
         rise = np.broadcast_to(plateau - start, share.shape)
         return _Parts(start + rise * share, rise, share, slope, logs, effective, powers)
-    fall = 1 - np.exp(np.maximum(plateau, _LEAST))
+    fall = 1 - np.exp(plateau)
     left = 1 - fall * share
     return _Parts(start + np.log(left), -fall / left, share, slope, logs, effective, powers)
 
 
 def _jacobian(parameters: Array, amounts: Array, own: int, is_score: bool) -> Array:
     """Derivatives of the value by each parameter, (points, parameters), for one draw."""
+    parameters = _bounded(parameters[None], is_score)[0]
     parts = _parts(parameters[None], amounts, own, is_score)
     others = np.delete(amounts, own, axis=1)
     by_logit = (parts.rise * parts.share * (1 - parts.share))[0]
     slope, theta = parts.slope[0], parameters[_CURVE:]
     by_log = by_logit * slope / parts.effective[0]
-    power = np.exp(min(parameters[_POWER], _MOST))
+    power = np.exp(parameters[_POWER])
     logs = np.log(np.where(others > 0, others, 1))
     found = np.empty((len(amounts), len(parameters)))
     if is_score:
         found[:, _START], found[:, _PLATEAU] = 1 - parts.share[0], parts.share[0]
     else:
-        plateau = np.exp(max(parameters[_PLATEAU], _LEAST))
+        left = 1 - (1 - np.exp(parameters[_PLATEAU])) * parts.share[0]
         found[:, _START] = 1
-        found[:, _PLATEAU] = plateau * parts.share[0] / (1 - (1 - plateau) * parts.share[0])
+        found[:, _PLATEAU] = np.exp(parameters[_PLATEAU]) * parts.share[0] / left
     found[:, _HALF_WAY] = -by_logit * slope
     found[:, _SLOPE] = by_logit * slope * parts.logs[0]
     found[:, _POWER] = by_log * power * ((parts.powers[0] * logs) @ theta**2)

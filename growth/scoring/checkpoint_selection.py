@@ -69,7 +69,7 @@ def choose_checkpoints(results_path: Path, wait: bool = False, flag: Path | None
     Raises:
         InputError: there is nothing to choose among, or --study can't be read.
     """
-    named_study(flag)  # once, not for each run
+    named_study(flag)  # a fault of the flag is not one of each run
     runs, damaged = _read_runs(results_path, flag)
     if not runs and not damaged:
         raise InputError(

@@ -157,12 +157,12 @@ def _recipes(study: Study, places: Iterable[str]) -> list[Setting]:
             raise InputError(f"--recipes {place}: no *.toml in this folder")
         for path in paths:
             recipe = read_recipe(path, study)
-            first = found.get(recipe.name, Setting(recipe.name, 0, path)).recipe
-            if first != path:
+            known = found.setdefault(recipe.name, Setting(recipe.name, recipe.samples, path))
+            if known.recipe != path:
                 raise InputError(
-                    f"--recipes {path}: name: {recipe.name!r} is that of {first}, too; rename one"
+                    f"--recipes {path}: name: {recipe.name!r} is that of {known.recipe}, too; "
+                    "rename one"
                 )
-            found[recipe.name] = Setting(recipe.name, recipe.samples, path)
     return list(found.values())
 
 
@@ -279,6 +279,21 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def check_run_names(names: Iterable[str]) -> None:
+    """Whether runs can have these names.
+
+    Raises:
+        InputError: one of them can't be a folder's, or is like those of logs and records of runs.
+    """
+    for name in names:
+        if fault := fault_of_name(name):
+            raise InputError(f"--run_name {name!r}: {fault}")
+        if name.endswith((".log", ".json")):
+            raise InputError(
+                f"--run_name {name}: ends as the logs and records of runs do; take another"
+            )
+
+
 def check_unlocked(runs: Iterable[SweepRun]) -> None:
     """Whether no other sweep is at work on one of the runs.
 
@@ -287,11 +302,5 @@ def check_unlocked(runs: Iterable[SweepRun]) -> None:
     """
     for run in runs:
         check_writable(run.folder.parent, "--run_name")
-        if fault := fault_of_name(run.name):
-            raise InputError(f"--run_name {run.name!r}: {fault}")
-        if run.name.endswith((".log", ".json")):
-            raise InputError(
-                f"--run_name {run.name}: ends as the logs and records of runs do; take another"
-            )
         with locked(run.log, "--run_name"):
             pass
