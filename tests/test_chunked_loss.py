@@ -24,6 +24,7 @@ from growth.model.lora import add_lora
 from growth.packing import loss as loss_module
 from growth.packing.forward import supports_packing
 from growth.packing.loss import (
+    casts_kept,
     logits_at_once,
     rows_in_cache,
     summed_loss,
@@ -98,6 +99,81 @@ def test_no_more_logits_exist_at_once(monkeypatch):
     counts.clear()
     summed_loss(model, examples(), packed).backward()
     assert counts == []
+
+
+@pytest.mark.parametrize("supervised", [1, 12, 13, 25, 36])
+def test_chunks_are_even(supervised, monkeypatch):
+    """A few rows more than chunks hold would be too thin a product: CPUs round those worse."""
+    model, packed = model_of("llama")
+    counts = []
+    losses = loss_module._losses
+
+    def counting(products, *rest):
+        counts.append(len(products))
+        return losses(products, *rest)
+
+    monkeypatch.setattr(loss_module, "_losses", counting)
+    ids = torch.arange(supervised + 1)
+    summed_loss(model, [{"input_ids": ids, "labels": ids}], packed, at_once=12 * 97)
+    assert sum(counts) == supervised
+    assert len(counts) == -(-supervised // 12)
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, tied", "gemma3, capped"])
+def test_backward_passes_fill_no_matrix_of_the_vocabulary(name):
+    """Neither the embedding's gradient nor the output layer's: a step has one of each."""
+    model, packed = model_of(name)
+    step = StepLoss(packed, 20, logits_at_once=300)
+    step.backward(model, examples())  # the gradients are there from now on
+    embedding = model.get_input_embeddings()
+    with torch.profiler.profile(record_shapes=True) as profile:
+        step.backward(model, examples())
+    assert not embedding.sparse
+    shape = list(embedding.weight.shape)
+    counts = {
+        event.key: event.count
+        for event in profile.key_averages(group_by_input_shape=True)
+        if event.input_shapes and event.input_shapes[0] == shape
+    }
+    assert "aten::zero_" not in counts
+    assert "aten::fill_" not in counts
+
+
+def test_a_step_copies_the_output_layers_weights_once():
+    model, packed = model_of("llama")
+    weight, places = model.get_output_embeddings().weight, []
+
+    def noting(module, inputs):
+        places.append(module)
+
+    class Halves(Engine):
+        def step_context(self):
+            return casts_kept()
+
+        def loss_context(self):
+            return torch.autocast("cpu", torch.bfloat16)
+
+    model.get_output_embeddings().register_forward_pre_hook(noting)
+    copies = {}
+    for engine in (Engine.step_context, Halves.step_context):
+        places.clear()
+        halves = Halves()
+        halves.step_context = engine.__get__(halves)
+        step = StepLoss(packed, 20, logits_at_once=300, engine=halves)
+        with torch.profiler.profile(record_shapes=True) as profile:
+            step.backward(model, examples())
+        copies[engine] = (
+            len(places),
+            sum(
+                event.count
+                for event in profile.key_averages(group_by_input_shape=True)
+                if event.key == "aten::_to_copy" and event.input_shapes[0] == list(weight.shape)
+            ),
+        )
+    (rounds, each), (_, once) = copies.values()
+    assert rounds > 1
+    assert each - once == rounds - 1
 
 
 def test_an_output_layer_of_another_kind_is_found_out():

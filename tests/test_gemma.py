@@ -9,6 +9,7 @@ from conftest import TEXTS, line, predict_lines, prompting_of
 from families import random_strings
 from transformers import AutoTokenizer
 
+from growth.core.device import choose_compute
 from growth.core.options import VARLEN, DecodingOptions
 from growth.export.checkpoint_files import save_tokenizer
 from growth.inference.predictor import Predictor
@@ -16,6 +17,7 @@ from growth.model.gguf_file import read_once
 from growth.model.loading import load_model, load_tokenizer
 from growth.packing.batches import tokenised
 from growth.packing.forward import supports_packing
+from growth.packing.loss import bound_of_logits, supports_chunks
 from growth.training.step import summed_loss
 
 pytestmark = pytest.mark.slow  # a minute in all
@@ -80,6 +82,15 @@ def test_the_weights_are_a_language_model(gemma):
 
     assert loss(ids) < 3
     assert loss(ids[::-1]) > 2 * loss(ids)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_its_loss_is_computed_in_chunks(gemma, precision):
+    """Its logits would take GiBs; rounding once made chunks look like another loss here."""
+    _, model = gemma
+    compute = choose_compute(precision)
+    assert supports_chunks(model, packed=False)
+    assert bound_of_logits(model, False, 512, compute.device) == 256 * model.config.vocab_size
 
 
 def test_one_optimizer_step_and_two_predictions(gemma):

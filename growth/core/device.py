@@ -49,10 +49,9 @@ def choose_compute(precision: str = Hyperparameters.precision) -> Compute:
     """
     compute = _chosen(precision)
     if compute.device.type == "cpu":
-        # "medium" lets CPUs with bf16 units use them on fp32 products; the error measured stays
-        # fp32's. In bf16 the only fp32 products are those of attention, too small to gain by it.
-        products = "medium" if compute.precision == "fp32" else "highest"
-        torch.set_float32_matmul_precision(products)
+        # fp32 means fp32: at "medium", CPUs with AMX would round the factors to bf16, and on those
+        # with AVX-512 alone fp32 is slower than at "highest" (LOG.md, 2026-11-26).
+        torch.set_float32_matmul_precision("highest")
     return compute
 
 

@@ -15,6 +15,7 @@ pass: another copy of a large vocabulary's weights is saved, at the time when mo
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,7 +26,13 @@ from transformers import PreTrainedModel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.lora import AdaptedModel
-from growth.packing.batches import Example, pack_row, pad_rows, supervised_counts
+from growth.packing.batches import (
+    Example,
+    pack_row,
+    pad_rows,
+    supervised_counts,
+    supervised_tokens,
+)
 from growth.packing.forward import PROBE, agree, supervised_logits
 
 # Where a micro-batch has no more logits, they are computed whole. Elsewhere there are so many at
@@ -35,6 +42,8 @@ LOGITS_WHOLE = 1 << 23
 _TOKENS_AT_ONCE = {"cuda": 2048, "cpu": 256}
 _VOCABULARY_BLOCK = {"cuda": 1 << 15, "cpu": 1024}  # rows of the weights' gradient, in 16 bits
 _NUMBERS_IN_CACHE = 1 << 20  # fp32, of a CPU
+_PROBE_REPEATS = 4
+_kept_casts: list[dict[Any, torch.Tensor]] = []  # of the steps that are being computed: one or none
 
 
 def logits_at_once(vocabulary: int, tokens: int, device: torch.device) -> int | None:
@@ -92,11 +101,10 @@ class _SummedInChunks(torch.autograd.Function):
             for needed, tensor in zip(needs, (hidden, weight, bias), strict=True)
         ]
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        matrix = weight.detach().to(dtype)
+        matrix = _cast(weight, dtype)
         added = None if bias is None else bias.detach().to(dtype)
         with torch.autocast(device, enabled=False):
-            for start in range(0, len(hidden), rows):
-                chunk = slice(start, start + rows)
+            for chunk in _chunks(len(hidden), rows):
                 part = hidden[chunk].detach().to(dtype)
                 products = linear(part, matrix, added)
                 losses[chunk] = _losses(products, targets[chunk], logits, any(needs))
@@ -116,6 +124,41 @@ class _SummedInChunks(torch.autograd.Function):
         factor = of_losses[0]
         grads = (None if grad is None else grad.mul_(factor) for grad in ctx.saved_tensors)
         return (*grads, None, None, None, None, None)
+
+
+@contextlib.contextmanager
+def casts_kept() -> Iterator[None]:
+    """Within the block, an optimizer step's, one 16-bit copy of weights serves all micro-batches.
+
+    As autocast's copies do, of which it is one more where the weights stand in no plain product.
+    """
+    try:
+        _kept_casts.append({})
+        yield
+    finally:
+        _kept_casts.pop()
+
+
+def _cast(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`weight` in `dtype`, without its gradient."""
+    if weight.dtype == dtype or not _kept_casts:
+        return weight.detach().to(dtype)
+    key = weight.data_ptr(), weight.shape, dtype
+    kept = _kept_casts[-1]
+    if key not in kept:
+        kept[key] = weight.detach().to(dtype)
+    return kept[key]
+
+
+def _chunks(tokens: int, most: int) -> list[slice]:
+    """Cut `tokens` into as few chunks of `most` at most as there can be, as even as they can be.
+
+    A remainder of one to three would be inaccurate: a CPU adds up such thin products with a large
+    vocabulary number after number (error 1e-5 of fp32's 262,144 terms, else 2e-6).
+    """
+    count = -(-tokens // most)
+    edges = [tokens * number // count for number in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
 def rows_in_cache(logits: torch.Tensor) -> int:
@@ -289,6 +332,28 @@ def _losses_as_logits(
             setattr(holder, name, value)
 
 
+@contextlib.contextmanager
+def _embedding_adds_directly(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, the embedding's gradient holds the rows of its tokens alone.
+
+    Otherwise each backward pass would fill, and then add, a matrix of the whole vocabulary's zeros.
+    The backward pass itself may come after the block.
+    """
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, torch.nn.Embedding) or not embedding.weight.requires_grad:
+        yield
+        return
+    weight = embedding.weight
+    # Rows can be added to a whole gradient only.
+    weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    before = embedding.sparse
+    embedding.sparse = True
+    try:
+        yield
+    finally:
+        embedding.sparse = before
+
+
 def summed_loss(
     model: torch.nn.Module,
     examples: Sequence[Example],
@@ -354,7 +419,12 @@ def _losses_in_chunks(
     targets = _targets(examples, packed, pad_id)
     if not (targets != IGNORED_LABEL).any():
         return None
-    with _losses_as_logits(_architecture(model), targets, at_once, factor):
+    inner = _architecture(model)
+    directly = factor is not None and torch.is_grad_enabled()
+    with (
+        _embedding_adds_directly(inner) if directly else contextlib.nullcontext(),
+        _losses_as_logits(inner, targets, at_once, factor),
+    ):
         return supervised_logits(model, examples, packed, pad_id).logits.squeeze(-1)
 
 
@@ -382,7 +452,10 @@ def supports_chunks(model: AdaptedModel, packed: bool) -> bool:
         model: with or without adapters; in varlen attention if `packed`.
         packed: as `supports_packing` says.
     """
-    examples = [{"input_ids": torch.tensor(ids), "labels": torch.tensor(ids)} for ids in PROBE]
+    # Long enough for products that are no thinner than in training, which would round worse.
+    probe = [torch.tensor(ids * _PROBE_REPEATS) for ids in PROBE]
+    examples = [{"input_ids": ids, "labels": ids} for ids in probe]
+    half = supervised_tokens(examples) // 2 * model.config.get_text_config().vocab_size
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Of a norm, say: gradients of all would take as much memory as the weights.
     smallest = sorted(learning, key=torch.Tensor.numel)[:1]
@@ -390,7 +463,7 @@ def supports_chunks(model: AdaptedModel, packed: bool) -> bool:
     training = model.training
     model.eval()  # no dropout
     try:
-        for at_once in (None, 1):
+        for at_once in (None, half):
             loss = summed_loss(model, examples, packed, at_once=at_once)
             gradient = torch.autograd.grad(loss, smallest, allow_unused=True) if smallest else ()
             found.append((loss.detach(), *gradient))

@@ -13,6 +13,7 @@ from accelerate import (
 )
 
 from growth.core.device import DTYPES
+from growth.packing.loss import casts_kept
 from growth.training.step import Engine
 
 
@@ -49,7 +50,10 @@ class AccelerateEngine(Engine):
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if self.precision == "fp32" or self.accelerator.distributed_type in sharded:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.precision])
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, DTYPES[self.precision]))
+            stack.enter_context(casts_kept())
+            return stack.pop_all()
 
     def loss_context(self) -> contextlib.AbstractContextManager:
         """The Trainer's."""
