@@ -160,8 +160,6 @@ def work(loop: str, options: Options, connection: multiprocessing.connection.Con
     files = read_training_files(options.data_dir, "--data_dir")
     examples = tokenised_files(files, chat, options.max_length)
     compute = choose_compute(options.precision)
-    if loop not in ("ours", "per_sample"):
-        torch.set_float32_matmul_precision("highest")  # torch's default; ours has chosen
     torch.manual_seed(options.seed)
     model = new_model(options, chat)
     with tempfile.TemporaryDirectory() as folder:
@@ -346,12 +344,7 @@ def gemm_peak(precision: str, shape: dict[str, int], device: torch.device) -> fl
     shapes = [(tokens, width, width), (tokens, width, inner), (tokens, inner, width)]
     if cuda:
         shapes.append((8192, 8192, 8192))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # fp32 means fp32, whatever a loop has set
-    try:
-        return max(_gemm_rate(*sizes, dtype, device) for sizes in shapes)
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return max(_gemm_rate(*sizes, dtype, device) for sizes in shapes)
 
 
 def _gemm_rate(
