@@ -351,7 +351,7 @@ class Study:
         return list(found)
 
     def record(self) -> dict[str, str]:
-        """What run.json keeps of a study; the published one is found by its name, on any machine."""
+        """What run.json keeps of a study; the published one is found by its name anywhere."""
         file = "data/doit.toml" if self.is_published else str(self.source)
         named = {"name": self.name, "file": file}
         return named | {"digest": self.digest, "asked": self.asked}

@@ -337,13 +337,13 @@ def _embedding_adds_directly(model: PreTrainedModel) -> Iterator[None]:
     """Within the block, the embedding's gradient holds the rows of its tokens alone.
 
     Otherwise each backward pass would fill, and then add, a matrix of the whole vocabulary's zeros.
-    The backward pass itself may come after the block.
+    The backward pass itself may come after the block. GPUs fill fast, and add rows in any order.
     """
     embedding = model.get_input_embeddings()
-    if not isinstance(embedding, torch.nn.Embedding) or not embedding.weight.requires_grad:
+    weight = embedding.weight if isinstance(embedding, torch.nn.Embedding) else None
+    if weight is None or not weight.requires_grad or not weight.is_cpu:
         yield
         return
-    weight = embedding.weight
     # Rows can be added to a whole gradient only.
     weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
     before = embedding.sparse
