@@ -79,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ends_by_signal(launcher):
         plan = checked_plan(options, args.study, launcher)
         if options.dry_run:
-            print(*outline(plan, launcher, conditions_of(plan, options)), sep="\n")
-            return
+            lines, can_be = outline(plan, launcher, conditions_of(plan, options))
+            print(*lines, sep="\n")
+            sys.exit(0 if can_be else 1)
         failed = carry_out(plan, options, launcher)
         drawn = report_and_plot(plan, options, launcher)
     if failed or not drawn:

@@ -340,8 +340,11 @@ def _embedding_adds_directly(model: PreTrainedModel) -> Iterator[None]:
     The backward pass itself may come after the block. GPUs fill fast, and add rows in any order.
     """
     embedding = model.get_input_embeddings()
-    weight = embedding.weight if isinstance(embedding, torch.nn.Embedding) else None
-    if weight is None or not weight.requires_grad or not weight.is_cpu:
+    if not isinstance(embedding, torch.nn.Embedding):
+        yield
+        return
+    weight = embedding.weight
+    if not weight.requires_grad or not weight.is_cpu:
         yield
         return
     # Rows can be added to a whole gradient only.

@@ -1,7 +1,7 @@
 """What a sweep is about to do, in words: what is done already, and what the rest will cost."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from growth.data.study import Recipe, Study, named_study, read_recipe
 from growth.sweep.job import is_done
@@ -9,8 +9,15 @@ from growth.sweep.launcher import Launcher
 from growth.sweep.plan import Plan, SweepRun
 
 
-def outline(plan: Plan, launcher: Launcher, conditions: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of text.
+class Outline(NamedTuple):
+    """What a sweep is about to do: `lines` of text, and whether all of its runs `can_be`."""
+
+    lines: list[str]
+    can_be: bool
+
+
+def outline(plan: Plan, launcher: Launcher, conditions: Mapping[str, Any]) -> Outline:
+    """What the runs of `plan` that are left will cost.
 
     Args:
         plan: of the sweep.
@@ -19,13 +26,15 @@ def outline(plan: Plan, launcher: Launcher, conditions: Mapping[str, Any]) -> It
     """
     done = [run for run in plan.runs if is_done(plan, run)]
     left = [run for run in plan.runs if run not in done]
-    yield f"runs: {len(plan.runs)}, {len(done)} of them done"
-    yield from (f"done: {run.place}" for run in done)
-    if left:
-        yield from launcher.call(_costs, plan, left, conditions)
+    lines = [f"runs: {len(plan.runs)}, {len(done)} of them done"]
+    lines += [f"done: {run.place}" for run in done]
+    if not left:
+        return Outline(lines, True)
+    costs: Outline = launcher.call(_costs, plan, left, conditions)
+    return Outline(lines + costs.lines, costs.can_be)
 
 
-def _costs(plan: Plan, runs: Sequence[SweepRun], conditions: Mapping[str, Any]) -> list[str]:
+def _costs(plan: Plan, runs: Sequence[SweepRun], conditions: Mapping[str, Any]) -> Outline:
     """The table of what runs cost."""
     from growth.sweep.costs import Conditions, PlannedRun, cost_lines, plan_costs
 
@@ -42,7 +51,8 @@ def _costs(plan: Plan, runs: Sequence[SweepRun], conditions: Mapping[str, Any]) 
         probe=True,
         **conditions,
     )
-    return list(cost_lines(plan_costs(planned, of_all)))
+    costs = plan_costs(planned, of_all)
+    return Outline(list(cost_lines(costs)), not costs.failed)
 
 
 def _recipe(run: SweepRun, study: Study) -> Recipe:
