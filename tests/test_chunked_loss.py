@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import make_tiny_model
+from peft import LoraConfig, get_peft_model
 from test_batches import SMALL, examples, loss_and_gradients
 from transformers import (
     AutoModelForCausalLM,
@@ -196,6 +197,19 @@ def test_an_output_layer_of_another_kind_is_found_out():
 
     model.forward = shifted
     assert not supports_chunks(model, False)
+
+
+@pytest.mark.parametrize("rank", [8, 64])
+@pytest.mark.parametrize("name", ["gemma3, capped", "gemma2, capped twice", "cohere2, scaled"])
+def test_lora_in_half_precision_is_in_chunks_too(name, rank):
+    """Its own weights are in fp32, but round as the others do."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        config = FAMILIES[name]
+        base = AutoModelForCausalLM.from_config(config, attn_implementation="eager").bfloat16()
+        adapters = LoraConfig(r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(base, adapters, autocast_adapter_dtype=True)
+        assert supports_chunks(model, False)
 
 
 @pytest.mark.parametrize("tied", [True, False])

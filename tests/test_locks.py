@@ -14,7 +14,7 @@ from conftest import ROOT, copy_scripts, line, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.files import write_json
-from growth.core.locks import lock_path, locked
+from growth.core.locks import LockedError, lock_path, locked
 
 HOLDS = """
 import sys
@@ -119,6 +119,20 @@ def test_a_dead_owners_lock_is_taken_over(tmp_path):
     assert lock_path(tmp_path / "run").exists()
     with locked(tmp_path / "run", "--output_dir"):
         assert f'"pid": {os.getpid()}' in lock_path(tmp_path / "run").read_text()
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    """It can't say who holds it; whoever comes next would wait for itself."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for _ in range(2):
+        with locked(tmp_path / "run", "--output_dir"):
+            assert lock_path(tmp_path / "run").exists()
+            with pytest.raises(LockedError), locked(tmp_path / "run", "--output_dir"):
+                pass
 
 
 def test_a_lock_leaves_nothing_and_makes_no_folder(tmp_path):

@@ -1,7 +1,10 @@
 """Converted and merged weights, kept ready: the same model, without what made it the first time."""
 
+import errno
 import multiprocessing
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,9 @@ import torch
 from conftest import TEXTS
 from families import make_chinese_llama_plus, make_gguf, make_gguf_llama3
 
+from growth.core.errors import InputError
 from growth.core.options import ModelOptions
-from growth.model import gguf_file, loading, weight_cache
+from growth.model import gguf_file, gguf_tokenizer, loading, weight_cache
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.source import find_model, fingerprint
 from growth.model.weight_cache import fill
@@ -135,6 +139,66 @@ def test_a_cache_that_can_t_be_written_to_is_done_without(converted, tmp_path, m
     assert "GROWTH_CACHE" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["x" * 300, "of another user"])
+def test_a_cache_that_can_t_be_read_is_done_without(place, tmp_path, monkeypatch):
+    folder = tmp_path / place
+    monkeypatch.setenv("GROWTH_CACHE", str(folder))
+    if place == "of another user":
+        folder.mkdir(mode=0)
+    assert not weight_cache.is_whole(weight_cache.entry_of("one"))
+
+
+def test_a_cache_that_can_only_be_read_serves(cache, monkeypatch, caplog):
+    entry = weight_cache.entry_of("one")
+    fill(entry, lambda folder: (folder / "weights").write_bytes(b"x") and None)
+
+    def refuse(path, *times):
+        raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert weight_cache.is_whole(entry)
+    assert not caplog.text
+
+
+def test_an_entry_that_goes_while_it_is_loaded_is_made_anew(converted, cache, monkeypatch):
+    """Another process may make room at any moment."""
+    whole = load(converted)
+    is_whole = weight_cache.is_whole
+
+    def and_gone(entry):
+        found = is_whole(entry)
+        shutil.rmtree(entry, ignore_errors=True)
+        return found
+
+    for module in (loading, gguf_tokenizer):
+        monkeypatch.setattr(module, "is_whole", and_gone)
+    assert_same(load(converted), whole)
+
+
+def test_what_a_killed_process_left_of_another_entry_goes(cache):
+    def die(folder):
+        (folder / "weights").write_bytes(b"x" * 900)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    maker = multiprocessing.get_context("fork").Process(
+        target=fill, args=(weight_cache.entry_of("dead"), die)
+    )
+    maker.start()
+    maker.join(60)
+    assert any(cache.glob(".*.tmp"))
+    entry = weight_cache.entry_of("alive")
+    fill(entry, lambda folder: (folder / "weights").write_bytes(b"x") and None)
+    assert not any(cache.glob(".*.tmp"))
+    assert entry.is_dir()
+
+
+def test_a_bound_that_is_no_number_is_refused(cache, monkeypatch):
+    monkeypatch.setenv("GROWTH_CACHE_GB", "4O")
+    with pytest.raises(InputError, match="GROWTH_CACHE_GB=4O"):
+        fill(weight_cache.entry_of("one"), lambda folder: None)
+    assert not cache.exists()
+
+
 def test_two_processes_make_an_entry_once(cache, tmp_path):
     entry = weight_cache.entry_of("shared")
     context = multiprocessing.get_context("fork")
@@ -169,4 +233,11 @@ def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert weight_cache.cache_folder() == tmp_path / ".cache/growth"
     monkeypatch.setenv("GROWTH_CACHE", "")
+    assert weight_cache.cache_folder() is None
+    monkeypatch.delenv("GROWTH_CACHE")
+
+    def homeless(cls=None):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
     assert weight_cache.cache_folder() is None

@@ -133,8 +133,9 @@ def _acquire(path: Path, what: str, wait: bool) -> int:
             os.close(descriptor)
             raise
         if _is_still(path, descriptor):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _owner().encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk; it is locked all the same
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, _owner().encode(), 0)
             return descriptor
         os.close(descriptor)  # its owner ended and removed it in between
 

@@ -7,6 +7,7 @@ merges, and of the rule that splits texts only the name that llama.cpp has for i
 (`tokenizer.ggml.pre`); transformers splits as GPT-2 does where it does not know the name.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,8 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     path = Path(source.name) / source.gguf_file
     entry = tokenizer_entry(source)
     if entry is not None and is_whole(entry):
-        return _read_pieces(entry)
+        with contextlib.suppress(OSError, InputError):  # another process has removed it since
+            return _read_pieces(entry)
     reader = read_gguf(path)
 
     def value(name: str, default: Any = None) -> Any:

@@ -119,7 +119,8 @@ def load_config(source: Source) -> PreTrainedConfig:
     def load() -> PreTrainedConfig:
         entry = entry_of("config", fingerprint(base)) if base.gguf_file else None
         if entry is not None and is_whole(entry):
-            return AutoConfig.from_pretrained(entry)
+            with contextlib.suppress(*_LIBRARY_ERRORS):  # another process has removed it since
+                return AutoConfig.from_pretrained(entry)
         with _gguf_read_once(base):
             config = AutoConfig.from_pretrained(base.name, **base.arguments())
         if entry is not None:
@@ -162,9 +163,10 @@ def _load_once(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTr
         if not known.startswith("hub:") or "@" in known:
             entry = entry_of("weights", known, dtype, chat.vocabulary_size)
     if entry is not None and is_whole(entry):
-        model = _load_weights(Source(str(entry), options=source.options), dtype)
-        model.config._name_or_path = model.name_or_path = source.base().name
-        return model
+        with contextlib.suppress(InputError):  # another process has removed it since
+            model = _load_weights(Source(str(entry), options=source.options), dtype)
+            model.config._name_or_path = model.name_or_path = source.base().name
+            return model
     model = _load_with_adapter(source, dtype, chat)
     resize_embeddings(model, chat.vocabulary_size)
     # a class of ours or of the model's own is not what its config alone would be loaded as

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from growth.core.errors import InputError
-from growth.core.files import content_digest, read_object, replacing, write_json
+from growth.core.files import content_digest, read_object, replacing, tidy, write_json
 from growth.core.locks import locked
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,10 @@ def cache_folder() -> Path | None:
     given = os.environ.get(FOLDER)
     if given is not None:
         return Path(given) if given else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "growth"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "growth"
+    except RuntimeError:  # a user without a home
+        return None
 
 
 def entry_of(*parts: object) -> Path | None:
@@ -49,13 +52,18 @@ def entry_of(*parts: object) -> Path | None:
 
 def is_whole(entry: Path | None) -> bool:
     """Whether an entry is there, with the bytes that it was made with; one that is not goes."""
-    if entry is None or not entry.is_dir():
+    # os.path, as the cache may be another user's, or its name too long
+    if entry is None or not os.path.isdir(entry):
         return False
     try:
-        for name, digest in read_object(entry / _DIGESTS).items():
+        digests = read_object(entry / _DIGESTS)
+        if not digests:
+            raise InputError(f"{entry / _DIGESTS}: names no file")
+        for name, digest in digests.items():
             if content_digest(entry / name) != digest:
                 raise InputError(f"{entry / name}: changed since it was made")
-        os.utime(entry)  # used now
+        with contextlib.suppress(OSError):  # of a cache that is read only
+            os.utime(entry)  # used now
         return True
     except (InputError, OSError) as error:
         logger.warning("the cache of converted models: %s; it is made anew", error)
@@ -69,7 +77,11 @@ def fill(entry: Path, write: Callable[[Path], None]) -> None:
     Args:
         entry: of `entry_of`.
         write: writes its files to a folder.
+
+    Raises:
+        InputError: the variable that bounds the cache holds no number.
     """
+    most = _most_bytes()
     try:
         with locked(entry, f"${FOLDER}", wait=True):
             if entry.is_dir():  # another process was faster
@@ -80,7 +92,7 @@ def fill(entry: Path, write: Callable[[Path], None]) -> None:
                 files = sorted(path for path in temporary.iterdir() if path.is_file())
                 digests = {path.name: content_digest(path) for path in files}
                 write_json(temporary / _DIGESTS, digests)
-        _bound(entry)
+        _bound(entry, most)
     except (OSError, InputError) as error:
         logger.warning(
             "%s: no room for converted models there (%s): they are made at every start; set %s to "
@@ -89,15 +101,21 @@ def fill(entry: Path, write: Callable[[Path], None]) -> None:
         )
 
 
-def _bound(newest: Path) -> None:
-    """Remove entries, those used longest ago first, until the others fit."""
+def _most_bytes() -> float:
     given = os.environ.get(SIZE)
     try:
-        most = float(given or _DEFAULT_SIZE) * 1e9
+        return float(given or _DEFAULT_SIZE) * 1e9
     except ValueError:
         raise InputError(f"{SIZE}={given}: expected a number of gigabytes") from None
+
+
+def _bound(newest: Path, most: float) -> None:
+    """Remove entries, those used longest ago first, until the others fit into `most` bytes."""
     sizes, used = {}, {}
     for entry in newest.parent.iterdir():
+        if entry.name.startswith("."):  # being made, or left by a process that was killed
+            tidy(entry.with_name(entry.name[1:].partition(".")[0]))
+            continue
         with contextlib.suppress(OSError):  # removed by another process
             if (entry / _DIGESTS).is_file():
                 sizes[entry] = sum(path.stat().st_size for path in entry.iterdir())

@@ -458,6 +458,7 @@ def supports_chunks(model: AdaptedModel, packed: bool) -> bool:
     # Long enough for products that are no thinner than in training, which would round worse.
     probe = [torch.tensor(ids * _PROBE_REPEATS) for ids in PROBE]
     examples = [{"input_ids": ids, "labels": ids} for ids in probe]
+    computed = _architecture(model).dtype  # LoRA's own weights are in fp32 even where others aren't
     half = supervised_tokens(examples) // 2 * model.config.get_text_config().vocab_size
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Of a norm, say: gradients of all would take as much memory as the weights.
@@ -470,13 +471,21 @@ def supports_chunks(model: AdaptedModel, packed: bool) -> bool:
             loss = summed_loss(model, examples, packed, at_once=at_once)
             gradient = torch.autograd.grad(loss, smallest, allow_unused=True) if smallest else ()
             found.append((loss.detach(), *gradient))
-    except (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError):
+    except (
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        IndexError,  # too few positions or tokens for the probe
+    ):
         return False
     finally:
         model.train(training)
-    return all(
-        ours is theirs or agree(ours, theirs, theirs.dtype)
-        for theirs, ours in zip(*found, strict=True)
+    (theirs, *their_gradients), (ours, *our_gradients) = found
+    return agree(ours, theirs, theirs.dtype) and all(
+        one is other or agree(one, other, computed)
+        for one, other in zip(our_gradients, their_gradients, strict=True)
     )
 
 

@@ -99,7 +99,7 @@ def plan_memory(
     }
     wanted = tokens_per_micro_batch or _TOKENS_WANTED[device]
     if gradient_checkpointing == AUTO:
-        checkpointing = fits[False] < max(longest, wanted)
+        checkpointing = fits[False] < min(fits[True], max(longest, wanted))
     else:
         checkpointing = gradient_checkpointing == "on"
     if tokens_per_micro_batch is not None:
