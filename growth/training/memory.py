@@ -85,11 +85,10 @@ def plan_memory(
     activations = activation_bytes(base, compute)
     config = base.config.get_text_config()
     layers = max(1, getattr(config, "num_hidden_layers", 1))
-    width = 4 * config.hidden_size
     # Checkpointing keeps the input of each layer, and one layer's activations at a time, with their
     # gradients. Without it, those replace activations of the layers after it.
-    bytes_of = {False: activations, True: layers * width + 2 * activations / layers}
-    bytes_of = {on: _GAPS[device] * each for on, each in bytes_of.items()}
+    checkpointed = layers * 4 * config.hidden_size + 2 * activations / layers
+    bytes_of = {False: _GAPS[device] * activations, True: _GAPS[device] * checkpointed}
     logits = _LOGITS_BYTES * config.vocab_size
     most = _most_logits_bytes(model, compute)
     budget = _USABLE * free_bytes(compute.device) - static
