@@ -113,11 +113,10 @@ def _bound(newest: Path, most: float) -> None:
     """Remove entries, those used longest ago first, until the others fit into `most` bytes."""
     sizes, used = {}, {}
     for entry in newest.parent.iterdir():
-        if entry.name.startswith("."):  # being made, or left by a process that was killed
-            tidy(entry.with_name(entry.name[1:].partition(".")[0]))
-            continue
         with contextlib.suppress(OSError):  # removed by another process
-            if (entry / _DIGESTS).is_file():
+            if entry.name.startswith("."):  # being made, or left by a process that was killed
+                tidy(entry.with_name(entry.name[1:].partition(".")[0]))
+            elif (entry / _DIGESTS).is_file():
                 sizes[entry] = sum(path.stat().st_size for path in entry.iterdir())
                 used[entry] = entry.stat().st_mtime
     total = sum(sizes.values())

@@ -132,8 +132,8 @@ def casts_kept() -> Iterator[None]:
 
     As autocast's copies do, of which it is one more where the weights stand in no plain product.
     """
+    _kept_casts.append({})
     try:
-        _kept_casts.append({})
         yield
     finally:
         _kept_casts.pop()
@@ -270,6 +270,13 @@ def _logits_of(model: PreTrainedModel) -> Logits:
     return Logits(scale, getattr(config, "final_logit_softcapping", None))  # Gemma
 
 
+def _whole_gradient(weight: torch.Tensor) -> torch.Tensor:
+    """The gradient of `weight` so far; zeros, and set, where there is none."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
 @contextlib.contextmanager
 def _losses_as_logits(
     model: PreTrainedModel, targets: torch.Tensor, at_once: int, factor: float | None
@@ -296,8 +303,7 @@ def _losses_as_logits(
         weight, learns = head.weight, torch.is_grad_enabled()
         direct = None
         if factor is not None and learns and weight.requires_grad and weight.is_leaf:
-            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            direct = Direct(weight.grad, factor)
+            direct = Direct(_whole_gradient(weight), factor)
         losses = _SummedInChunks.apply(
             hidden[supervised],
             weight if direct is None else weight.detach(),
@@ -347,8 +353,7 @@ def _embedding_adds_directly(model: PreTrainedModel) -> Iterator[None]:
     if not weight.requires_grad or not weight.is_cpu:
         yield
         return
-    # Rows can be added to a whole gradient only.
-    weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    _whole_gradient(weight)  # rows can be added to no other
     before = embedding.sparse
     embedding.sparse = True
     try:

@@ -1,7 +1,7 @@
 """Optimizer steps on accelerate: processes, mixed precision, engines that shard the weights."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,18 +42,18 @@ class AccelerateEngine(Engine):
         """Gather over the processes."""
         return self.accelerator.gather(counts)
 
-    def step_context(self) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def step_context(self) -> Iterator[None]:
         """Autocast around a step, so that its copies of the weights serve all micro-batches.
 
         Engines that shard the weights gather them for each: their copies would all be kept.
         """
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if self.precision == "fp32" or self.accelerator.distributed_type in sharded:
-            return contextlib.nullcontext()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.autocast(self.device.type, DTYPES[self.precision]))
-            stack.enter_context(casts_kept())
-            return stack.pop_all()
+            yield
+            return
+        with torch.autocast(self.device.type, DTYPES[self.precision]), casts_kept():
+            yield
 
     def loss_context(self) -> contextlib.AbstractContextManager:
         """The Trainer's."""
