@@ -14,7 +14,7 @@ from families import make_chinese_llama_plus, make_gguf, make_gguf_llama3
 
 from growth.core.errors import InputError
 from growth.core.options import ModelOptions
-from growth.model import gguf_file, gguf_tokenizer, loading, weight_cache
+from growth.model import gguf_file, loading, weight_cache
 from growth.model.loading import bounded_length, load_model, load_tokenizer
 from growth.model.source import find_model, fingerprint
 from growth.model.weight_cache import fill
@@ -170,9 +170,20 @@ def test_an_entry_that_goes_while_it_is_loaded_is_made_anew(converted, cache, mo
         shutil.rmtree(entry, ignore_errors=True)
         return found
 
-    for module in (loading, gguf_tokenizer):
-        monkeypatch.setattr(module, "is_whole", and_gone)
+    monkeypatch.setattr(weight_cache, "is_whole", and_gone)
     assert_same(load(converted), whole)
+
+
+def test_what_fails_on_a_whole_entry_is_no_matter_of_the_cache(cache):
+    entry = weight_cache.entry_of("one")
+    fill(entry, lambda folder: (folder / "weights").write_bytes(b"x") and None)
+
+    def no_memory(folder):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        weight_cache.kept(entry, no_memory)
+    assert weight_cache.is_whole(entry)
 
 
 def test_what_a_killed_process_left_of_another_entry_goes(cache):

@@ -21,8 +21,9 @@ _TEMPLATE = """\
 {%- if message['role'] not in ['user', 'assistant'] -%}
 {{- raise_exception('the format has the roles user and assistant only, not ' ~ message['role']) -}}
 {%- endif -%}
-{%- set content = namespace(text=message['content'] | trim) -%}
-{%- for token in <tokens> -%}
+{%- set text = message['content'] | trim -%}
+{%- set content = namespace(text=text) -%}
+{%- for token in <tokens> if token in text -%}
 {%- set content.text = content.text | replace(token, token[0] ~ '<mark>' ~ token[1:]) -%}
 {%- endfor -%}
 {{- ('<user>' if message['role'] == 'user' else '<assistant>') -}}

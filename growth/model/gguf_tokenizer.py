@@ -7,7 +7,6 @@ merges, and of the rule that splits texts only the name that llama.cpp has for i
 (`tokenizer.ggml.pre`); transformers splits as GPT-2 does where it does not know the name.
 """
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from growth.core.errors import InputError
 from growth.core.files import read_object, write_json
 from growth.model.gguf_file import read_gguf, read_once
 from growth.model.source import Source, fingerprint
-from growth.model.weight_cache import entry_of, fill, is_whole
+from growth.model.weight_cache import entry_of, fill, kept
 
 _SENTENCEPIECE = "llama"  # what llama.cpp calls its kind of tokenizer
 _BYTE_LEVEL = "gpt2"
@@ -49,9 +48,8 @@ def gguf_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     assert source.gguf_file is not None  # what the caller asked
     path = Path(source.name) / source.gguf_file
     entry = tokenizer_entry(source)
-    if entry is not None and is_whole(entry):
-        with contextlib.suppress(OSError, InputError):  # another process has removed it since
-            return _read_pieces(entry)
+    if (known := kept(entry, _read_pieces)) is not None:  # one may be empty, and so false
+        return known
     reader = read_gguf(path)
 
     def value(name: str, default: Any = None) -> Any:

@@ -27,7 +27,7 @@ from growth.model import baichuan, lora
 from growth.model.chat_tokenizer import ChatTokenizer
 from growth.model.source import Model, Source, find_model, fingerprint, stored_elements
 from growth.model.tokenizer_files import load_from_files, tokenizer_source
-from growth.model.weight_cache import entry_of, fill, is_whole
+from growth.model.weight_cache import entry_of, fill, kept
 from growth.model.weight_files import FETCH
 
 logger = logging.getLogger(__name__)
@@ -118,9 +118,8 @@ def load_config(source: Source) -> PreTrainedConfig:
 
     def load() -> PreTrainedConfig:
         entry = entry_of("config", fingerprint(base)) if base.gguf_file else None
-        if entry is not None and is_whole(entry):
-            with contextlib.suppress(*_LIBRARY_ERRORS):  # another process has removed it since
-                return AutoConfig.from_pretrained(entry)
+        if config := kept(entry, AutoConfig.from_pretrained):
+            return config
         with _gguf_read_once(base):
             config = AutoConfig.from_pretrained(base.name, **base.arguments())
         if entry is not None:
@@ -162,11 +161,11 @@ def _load_once(source: Source, dtype: torch.dtype, chat: ChatTokenizer) -> PreTr
         # a model of the hub of no known commit may be another one the next time
         if not known.startswith("hub:") or "@" in known:
             entry = entry_of("weights", known, dtype, chat.vocabulary_size)
-    if entry is not None and is_whole(entry):
-        with contextlib.suppress(InputError):  # another process has removed it since
-            model = _load_weights(Source(str(entry), options=source.options), dtype)
-            model.config._name_or_path = model.name_or_path = source.base().name
-            return model
+    if model := kept(
+        entry, lambda folder: _load_weights(Source(str(folder), options=source.options), dtype)
+    ):
+        model.config._name_or_path = model.name_or_path = source.base().name
+        return model
     model = _load_with_adapter(source, dtype, chat)
     resize_embeddings(model, chat.vocabulary_size)
     # a class of ours or of the model's own is not what its config alone would be loaded as

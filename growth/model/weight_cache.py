@@ -17,12 +17,14 @@ import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from growth.core.errors import InputError
 from growth.core.files import content_digest, read_object, replacing, tidy, write_json
 from growth.core.locks import locked
 
 logger = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
 FOLDER = "GROWTH_CACHE"  # empty: no cache
 SIZE = "GROWTH_CACHE_GB"
 _DEFAULT_SIZE = 40.0  # GB; two models of 7 billion parameters in 16 bits and some smaller ones
@@ -69,6 +71,22 @@ def is_whole(entry: Path | None) -> bool:
         logger.warning("the cache of converted models: %s; it is made anew", error)
         shutil.rmtree(entry, ignore_errors=True)
         return False
+
+
+def kept(entry: Path | None, load: Callable[[Path], Loaded]) -> Loaded | None:
+    """What `load` makes of an entry; None where there is none, or none any more.
+
+    Another process may remove it at any moment, to make room. What `load` raises while the entry
+    is whole is raised.
+    """
+    if entry is None or not is_whole(entry):
+        return None
+    try:
+        return load(entry)
+    except Exception:
+        if is_whole(entry):
+            raise
+        return None
 
 
 def fill(entry: Path, write: Callable[[Path], None]) -> None:
