@@ -3,13 +3,15 @@
     python benchmarks/before_after.py --before 6aa2ea4 --gguf gemma.gguf
     python benchmarks/before_after.py --before 6aa2ea4 --measures demo quick --rounds 1
 
-Both commits are exported to a temporary folder, and each command runs there in turns (A B A B), so
-that a machine whose speed varies slows both alike. The table at the end gives, of each command, its
+Each command runs in a fresh export of either commit, in turns (A B A B), so that a machine whose
+speed varies slows both alike. The table at the end gives, of each command, its
 wall clock, its CPU seconds and the peak memory of the largest of its processes. The commands' own
 tables (tokens per CPU second, share of the matrix-product peak, ratios) are printed above it.
 """
 
 import argparse
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -48,6 +50,7 @@ MEASURES = {
     ),
 }
 SHARED = Path("../shared")
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,8 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        trees = {args.before: export(args.before, place / "before")}
-        trees["HEAD"] = export("HEAD", place / "now")
         names = {
             "lines": args.data_dir.resolve(),
             "questions": args.valid_dir.resolve(),
@@ -67,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         for measure in args.measures:
             for number in range(args.rounds):
-                for commit, tree in trees.items():
+                for commit in (args.before, "HEAD"):
                     print(f"\n## {measure} at {commit}, round {number + 1}", flush=True)
-                    output = place / f"{measure}-{number}-{tree.name}"
+                    tree = export(commit, place / f"{measure}-{number}-{commit}")
+                    output = tree / "output"
                     command = [word.format(**names, output=output) for word in MEASURES[measure]]
                     rows.append(f"| {measure} | {commit} | {measured(command, tree)} |")
     print("\n| measure | commit | wall clock, s | CPU s | peak, GiB |\n|---|---|---|---|---|")
@@ -136,11 +138,16 @@ def measured(command: Sequence[str], tree: Path) -> str:
 
 
 def _measured(command: Sequence[str], tree: Path) -> str:
+    # what its processes leave behind (a server that forks others) is waited for here, and counted
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     environment = os.environ | {"PYTHONPATH": str(tree)}
     words = [sys.executable if word == "python" else word for word in command]
     began = time.perf_counter()
     code = subprocess.run(words, cwd=tree, env=environment).returncode
     seconds = time.perf_counter() - began
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while True:
+            os.wait()
     if code:
         raise InputError(f"{' '.join(command)}: ended with exit code {code}; the reason is above")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
