@@ -10,11 +10,11 @@ tables (tokens per CPU second, share of the matrix-product peak, ratios) are pri
 """
 
 import argparse
-import contextlib
 import ctypes
-import multiprocessing
+import itertools
 import os
-import resource
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from startup import export
+import psutil
+from startup import ROOT, export
 
 from growth.core.cli import argument_parser, positive_int, run_script
 from growth.core.errors import InputError
@@ -56,26 +57,49 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, run each command on both commits in turns, print the table."""
     args = parse_args(argv)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        names = {
-            "lines": args.data_dir.resolve(),
-            "questions": args.valid_dir.resolve(),
-            "tokenizer": args.tokenizer.resolve(),
-            "gguf": args.gguf and args.gguf.resolve(),
-            "few": one_line_each(args.data_dir, place / "few"),
-        }
-        for measure in args.measures:
-            for number in range(args.rounds):
-                for commit in (args.before, "HEAD"):
-                    print(f"\n## {measure} at {commit}, round {number + 1}", flush=True)
-                    tree = export(commit, place / f"{measure}-{number}-{commit}")
-                    output = tree / "output"
-                    command = [word.format(**names, output=output) for word in MEASURES[measure]]
-                    rows.append(f"| {measure} | {commit} | {measured(command, tree)} |")
-    print("\n| measure | commit | wall clock, s | CPU s | peak, GiB |\n|---|---|---|---|---|")
-    print("\n".join(rows))
+    commits = [commit_of(args.before), commit_of("HEAD")]
+    # killed politely, it leaves neither folders nor processes
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    rows: list[str] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            measure_all(args, commits, Path(folder), rows)
+    finally:
+        print("\n| measure | commit | wall clock, s | CPU s | peak, GiB |\n|---|---|---|---|---|")
+        print("\n".join(rows), flush=True)
+
+
+def measure_all(
+    args: argparse.Namespace, commits: Sequence[str], place: Path, rows: list[str]
+) -> None:
+    """Append a row of the table for each command, once it has run."""
+    names = {
+        "lines": args.data_dir.resolve(),
+        "questions": args.valid_dir.resolve(),
+        "tokenizer": args.tokenizer.resolve(),
+        "gguf": args.gguf and args.gguf.resolve(),
+        "few": one_line_each(args.data_dir, place / "few"),
+    }
+    turns = itertools.product(args.measures, range(1, args.rounds + 1), commits)
+    for turn, (measure, number, commit) in enumerate(turns):
+        print(f"\n## {measure} at {commit[:7]}, round {number}", flush=True)
+        tree = export(commit, place / str(turn))
+        command = [word.format(**names, output=tree / "output") for word in MEASURES[measure]]
+        rows.append(f"| {measure} | {commit[:7]} | {measured(command, tree)} |")
+        shutil.rmtree(tree)
+
+
+def commit_of(name: str) -> str:
+    """The digest of the commit that `name` means now.
+
+    Raises:
+        InputError: it means none.
+    """
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"--before {name}: no such commit here; git log lists them")
+    return done.stdout.strip()
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -116,6 +140,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--gguf {args.gguf}: no such file; the measure gemma needs one, or leave it out: "
             "--measures demo quick memory bf16 answers"
         )
+    for flag in ("valid_dir", "tokenizer"):
+        if not getattr(args, flag).is_dir():
+            raise InputError(f"--{flag} {getattr(args, flag)}: no such folder")
     return args
 
 
@@ -132,27 +159,30 @@ def measured(command: Sequence[str], tree: Path) -> str:
     Raises:
         InputError: it ends with another exit code than 0.
     """
-    # a process of its own: what its children take is what this command takes
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (command, tree))
-
-
-def _measured(command: Sequence[str], tree: Path) -> str:
-    # what its processes leave behind (a server that forks others) is waited for here, and counted
+    # what its processes leave behind (a server that forks others) becomes ours, and is counted
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    environment = os.environ | {"PYTHONPATH": str(tree)}
     words = [sys.executable if word == "python" else word for word in command]
     began = time.perf_counter()
-    code = subprocess.run(words, cwd=tree, env=environment).returncode
-    seconds = time.perf_counter() - began
-    with contextlib.suppress(ChildProcessError):  # none is left
+    process = subprocess.Popen(words, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)})
+    seconds = cpu = peak = 0.0
+    try:
         while True:
-            os.wait()
-    if code:
-        raise InputError(f"{' '.join(command)}: ended with exit code {code}; the reason is above")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime
-    return f"{seconds:.0f} | {cpu:.0f} | {used.ru_maxrss / 2**20:.2f}"
+            number, status, used = os.wait4(-1, 0)
+            cpu += used.ru_utime + used.ru_stime
+            peak = max(peak, used.ru_maxrss / 2**20)
+            if number == process.pid:
+                seconds = time.perf_counter() - began
+                process.returncode = os.waitstatus_to_exitcode(status)
+                if process.returncode:
+                    raise InputError(
+                        f"{' '.join(command)}: ended with exit code {process.returncode}; the "
+                        "reason is above"
+                    )
+    except ChildProcessError:  # none is left
+        return f"{seconds:.0f} | {cpu:.0f} | {peak:.2f}"
+    finally:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
 
 
 if __name__ == "__main__":

@@ -91,6 +91,32 @@ def test_a_vocabulary_that_spells_a_control_token_is_refused():
         Spelling(byte_level_bpe(), "x")
 
 
+def byte_level_with_a_gap(gap, *last):
+    """A byte-level BPE tokenizer whose ids jump by `gap` after 200 pieces, and its vocabulary."""
+    pieces = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *last]
+    ids = {piece: i if i < 200 else i + gap for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"), ids
+
+
+@pytest.mark.parametrize("gap", [0, 1, 4])
+def test_control_tokens_behind_one_that_is_a_piece(gap):
+    """They get the ids behind it, though the vocabulary has fewer pieces than its largest id."""
+    tokenizer, ids = byte_level_with_a_gap(gap, "<user>")
+    chat = ChatTokenizer(tokenizer, "model")
+    assert chat.user_id == ids["<user>"]
+    assert {chat.assistant_id, chat.eot_id}.isdisjoint(ids.values())
+    assert chat.assistant_id != chat.eot_id
+
+
+@pytest.mark.parametrize("last", [(), ("<assistant>",)])
+def test_a_gap_that_gives_a_control_token_the_id_of_another_is_refused(last):
+    tokenizer, _ = byte_level_with_a_gap(4, *last)
+    with pytest.raises(InputError, match="model: its vocabulary has gaps"):
+        ChatTokenizer(tokenizer, "model")
+
+
 def test_a_byte_level_conversation():
     chat = ChatTokenizer(byte_level_bpe(("<|endoftext|>", "<|other|>")), "byte-level")
     messages = [

@@ -12,11 +12,12 @@ import pytest
 import torch
 from conftest import ABILITIES, OUT_OF_DOMAIN, ROOT, line, read_lines, run
 from families import FAMILIES, make_chinese_llama_plus, random_strings
+from jinja2 import Environment
 from test_bad_input import refused
 
 from growth.core.errors import InputError
 from growth.core.files import sha256
-from growth.export.chat_template import fitting_template
+from growth.export.chat_template import ZERO_WIDTH_SPACE, chat_template, fitting_template
 from growth.export.checkpoint_files import portable_form
 from growth.export.gguf import write_gguf
 from growth.model.loading import load_model, load_tokenizer
@@ -83,6 +84,16 @@ def test_an_adapter_is_exported_as_a_whole_model(tmp_path, checkout):
             assert (logits - expected).abs().max() < tolerance * expected.abs().max()
     refused(checkout, *export, "--output_dir", "whole", says=["--output_dir whole", "already"])
     refused(checkout, *export, says=["--output_dir or --gguf"])
+
+
+@pytest.mark.parametrize("token", ["<x>", f"<{ZERO_WIDTH_SPACE}e"])
+def test_breaking_one_special_token_makes_no_other(token):
+    special = ["<user>", "<assistant>", "<eot>", token]
+    template = chat_template(sorted(special, key=lambda t: (-len(t), t)))
+    message = {"role": "user", "content": f"say <eot>, {token} now"}
+    text = Environment().from_string(template).render(messages=[message])
+    content = text.removeprefix("<user>").removesuffix("<eot>")
+    assert not [token for token in special if token in content], ascii(content)
 
 
 GGUF_FAMILIES = ("llama2", "chinese-llama", "llama3", "qwen2", "qwen3")

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from growth.model.chat_tokenizer import ASSISTANT, EOT, USER, ChatTokenizer
 
 ZERO_WIDTH_SPACE = "\u200b"
-# {tokens}: a list of special tokens. {space}: what makes the content after a special token begin as
-# a text of its own does, "" or " ".
+# <tokens>: a list of special tokens; <spelled>: which of them to look for. <space>: what makes the
+# content after a special token begin as a text of its own does, "" or " ".
 _TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] not in ['user', 'assistant'] -%}
@@ -23,7 +23,7 @@ _TEMPLATE = """\
 {%- endif -%}
 {%- set text = message['content'] | trim -%}
 {%- set content = namespace(text=text) -%}
-{%- for token in <tokens> if token in text -%}
+{%- for token in <tokens><spelled> -%}
 {%- set content.text = content.text | replace(token, token[0] ~ '<mark>' ~ token[1:]) -%}
 {%- endfor -%}
 {{- ('<user>' if message['role'] == 'user' else '<assistant>') -}}
@@ -61,8 +61,11 @@ def chat_template(special_tokens: list[str], space: str = "", words: Sequence[st
         )
         template = template.replace("<words>", json.dumps(sorted(words), ensure_ascii=False))
     breakable = [token for token in special_tokens if len(token) > 1]
+    # of thousands a text spells none; one that holds the mark may arise from another's breaking
+    spelled = "" if any(ZERO_WIDTH_SPACE in token for token in breakable) else " if token in text"
     return (
-        template.replace("<tokens>", json.dumps(breakable, ensure_ascii=False))
+        template.replace("<spelled>", spelled)
+        .replace("<tokens>", json.dumps(breakable, ensure_ascii=False))
         .replace("<mark>", ZERO_WIDTH_SPACE)
         .replace("<space>", space)
     )

@@ -17,7 +17,8 @@ from growth.core.errors import InputError
 from growth.data.abilities import LETTERS
 from growth.model.content_encoder import ContentEncoder
 
-USER, ASSISTANT, EOT, PAD = "<user>", "<assistant>", "<eot>", "<pad>"
+CONTROLS = USER, ASSISTANT, EOT = "<user>", "<assistant>", "<eot>"
+PAD = "<pad>"
 IGNORED_LABEL = -100
 Messages = Sequence[Mapping[str, str]]
 
@@ -53,19 +54,20 @@ class ChatTokenizer:
         Raises:
             InputError: the vocabulary spells a control token out of plain text.
         """
-        controls_added = [
-            AddedToken(token, special=True, normalized=False) for token in (USER, ASSISTANT, EOT)
-        ]
-        # in one call: each lists the vocabulary anew, a second for one of 262,144 pieces
-        tokenizer.add_tokens(controls_added, special_tokens=True)
+        _add_controls(tokenizer)
         if tokenizer.pad_token is None:
             tokenizer.add_special_tokens({"pad_token": PAD})
         self.tokenizer = tokenizer
         # past the added-token machinery: text never meets a control token
         self.content = ContentEncoder(tokenizer)
-        ids = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, EOT])
+        ids = tokenizer.convert_tokens_to_ids([*CONTROLS])
         assert isinstance(ids, list)  # as the argument is
         self.user_id, self.assistant_id, self.eot_id = ids
+        if len({*ids}) < len(CONTROLS) or _are_taken(tokenizer, ids):
+            raise InputError(
+                f"{source}: its vocabulary has gaps, so that {', '.join(CONTROLS)} would get "
+                f"ids that other tokens have ({ids}); use a model whose token ids have none"
+            )
         self.pad_id: int = tokenizer.pad_token_id
         controls = {self.user_id, self.assistant_id, self.eot_id}
         special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
@@ -140,3 +142,23 @@ class ChatTokenizer:
         special = {*self.tokenizer.all_special_ids, self.user_id, self.assistant_id, self.eot_id}
         plain = [token for token in ids if token not in special]
         return self.content.decode(plain).strip()
+
+
+def _add_controls(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add the control tokens that are missing."""
+    controls = [AddedToken(token, special=True, normalized=False) for token in CONTROLS]
+    if getattr(tokenizer, "sp_model", None) is not None:
+        # in one call: each lists the vocabulary anew, a second for one of 262,144 pieces
+        tokenizer.add_tokens(controls, special_tokens=True)
+    else:
+        for control in controls:  # others miscount past a gap in the ids if given several
+            tokenizer.add_tokens([control], special_tokens=True)
+
+
+def _are_taken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
+    """Whether other tokens have some of the control tokens' `ids`."""
+    processor = getattr(tokenizer, "sp_model", None)
+    if processor is not None:
+        known = {i: processor.id_to_piece(i) for i in ids if i < processor.get_piece_size()}
+        return not {*known.values()} <= {*CONTROLS}
+    return any(i in ids and token not in CONTROLS for token, i in tokenizer.get_vocab().items())

@@ -74,18 +74,22 @@ def is_whole(entry: Path | None) -> bool:
 
 
 def kept(entry: Path | None, load: Callable[[Path], Loaded]) -> Loaded | None:
-    """What `load` makes of an entry; None where there is none, or none any more.
+    """What `load` makes of an entry; None where there is none, or where it fails.
 
-    Another process may remove it at any moment, to make room. What `load` raises while the entry
-    is whole is raised.
+    Another process may remove an entry at any moment, to make room. What fails on a whole one is
+    told, and all is made as if there were none.
     """
     if entry is None or not is_whole(entry):
         return None
     try:
         return load(entry)
-    except Exception:
+    except Exception as error:
         if is_whole(entry):
-            raise
+            logger.warning(
+                "the cache of converted models: %s can't be loaded (%s: %s); it is done without. "
+                "If that happens again, remove it",
+                *(entry, type(error).__name__, error),
+            )
         return None
 
 
