@@ -51,6 +51,13 @@ MEASURES = {
     ),
 }
 SHARED = Path("../shared")
+# What a word of a command is, and the flag that says where it is.
+FLAGS = {
+    "{few}": "data_dir",
+    "{lines}": "data_dir",
+    "{questions}": "valid_dir",
+    "{tokenizer}": "tokenizer",
+}
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -78,8 +85,10 @@ def measure_all(
         "questions": args.valid_dir.resolve(),
         "tokenizer": args.tokenizer.resolve(),
         "gguf": args.gguf and args.gguf.resolve(),
-        "few": one_line_each(args.data_dir, place / "few"),
+        "few": place / "few",
     }
+    if "gemma" in args.measures:
+        one_line_each(args.data_dir, names["few"])
     turns = itertools.product(args.measures, range(1, args.rounds + 1), commits)
     for turn, (measure, number, commit) in enumerate(turns):
         print(f"\n## {measure} at {commit[:7]}, round {number}", flush=True)
@@ -111,8 +120,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=MEASURES,
         default=list(MEASURES),
-        help="demo, quick: scripts/demo.sh; gemma: tuning the model of --gguf in fp32; memory, "
-        "bf16, answers: benchmarks/training.py and prediction.py",
+        metavar="MEASURE",
+        help="%(choices)s; default: all. demo, quick: scripts/demo.sh; gemma: tuning the model of "
+        "--gguf in fp32; memory, bf16, answers: benchmarks/training.py and prediction.py",
     )
     parser.add_argument("--rounds", type=positive_int, default=2, help="turns of each commit")
     parser.add_argument("--gguf", type=Path, help="the model that gemma tunes")
@@ -140,17 +150,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--gguf {args.gguf}: no such file; the measure gemma needs one, or leave it out: "
             "--measures demo quick memory bf16 answers"
         )
-    for flag in ("valid_dir", "tokenizer"):
-        if not getattr(args, flag).is_dir():
+    needed = {word for measure in args.measures for word in MEASURES[measure]}
+    for word, flag in FLAGS.items():
+        if word in needed and not getattr(args, flag).is_dir():
             raise InputError(f"--{flag} {getattr(args, flag)}: no such folder")
     return args
 
 
-def one_line_each(lines: Path, folder: Path) -> Path:
-    """A folder with the first line of each file of `lines`."""
+def one_line_each(lines: Path, folder: Path) -> None:
+    """Write the first line of each file of `lines` to `folder`."""
     for name, records in read_training_files(lines, "--data_dir").items():
         write_json_lines(folder / name, records[:1])
-    return folder
 
 
 def measured(command: Sequence[str], tree: Path) -> str:

@@ -7,7 +7,7 @@ The pocket model goes through a sweep of the sample data, in a temporary folder,
 stage's own time is from its start to its end, the report and the figures included. The wall clock
 is that of `scripts/sweep.py` from the start of Python on: checks, imports, locks, digests, and
 cores that are idle as the last runs end. Prints both and their ratio, whose goal is at most 1.1.
-Takes ten minutes or more on two cores.
+Takes three minutes on two free cores.
 """
 
 import argparse
