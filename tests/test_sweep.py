@@ -187,6 +187,7 @@ def fresh(inputs, tmp_path):
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_undisturbed(undisturbed, fresh):
     """kill -9 of the whole tree, while one run is finished and the next is being trained."""
     command = ("scripts/run_sweep.sh", *SWEEP[1:], *SETTINGS, *EXAM)
@@ -205,6 +206,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(undisturbed, fresh):
     assert results(fresh) == results(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_snakemake_makes_the_same_runs(undisturbed, fresh):
     pytest.importorskip("snakemake", reason="requirements-sweep.txt is not installed")
     setting = ("--data_types", "curated-10", "--seeds", "0,1")  # each run imports everything anew
