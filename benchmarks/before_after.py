@@ -4,9 +4,9 @@
     python benchmarks/before_after.py --before 6aa2ea4 --measures demo quick --rounds 1
 
 Each command runs in a fresh export of either commit, in turns (A B A B), so that a machine whose
-speed varies slows both alike. The table at the end gives, of each command, its
-wall clock, its CPU seconds and the peak memory of the largest of its processes. The commands' own
-tables (tokens per CPU second, share of the matrix-product peak, ratios) are printed above it.
+speed varies slows both alike. The table at the end gives, of each command, its wall clock, its CPU
+seconds and the peak memory of the largest of its processes. The commands' own tables (tokens per
+CPU second, share of the matrix-product peak, ratios) are printed above it.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from growth.model.chat_tokenizer import ASSISTANT, EOT, USER, ChatTokenizer
+from growth.model.chat_tokenizer import CONTROLS, ChatTokenizer
 
 ZERO_WIDTH_SPACE = "\u200b"
 # <tokens>: a list of special tokens; <spelled>: which of them to look for. <space>: what makes the
@@ -78,7 +78,7 @@ def fitting_template(chat: ChatTokenizer, tokenizer: PreTrainedTokenizerBase) ->
         chat: what training used.
         tokenizer: what other tools will load; it may be of another kind.
     """
-    special = {*tokenizer.all_special_tokens, USER, ASSISTANT, EOT}
+    special = {*tokenizer.all_special_tokens, *CONTROLS}
     special |= {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
     words = [*chat.content.words]
     probes = [*_PROBES, *(f"{word}，x{word} y" for word in words[:_TESTED_WORDS])]

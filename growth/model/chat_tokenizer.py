@@ -52,7 +52,8 @@ class ChatTokenizer:
         """Add the missing control tokens to `tokenizer`, which was loaded from `source`.
 
         Raises:
-            InputError: the vocabulary spells a control token out of plain text.
+            InputError: the vocabulary spells a control token out of plain text, or has gaps in its
+                ids where a control token would get the id of another.
         """
         _add_controls(tokenizer)
         if tokenizer.pad_token is None:
@@ -63,13 +64,13 @@ class ChatTokenizer:
         ids = tokenizer.convert_tokens_to_ids([*CONTROLS])
         assert isinstance(ids, list)  # as the argument is
         self.user_id, self.assistant_id, self.eot_id = ids
-        if len({*ids}) < len(CONTROLS) or _are_taken(tokenizer, ids):
+        controls = {*ids}
+        if len(controls) < len(CONTROLS) or _are_taken(tokenizer, ids):
             raise InputError(
                 f"{source}: its vocabulary has gaps, so that {', '.join(CONTROLS)} would get "
                 f"ids that other tokens have ({ids}); use a model whose token ids have none"
             )
         self.pad_id: int = tokenizer.pad_token_id
-        controls = {self.user_id, self.assistant_id, self.eot_id}
         special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
         self.stop_ids = frozenset(controls | special - {None})
         self.vocabulary_size = max(*controls, self.pad_id, len(tokenizer) - 1) + 1
