@@ -6,13 +6,14 @@ import pytest
 import torch
 from test_batches import CONFIGS, small_model
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from growth.core.errors import InputError
 from growth.inference import loglikelihood
 from growth.inference.limits import Limits
 from growth.inference.loglikelihood import continuation_example
-from growth.packing import attention, forward
+from growth.packing import attention, forward, loss
 from growth.packing import prefix_attention as prefixes
 from growth.packing.forward import supports_packing
 from growth.packing.loss import token_losses
@@ -28,9 +29,10 @@ def next_token_logits(model, prompts, token_ids, max_tokens, packed=True):
     return [found[index] for index in range(len(prompts))]
 
 
-def perplexities(model, examples, max_tokens):
+def perplexities(model, examples, max_tokens, packed=True, at_once=None):
     """In order of the examples."""
-    found = dict(loglikelihood.perplexities(model, examples, Limits(prefill_tokens=max_tokens)))
+    limits = Limits(prefill_tokens=max_tokens)
+    found = dict(loglikelihood.perplexities(model, examples, limits, packed, 0, at_once))
     return [found[index] for index in range(len(examples))]
 
 
@@ -86,6 +88,25 @@ def test_perplexities_behind_shared_contexts_are_those_of_separate_forwards(fami
         logits = apart(family, context + continuation)[len(context) - 1 : -1]
         expected.append(math.exp(cross_entropy(logits, torch.tensor(continuation)).item()))
     assert perplexities(family, examples, max_tokens) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_with_a_bound_no_more_logits_exist_and_perplexities_are_the_same(packed, family):
+    examples = [continuation_example(*choice, 2048) for choice in choices()]
+    whole = perplexities(family, examples, 10_000, packed)
+    sizes = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if "mm" in str(function) and result.shape[-1] == 97:
+                sizes.append(result.numel())
+            return result
+
+    with Products():
+        bounded = perplexities(family, examples, 10_000, packed, 97 * 5)
+    assert bounded == pytest.approx(whole, rel=1e-5)
+    assert max(sizes) <= 97 * 5
 
 
 def test_without_its_prefix_a_sample_is_another(family, monkeypatch):
@@ -180,10 +201,10 @@ def test_where_memory_lacks_for_the_losses_less_is_computed_at_once(monkeypatch)
             raise torch.OutOfMemoryError("no memory left")
         return token_losses(logits, *rest)
 
-    monkeypatch.setattr(loglikelihood, "token_losses", small_memory)
+    monkeypatch.setattr(loss, "token_losses", small_memory)
     assert perplexities(model, examples, 10_000) == pytest.approx(expected, rel=1e-5)
     assert max(rows) > 25
-    monkeypatch.setattr(loglikelihood, "token_losses", fails := FailsAlways())
+    monkeypatch.setattr(loss, "token_losses", fails := FailsAlways())
     with pytest.raises(InputError, match=r"one question of \d+ tokens; lower --max_length"):
         perplexities(model, examples, 10_000)
     assert fails.calls > 1

@@ -9,7 +9,7 @@ together, but for float error.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -19,8 +19,8 @@ from growth.inference.limits import Limits, within_memory
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.packing.attention import attending
 from growth.packing.batches import Example, micro_batches
-from growth.packing.forward import Supervised, compute_prefixes, reading_only, supervised_logits
-from growth.packing.loss import token_losses
+from growth.packing.forward import compute_prefixes, reading_only, supervised_logits
+from growth.packing.loss import losses_of_tokens
 from growth.packing.prefix_attention import PrefixCache
 from growth.packing.prefix_sharing import Group, shared_prefixes
 
@@ -57,6 +57,7 @@ def perplexities(
     limits: Limits,
     packed: bool = True,
     pad_id: int = 0,
+    at_once: int | None = None,
 ) -> Iterator[tuple[int, float]]:
     """The perplexity of the supervised tokens of each example (paper section 4.2), with its index.
 
@@ -69,17 +70,19 @@ def perplexities(
         limits: `prefill_tokens` are computed at once.
         packed: as `growth.packing.forward.supports_packing` says of the model.
         pad_id: a token to pad with if not `packed`.
+        at_once: logits that may exist, as `growth.packing.loss.bound_of_logits` says of the model;
+            None for no bound.
 
     Raises:
         InputError: there is no memory for a single example.
     """
 
-    def read(supervised: Supervised, rows: int) -> list[float]:
-        losses = token_losses(supervised.logits, supervised.targets)
-        means = [losses[supervised.owners == row].double().mean().item() for row in range(rows)]
+    def read(row: Sequence[Example], *prefixes: Any) -> list[float]:
+        losses, owners = losses_of_tokens(model, row, packed, pad_id, at_once, *prefixes)
+        means = [losses[owners == place].double().mean().item() for place in range(len(row))]
         return [math.exp(min(mean, 700.0)) for mean in means]
 
-    yield from _computed(model, examples, limits, packed, pad_id, read)
+    yield from _computed(model, examples, limits, packed, read)
 
 
 @torch.inference_mode()
@@ -105,11 +108,12 @@ def next_token_logits(
     ]
     with reading_only(model, token_ids) as columns:
 
-        def read(supervised: Supervised, rows: int) -> list[list[float]]:
+        def read(row: Sequence[Example], *prefixes: Any) -> list[list[float]]:
             # One supervised token per prompt, in the order of the rows.
+            supervised = supervised_logits(model, row, packed, pad_id, *prefixes)
             return supervised.logits[:, columns].float().tolist()
 
-        yield from _computed(model, examples, limits, packed, pad_id, read)
+        yield from _computed(model, examples, limits, packed, read)
 
 
 def _computed(
@@ -117,13 +121,13 @@ def _computed(
     examples: Sequence[Example],
     limits: Limits,
     packed: bool,
-    pad_id: int,
-    read: Callable[[Supervised, int], list[T]],
+    read: Callable[[Sequence[Example], PrefixCache | None, Sequence[int | None]], list[T]],
 ) -> Iterator[tuple[int, T]]:
-    """What `read` makes of the supervised logits of a number of rows, with each row's index.
+    """What `read` makes of the examples, one each, with its index.
 
-    Every index comes once, in some order. Where memory runs out, be it in `read`, the rest is
-    computed in smaller parts.
+    It is given those that are computed together, with the prefixes that they continue. Every index
+    comes once, in some order. Where memory runs out in `read`, the rest is computed in smaller
+    parts.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     unfinished = dict.fromkeys(range(len(examples)))
@@ -135,16 +139,8 @@ def _computed(
         rows = _packed_rows if packed else _padded_rows
         for row, prefixes in rows(model, [examples[i] for i in left], limits.prefill_tokens):
             together[:] = [left[branch.index] for branch in row]
-            supervised = supervised_logits(
-                model,
-                [branch.example for branch in row],
-                prefixes is not None,
-                pad_id,
-                prefixes,
-                [branch.prefix_id for branch in row],
-            )
-            values = read(supervised, len(row))
-            del supervised
+            own = [branch.example for branch in row]
+            values = read(own, prefixes, [branch.prefix_id for branch in row])
             for index, value in zip(list(together), values, strict=True):
                 del unfinished[index]
                 yield index, value

@@ -1,13 +1,16 @@
 """Requests -> responses: batches that depend on nothing but the requests."""
 
+import contextlib
+import functools
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from transformers import PreTrainedModel
 
 from growth.core.errors import InputError
-from growth.core.options import BATCHED, DecodingOptions
+from growth.core.options import BATCHED, VARLEN, DecodingOptions
 from growth.inference.backends import Generate, backend_answers
 from growth.inference.generation import Generator, check_batching, plan_batches
 from growth.inference.kv_cache import buffered_cache
@@ -16,7 +19,9 @@ from growth.inference.loglikelihood import continuation_example, next_token_logi
 from growth.inference.progress import Progress
 from growth.inference.requests import Kind, Request, Response
 from growth.model.chat_tokenizer import ChatTokenizer
+from growth.packing.attention import attending
 from growth.packing.forward import supports_packing
+from growth.packing.loss import bound_of_logits
 
 _KINDS: tuple[Kind, ...] = ("generate", "letters", "choices")  # in the order they are computed
 
@@ -50,6 +55,17 @@ class Predictor:
         limits = Limits.of_device(self.model, decoding.batch_size, decoding.tokens_per_batch)
         tokens = decoding.cache_tokens or limits.tokens
         self._limits = replace(limits, tokens=tokens)
+
+    @functools.cached_property
+    def _logits_at_once(self) -> int | None:
+        """Asked where there are choices alone: it takes a forward and a backward pass."""
+        model, packed = self.model, self._packed
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            attending(model, VARLEN) if packed else contextlib.nullcontext(),
+        ):
+            return bound_of_logits(model, packed, self._limits.prefill_tokens, model.device)
 
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         """Indices of the requests in batches for `run_batch`, longest first.
@@ -165,7 +181,7 @@ class Predictor:
                 )
         found: list[dict[int, float]] = [{} for _ in requests]
         for index, value in perplexities(
-            self.model, examples, self._limits, self._packed, self.chat.pad_id
+            self.model, examples, self._limits, self._packed, self.chat.pad_id, self._logits_at_once
         ):
             place, choice = owners[index]
             found[place][choice] = value

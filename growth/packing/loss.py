@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy, linear, log_softmax, nll_loss
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 from transformers import PreTrainedModel
 
 from growth.model.chat_tokenizer import IGNORED_LABEL
@@ -34,6 +34,7 @@ from growth.packing.batches import (
     supervised_tokens,
 )
 from growth.packing.forward import PROBE, agree, supervised_logits
+from growth.packing.prefix_attention import PrefixCache
 
 # Where a micro-batch has no more logits, they are computed whole. Elsewhere there are so many at
 # once, or those of so many tokens by device: with fewer, the matrix products of a large vocabulary
@@ -103,14 +104,20 @@ class _SummedInChunks(torch.autograd.Function):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         matrix = _cast(weight, dtype)
         added = None if bias is None else bias.detach().to(dtype)
+        chunks = _chunks(len(hidden), rows)
+        # One for all chunks: a CPU's system clears the pages of each new one.
+        room = matrix.new_empty(max(c.stop - c.start for c in chunks), len(matrix))
         with torch.autocast(device, enabled=False):
-            for chunk in _chunks(len(hidden), rows):
+            for chunk in chunks:
                 part = hidden[chunk].detach().to(dtype)
-                products = linear(part, matrix, added)
+                products = room[: len(part)]
+                if added is None:
+                    torch.mm(part, matrix.T, out=products)
+                else:
+                    torch.addmm(added, part, matrix.T, out=products)
                 losses[chunk] = _losses(products, targets[chunk], logits, any(needs))
                 if any(needs):
                     _add_gradients(grads, direct, chunk, part, matrix, products)
-                del products  # or the next chunk's would be made beside them
         ctx.save_for_backward(*grads)
         return losses
 
@@ -381,9 +388,9 @@ def summed_loss(
             once; the gradient of the output layer's weights may then be there before it. None if
             that isn't known, or an engine waits for the gradient to come.
     """
-    losses = _losses_in_chunks(model, examples, packed, pad_id, at_once, factor)
-    if losses is not None:
-        return losses.sum()
+    chunked = _losses_in_chunks(model, examples, packed, pad_id, at_once, factor)
+    if chunked is not None:
+        return chunked.losses.sum()
     whole = supervised_logits(model, examples, packed, pad_id)
     return cross_entropy(whole.logits.float(), whole.targets, reduction="sum")
 
@@ -396,8 +403,9 @@ def sample_losses(
     at_once: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`summed_loss`, bit for bit, and the part of each example, `(examples,)` in float64."""
-    by_token = _losses_in_chunks(model, examples, packed, pad_id, at_once, None)
-    if by_token is not None:
+    chunked = _losses_in_chunks(model, examples, packed, pad_id, at_once, None)
+    if chunked is not None:
+        by_token = chunked.losses
         total = by_token.sum()
     else:
         logits, targets, _ = supervised_logits(model, examples, packed, pad_id)
@@ -410,6 +418,34 @@ def sample_losses(
     return total, torch.stack([part.sum() for part in parts])
 
 
+class TokenLosses(NamedTuple):
+    """`losses`: `(supervised,)`, in fp32 and nats. `owners`: as `Supervised` has them."""
+
+    losses: torch.Tensor
+    owners: torch.Tensor
+
+
+def losses_of_tokens(
+    model: torch.nn.Module,
+    examples: Sequence[Example],
+    packed: bool,
+    pad_id: int = 0,
+    at_once: int | None = None,
+    prefixes: PrefixCache | None = None,
+    prefix_ids: Sequence[int | None] | None = None,
+) -> TokenLosses:
+    """The cross-entropy of each supervised token, without gradients.
+
+    Args: as of `summed_loss`, and the prefixes of `supervised_logits`.
+    """
+    shared = prefixes, prefix_ids
+    chunked = _losses_in_chunks(model, examples, packed, pad_id, at_once, None, *shared)
+    if chunked is not None:
+        return chunked
+    logits, targets, owners = supervised_logits(model, examples, packed, pad_id, *shared)
+    return TokenLosses(token_losses(logits, targets), owners)
+
+
 def _losses_in_chunks(
     model: torch.nn.Module,
     examples: Sequence[Example],
@@ -417,10 +453,12 @@ def _losses_in_chunks(
     pad_id: int,
     at_once: int | None,
     factor: float | None,
-) -> torch.Tensor | None:
+    prefixes: PrefixCache | None = None,
+    prefix_ids: Sequence[int | None] | None = None,
+) -> TokenLosses | None:
     """The loss of each supervised token; None where logits are computed whole.
 
-    Args: as of `summed_loss`.
+    Args: as of `summed_loss` and `losses_of_tokens`.
     """
     if at_once is None:
         return None
@@ -433,7 +471,8 @@ def _losses_in_chunks(
         _embedding_adds_directly(inner) if directly else contextlib.nullcontext(),
         _losses_as_logits(inner, targets, at_once, factor),
     ):
-        return supervised_logits(model, examples, packed, pad_id).logits.squeeze(-1)
+        found = supervised_logits(model, examples, packed, pad_id, prefixes, prefix_ids)
+        return TokenLosses(found.logits.squeeze(-1), found.owners)
 
 
 def _architecture(model: Any) -> PreTrainedModel:
