@@ -14,6 +14,7 @@ def scale():
     return load_script(ROOT / "benchmarks/scale.py")
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_stage_and_size():
     sizes = ("--lines", "100", "--checkpoints", "10")
     command = [sys.executable, ROOT / "benchmarks/scale.py", *sizes]

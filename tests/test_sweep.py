@@ -152,6 +152,7 @@ def test_the_stages_are_those_of_the_scripts(undisturbed, inputs, tmp_path):
     assert [name for name, content in alone.items() if content != swept[name]] == []
 
 
+@pytest.mark.slow  # what is done is known to the plan, too, which a fast test reads
 def test_a_finished_sweep_is_not_done_again(undisturbed):
     root, _ = undisturbed
     before = states(root)

@@ -60,7 +60,13 @@ def wait_for(path, process):
     assert path.exists(), process.stdout.read()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_killing_the_training_wrapper_ends_its_python(study, tiny_model, number):
     run_dir = study / f"runs/killed-{number.name}"
     flags = ("--model_name_or_path", tiny_model, "--output_dir", run_dir, "--epochs", "5000")

@@ -31,14 +31,14 @@ def survived(quiet, *flags):
     return int(found[1]), int(found[2])
 
 
-def test_twenty_faults_are_survived(quiet):
-    assert survived(quiet, "--faults", "20", "--seed", "0") == (20, 20)
+def test_eight_faults_are_survived(quiet):
+    assert survived(quiet, "--faults", "8", "--seed", "0") == (8, 8)
 
 
 @pytest.mark.slow
-def test_sixty_other_faults_are_survived(quiet):
+def test_eighty_other_faults_are_survived(quiet):
     """`scripts/reliability.sh` tries 400."""
-    assert survived(quiet, "--faults", "60", "--seed", "1") == (60, 60)
+    assert survived(quiet, "--faults", "80", "--seed", "1") == (80, 80)
 
 
 def test_a_fault_that_is_not_survived_is_seen(quiet, tmp_path):
