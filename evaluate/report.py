@@ -22,7 +22,7 @@ if find_spec("growth") is None:
 from growth.core.cli import add_options, argument_parser, options_from, run_script
 from growth.core.files import check_writable, write_json, write_text
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, ResultsOptions, StudyOptions
+from growth.core.options import OutputOptions, ReportInputs, ResultsOptions, StudyOptions
 from growth.data.study import read_study
 from growth.runs.layout import REPORT, results_folders
 
@@ -33,15 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["MPLBACKEND"] = "agg"
     parser = argument_parser(__doc__)
     add_options(parser, ResultsOptions)
-    parser.add_argument(
-        "--runs_dir", type=Path, default=Path("runs"), help="folder of the training runs"
-    )
-    parser.add_argument(
-        "--benchmarks_dir",
-        type=Path,
-        default=Path("evaluate"),
-        help="folder with <benchmark>/outputs, as evaluate/cmmlu/run.sh makes it",
-    )
+    add_options(parser, ReportInputs)
     parser.add_argument(
         "--output_dir",
         type=Path,
@@ -64,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output_dir = args.output_dir or (REPORT / read_study(args.study).name if args.study else REPORT)
     check_writable(output_dir, "--output_dir")
     folders = results_folders(options_from(args, ResultsOptions))
-    places = Places(*folders, args.runs_dir, args.benchmarks_dir)
+    inputs = options_from(args, ReportInputs)
+    places = Places(*folders, inputs.runs_dir, inputs.benchmarks_dir)
     with locked(output_dir, "--output_dir", args.wait):
         summary = summarise(places, args.study)
         page, numbers = (output_dir / f"report.{end}" for end in ("html", "json"))

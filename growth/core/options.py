@@ -623,6 +623,16 @@ class ResultsOptions:
 
 
 @dataclass(frozen=True)
+class ReportInputs:
+    """What a report tells of besides results."""
+
+    runs_dir: Path = option(Path("runs"), "folder of the training runs")
+    benchmarks_dir: Path = option(
+        Path("evaluate"), "folder with <benchmark>/outputs, as evaluate/cmmlu/run.sh makes it"
+    )
+
+
+@dataclass(frozen=True)
 class LawOptions(ResultsOptions, SeedOptions):
     """Which growth curves get a law, and what is predicted (docs/laws.md)."""
 

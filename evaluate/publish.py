@@ -1,0 +1,55 @@
+"""Copy a study's results for others to <output_dir>: no texts of data or answers, no weights.
+
+    python evaluate/publish.py --output_dir results/my-study
+
+What is copied suffices for the figures, the report, comparisons and growth laws: results files,
+choices of checkpoints, the verdict on each question (without the answer that was read and the right
+one), records and metrics of runs, results of benchmarks. Give `--results_path <output_dir>/test` to
+those scripts, and to report.py `--runs_dir <output_dir>/runs --benchmarks_dir
+<output_dir>/benchmarks`, too. Prints what was copied, and which files name absolute paths.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("growth") is None:
+    sys.stderr.write(
+        "error: the package growth is not installed in this Python; run "
+        "`source .venv/bin/activate`, or the three install lines of README.md first\n"
+    )
+    sys.exit(2)
+
+from growth.core.cli import add_options, argument_parser, options_from, run_script
+from growth.core.files import check_writable
+from growth.core.locks import locked
+from growth.core.options import OutputOptions, ReportInputs, ResultsOptions
+from growth.report.publication import absolute_paths, publish
+from growth.runs.layout import results_folders
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, copy, say what."""
+    parser = argument_parser(__doc__)
+    for options in (ResultsOptions, ReportInputs, OutputOptions):
+        add_options(parser, options)
+    parser.add_argument("--output_dir", type=Path, required=True, help="where the copies go")
+    args = parser.parse_args(argv)
+    output_dir: Path = args.output_dir
+    check_writable(output_dir, "--output_dir")
+    test, valid = results_folders(options_from(args, ResultsOptions))
+    inputs = options_from(args, ReportInputs)
+    with locked(output_dir, "--output_dir", args.wait):
+        copied = publish(
+            {"test": test, "valid": valid}, inputs.runs_dir, inputs.benchmarks_dir, output_dir
+        )
+        size = sum(path.stat().st_size for path in copied)
+    for path in copied:
+        if named := absolute_paths(path):
+            print(f"{path}: names {named[0]}, a place on this machine", file=sys.stderr)
+    print(f"{output_dir}: {len(copied):,} files, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run_script(main)
