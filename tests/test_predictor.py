@@ -22,6 +22,7 @@ from growth.inference.progress import STEP_COST, Cost, Progress
 from growth.inference.requests import Request, Response
 from growth.model.chat_tokenizer import IGNORED_LABEL
 from growth.model.loading import load_model, load_tokenizer
+from growth.packing import loss
 from growth.packing.forward import supports_packing
 from growth.tasks.doit import DoITFile, request_of
 from growth.tasks.runner import TaskRun
@@ -145,6 +146,25 @@ def test_predictions_do_not_depend_on_the_batch(tiny_model):
             assert a["generated_ppl"] == pytest.approx(b["generated_ppl"], rel=1e-4)
         else:
             assert a["choice_logits"] == pytest.approx(b["choice_logits"], rel=1e-3)
+
+
+def test_choices_behind_a_large_vocabulary_are_computed_in_chunks(tiny_model, monkeypatch):
+    choices = [line("code", "甲", 1, choices=["甲", "乙" * n, "丙丙"]) for n in (1, 30)]
+    letters = line("biology", "B")
+    whole = Predicting(tiny_model, max_new_tokens=3).predict([*choices, letters])
+    asked = []
+    supports_chunks = loss.supports_chunks
+    monkeypatch.setattr(loss, "LOGITS_WHOLE", 0)
+    monkeypatch.setattr(loss, "_TOKENS_AT_ONCE", {"cpu": 4})
+    monkeypatch.setattr(loss, "supports_chunks", lambda *a: asked.append(a) or supports_chunks(*a))
+    monkeypatch.setattr(loss, "token_losses", None)  # what takes all logits at once
+    predicting = Predicting(tiny_model, max_new_tokens=3)
+    assert predicting.predict([letters]) == whole[2:]
+    assert asked == []  # without choices nothing is tried
+    for _ in range(2):
+        for record, expected in zip(predicting.predict(choices), whole, strict=False):
+            assert record["generated_ppl"] == pytest.approx(expected["generated_ppl"], rel=1e-5)
+    assert len(asked) == 1
 
 
 def test_prompt_and_answer_fit_the_positions(tiny_model):
