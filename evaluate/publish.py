@@ -4,9 +4,10 @@
 
 What is copied suffices for the figures, the report, comparisons and growth laws: results files,
 choices of checkpoints, the verdict on each question (without the answer that was read and the right
-one), records and metrics of runs, results of benchmarks. Give `--results_path <output_dir>/test` to
-those scripts, and to report.py `--runs_dir <output_dir>/runs --benchmarks_dir
-<output_dir>/benchmarks`, too. Prints what was copied, and which files name absolute paths.
+one), records and metrics of runs, results of benchmarks, the study file. Give `--results_path
+<output_dir>/test` to those scripts, of a study of your own `--study <output_dir>/<its name>.toml`,
+and to report.py `--runs_dir <output_dir>/runs --benchmarks_dir <output_dir>/benchmarks`, too.
+Prints how many files of each kind were copied, and which of them name absolute paths.
 """
 
 import sys
@@ -25,7 +26,7 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, ReportInputs, ResultsOptions
-from growth.report.publication import absolute_paths, publish
+from growth.report.publication import publish
 from growth.runs.layout import results_folders
 
 
@@ -41,14 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     test, valid = results_folders(options_from(args, ResultsOptions))
     inputs = options_from(args, ReportInputs)
     with locked(output_dir, "--output_dir", args.wait):
-        copied = publish(
-            {"test": test, "valid": valid}, inputs.runs_dir, inputs.benchmarks_dir, output_dir
-        )
-        size = sum(path.stat().st_size for path in copied)
-    for path in copied:
-        if named := absolute_paths(path):
-            print(f"{path}: names {named[0]}, a place on this machine", file=sys.stderr)
-    print(f"{output_dir}: {len(copied):,} files, {size / 1e6:.1f} MB")
+        found = publish(test, valid, inputs.runs_dir, inputs.benchmarks_dir, output_dir)
+    for path, places in found.places.items():
+        print(f"{path}: names {', '.join(places)}, of this machine", file=sys.stderr)
+    for part, files in found.files.items():
+        print(f"{output_dir / part}: {len(files):,} files")
+    for study in found.studies:
+        print(f"{study}: give it with --study to what reads these results")
 
 
 if __name__ == "__main__":

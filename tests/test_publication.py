@@ -1,12 +1,13 @@
 """evaluate/publish.py: the copies give the same figures and tests, and hold no text of the data."""
 
 import json
+import shutil
 
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
-from report_tree import Tree, write
+from report_tree import Tree, small_tree, write
 
-from growth.data.study import published_study
+from growth.data.study import published_study, read_study
 
 SECRET = "秘密的题目"
 SIDES = ("7b/curated-160", "7b/curated-10")
@@ -24,10 +25,24 @@ def tree(tmp_path):
             scored = tree.score(run, 30 + 20 * place + seed)
             for path in scored.parent.rglob("*.jsonl"):
                 texts = {"parsed": SECRET, "gold": SECRET, "extracted_answer": SECRET}
-                write_lines(path, [line | texts for line in read_lines(path)])
+                lines = [line | texts | {"idx": SECRET} for line in read_lines(path)]
+                write_lines(path, [{**lines[0], "idx": 7}, *lines[1:]])
+            write_lines(scored.with_name(f"._{scored.name}"), ["of a file system"])
     answers = tree.benchmark("cmmlu", {"0-shot": 36.2}, run)
+    settings = json.loads(answers.read_text())
+    settings["settings"]["0-shot"]["left_out"] = {"arts": [SECRET, SECRET]}
+    write(answers, settings)
+    write(answers.with_name("run.json"), {"read": {"0-shot": {"arts": {"left_out": [SECRET]}}}})
     write_lines(answers.parent / "0-shot/arts.jsonl", [{"question": SECRET}])
     return tree
+
+
+def originals(tree):
+    return {
+        path: path.read_bytes()
+        for path in tree.folder.rglob("*")
+        if path.is_file() and "public" not in path.parts
+    }
 
 
 def publish(tree, *flags, check=True):
@@ -41,8 +56,13 @@ def publish(tree, *flags, check=True):
 
 def test_the_copies_give_the_same_report_and_the_same_tests(tree):
     done = publish(tree)
-    files = [path for path in (tree.folder / "public").rglob("*") if path.is_file()]
-    assert done.stdout.startswith(f"public: {len(files)} files, ")
+    verdicts = len(published_study().abilities)
+    assert done.stdout.splitlines() == [
+        f"public/test: {4 * (1 + verdicts)} files",
+        "public/valid: 4 files",
+        "public/runs: 8 files",
+        "public/benchmarks/cmmlu/outputs: 2 files",
+    ]
     assert done.stderr == ""
     found = []
     for name, root, benchmarks in (
@@ -71,34 +91,73 @@ def test_nothing_of_the_data_and_no_weights_are_copied(tree):
     assert not {name for name in names if name.endswith((".safetensors", ".log"))}
     assert "arts.jsonl" not in names
     for path in (tree.folder / "public").rglob("*.json*"):
-        assert SECRET not in json.dumps(path.read_text(encoding="utf-8"), ensure_ascii=False)
+        assert SECRET not in path.read_text(encoding="utf-8")
+    (answers,) = (tree.folder / "public/benchmarks").rglob("results.json")
+    assert json.loads(answers.read_text())["settings"]["0-shot"]["left_out"] == {"arts": 2}
+    path = next((tree.folder / "public/test").rglob("*.jsonl"))
+    assert [line.get("idx") for line in read_lines(path)] == [7] + [None] * 99
 
 
 def test_absolute_paths_are_named_and_a_copy_can_be_made_again(tree):
     record = tree.folder / "runs/runs-7b/curated-10/seed-0/run.json"
-    write(record, json.loads(record.read_text()) | {"model_name_or_path": "/home/me/llama"})
+    places = {"model_name_or_path": "/models/llama", "train": {"dir": "/home/me/data"}}
+    write(record, json.loads(record.read_text()) | places)
     for _ in range(2):
         (line,) = publish(tree).stderr.splitlines()
-        assert line == (
-            "public/runs/runs-7b/curated-10/seed-0/run.json: names /home/me/llama, a place on this "
-            "machine"
-        )
+        copy = "public/runs/runs-7b/curated-10/seed-0/run.json"
+        assert line == f"{copy}: names /home/me/data, /models/llama, of this machine"
+
+
+def test_a_study_of_ones_own_brings_its_file(tmp_path):
+    study = shutil.copy(ROOT / "data/example.toml", tmp_path / "mine.toml")
+    tree = small_tree(tmp_path, read_study(study))
+    tree.benchmarks.mkdir()
+    recorded = {"file": "mine.toml"}
+    for path in tree.results.rglob("*-results.json"):
+        results = json.loads(path.read_text())
+        results["run"]["study"] |= recorded
+        write(path, results)
+    done = publish(tree)
+    copy = f"public/{tree.study.name}.toml"
+    assert done.stdout.splitlines()[-1].startswith(f"{copy}: give it with --study")
+    study.unlink()
+    flags = ("--results_path", "public/test", "--plots_path", "plots", "--study", copy)
+    run(ROOT / "evaluate/plot.py", "--plot_type", "all", *flags, cwd=tmp_path)
+    assert (tmp_path / "plots/all/overview.png").is_file()
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--results_path", "runs"), "no *-results.json in runs and valid"),
-        (("--output_dir", "results/test/public"), "--output_dir results/test/public: lies in"),
-        (("--output_dir", "runs"), "--output_dir runs: lies in runs, which is copied"),
+        (("--results_path", "results/tset"), "--results_path results/tset: no *-results.json in"),
+        (("--results_path", "runs"), "--results_path runs: no *-results.json in it"),
+        (("--output_dir", "results/test/public"), "its part test and results/test"),
+        (("--output_dir", "results"), "its part test and results/test, which is copied, overlap"),
+        (("--output_dir", "linked"), "its part test and results/test, which is copied, overlap"),
+        (("--output_dir", "."), "--output_dir .: its part runs and runs, which is copied"),
+        (("--output_dir", "runs"), "--output_dir runs: its part"),
+        (("--runs_dir", "nope"), "--runs_dir nope: no such folder"),
+        (("--benchmarks_dir", "nope"), "--benchmarks_dir nope: no such folder"),
     ],
 )
 def test_refused(tree, flags, says):
-    before = sorted(tree.folder.rglob("*"))
+    (tree.folder / "linked").mkdir()
+    (tree.folder / "linked/test").symlink_to(tree.folder / "results/test")
+    before = originals(tree)
     done = publish(tree, *flags, check=False)
     assert done.returncode == 2
     assert says in done.stderr
-    assert sorted(tree.folder.rglob("*")) == before
+    assert originals(tree) == before
+    assert not (tree.folder / "public/test").exists()
+
+
+def test_a_damaged_record_is_named_where_it_is(tree):
+    record = tree.folder / "runs/runs-7b/curated-10/seed-0/run.json"
+    record.write_text(record.read_text()[:100])
+    done = publish(tree, check=False)
+    assert done.returncode == 2
+    assert f"error: {record.relative_to(tree.folder)}: not JSON" in done.stderr
+    assert not (tree.folder / "public" / record.relative_to(tree.folder)).exists()
 
 
 def test_a_damaged_verdict_is_named(tree):

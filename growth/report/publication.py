@@ -3,104 +3,191 @@
 <output_dir>/test, valid            results files, choices, verdicts without the answers read
 <output_dir>/runs                   run.json and metrics.jsonl of each run
 <output_dir>/benchmarks/<benchmark>/outputs      results.json and run.json of each model
+<output_dir>/<study>.toml           the study file, of a study of one's own
 """
 
-import shutil
+import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import json_line, open_file, read_json, replacing
+from growth.core.files import json_line, open_file, read_json, replacing, write_json
 from growth.data.lines import Record, checked_lines
+from growth.data.study import published_study, recorded
 from growth.runs.layout import METRICS, RESULTS_SUFFIX, RUN_RECORD
 
-# Of a verdict: what was answered and what was to be, which may be words of licensed data.
-TEXTS = ("parsed", "gold", "extracted_answer")
+# Of a verdict: what pairs it and what is compared. Not what was answered and what was to be, which
+# may be words of licensed data.
+KEPT = (
+    *("score", "expected", "math_verify", "extracted", "over_bound", "gold_probability"),
+    *("question", "passages"),
+)
+_REASONS = "left_out"  # of a benchmark: sentences that quote the questions in question
 _DETAILS = "-details"
-_RESULTS = ("*" + RESULTS_SUFFIX, "selected-checkpoint*.json")
-_BENCHMARK = ("results*.json", RUN_RECORD)
 
 Copy = tuple[Path, Path, Callable[[Path, Path], None]]  # from, to, by
 
 
+@dataclass
+class Published:
+    """What was copied.
+
+    Attributes:
+        files: those written, by the part of `output_dir` that they are in.
+        studies: the study files among them.
+        places: absolute paths that a file names, by that file: they say where it was made.
+    """
+
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    studies: list[Path] = field(default_factory=list)
+    places: dict[Path, list[str]] = field(default_factory=dict)
+
+
 def publish(
-    splits: Mapping[str, Path], runs_dir: Path, benchmarks_dir: Path, output_dir: Path
-) -> list[Path]:
-    """Copy a study's results to `output_dir`; the files written, in order.
+    results: Path, selection: Path, runs_dir: Path, benchmarks_dir: Path, output_dir: Path
+) -> Published:
+    """Copy a study's results to `output_dir`.
 
     A verdict keeps its score, its signals and the digests that pair it, so that `compare.py` gives
     the same numbers.
 
     Args:
-        splits: folders of results by the name that they get, "test" and "valid".
+        results: folder of results files.
+        selection: of the choices of checkpoints, which need not be there.
         runs_dir: folder of the training runs.
         benchmarks_dir: folder with <benchmark>/outputs.
         output_dir: may hold an earlier copy; files that have no original any more stay.
 
     Raises:
-        InputError: there are no results, one of the files is damaged, or `output_dir` is a part of
-            what is copied.
+        InputError: there are no results, a folder is missing, one of the files is damaged, or
+            `output_dir` and what is copied overlap.
     """
-    sources = (*splits.values(), runs_dir, *benchmarks_dir.glob("*/outputs"))
-    for folder in sources:
-        if output_dir.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"--output_dir {output_dir}: lies in {folder}, which is copied")
-    copies = [
-        *(copy for split, folder in splits.items() for copy in _results(folder, output_dir / split))
-    ]
-    if not copies:
-        looked = " and ".join(map(str, splits.values()))
+    for flag, folder in {"--runs_dir": runs_dir, "--benchmarks_dir": benchmarks_dir}.items():
+        if not folder.is_dir():
+            raise InputError(f"{flag} {folder}: no such folder")
+    parts = {"test": results, "valid": selection, "runs": runs_dir}
+    outputs = sorted(benchmarks_dir.glob("*/outputs"))
+    parts |= {f"benchmarks/{folder.relative_to(benchmarks_dir)}": folder for folder in outputs}
+    _check_apart(parts, output_dir)
+    copies = {part: list(_copies(part, parts[part], output_dir / part)) for part in parts}
+    if not any(source.name.endswith(RESULTS_SUFFIX) for source, *_ in copies["test"]):
         raise InputError(
-            f"no *{RESULTS_SUFFIX} in {looked}; score predictions with evaluate/score.py first, or "
-            "name the folder with --results_path"
+            f"--results_path {results}: no *{RESULTS_SUFFIX} in it; score predictions with "
+            "evaluate/score.py first, or give the folder they are in"
         )
-    copies += _copies(runs_dir, output_dir / "runs", (RUN_RECORD, METRICS))
-    for outputs in sorted(benchmarks_dir.glob("*/outputs")):
-        place = outputs.relative_to(benchmarks_dir)
-        copies += _copies(outputs, output_dir / "benchmarks" / place, _BENCHMARK)
-    for source, target, by in copies:
-        by(source, target)
-    return [target for _, target, _ in copies]
+    found = Published()
+    for part, files in copies.items():
+        for source, target, by in files:
+            by(source, target)
+            if named := _absolute_paths(source):
+                found.places[target] = named
+        found.files[part] = [target for _, target, _ in files]
+    _copy_studies(results, output_dir, found)
+    return found
 
 
-def absolute_paths(path: Path) -> list[str]:
-    """The absolute paths that a record or a results file names: they say where it was made."""
-
-    def texts(value: Any) -> Iterator[str]:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            yield from (text for part in value.values() for text in texts(part))
-        elif isinstance(value, list):
-            yield from (text for part in value for text in texts(part))
-
-    return [] if path.suffix != ".json" else [t for t in texts(read_json(path)) if t[:1] == "/"]
-
-
-def _results(folder: Path, target: Path) -> list[Copy]:
-    copies = _copies(folder, target, _RESULTS)
-    for path in sorted(folder.rglob(f"*{_DETAILS}/*.jsonl")):
-        copies.append((path, target / path.relative_to(folder), _copy_verdicts))
-    return copies
+def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
+    """What is written lies in nothing that is read, nor the other way round."""
+    for part in parts:
+        target = (output_dir / part).resolve()
+        for source in parts.values():
+            read = source.resolve()
+            if target.is_relative_to(read) or read.is_relative_to(target):
+                raise InputError(
+                    f"--output_dir {output_dir}: its part {part} and {source}, which is copied, "
+                    "overlap; give a folder apart from both results and runs"
+                )
 
 
-def _copies(folder: Path, target: Path, patterns: tuple[str, ...]) -> list[Copy]:
-    """Files below `folder` of these names, as they are."""
-    found = sorted(path for pattern in patterns for path in folder.rglob(pattern))
-    return [(path, target / path.relative_to(folder), _copy) for path in found]
+def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
+    """The files of a part, in order; hidden ones are none, as for figures."""
+    patterns: dict[str, Callable[[Path, Path], None]] = {
+        f"*{RESULTS_SUFFIX}": _copy_object,
+        "selected-checkpoint*.json": _copy_object,
+        f"*{_DETAILS}/*.jsonl": _copy_verdicts,
+    }
+    if part == "runs":
+        patterns = {RUN_RECORD: _copy_object, METRICS: _copy_lines}
+    elif part.startswith("benchmarks/"):
+        patterns = {"results*.json": _copy_object, RUN_RECORD: _copy_object}
+    for pattern, by in patterns.items():
+        for path in sorted(folder.rglob(pattern)):
+            if not any(name.startswith(".") for name in path.relative_to(folder).parts):
+                yield path, target / path.relative_to(folder), by
 
 
-def _copy(source: Path, target: Path) -> None:
-    with open_file(source) as file, replacing(target) as temporary, open(temporary, "wb") as copy:
-        shutil.copyfileobj(file, copy)
+def _copy_studies(results: Path, output_dir: Path, found: Published) -> None:
+    """The file of a study of one's own, without which nobody can read its results."""
+    for path in sorted(results.rglob(f"*{RESULTS_SUFFIX}")):
+        if path.name.startswith("."):
+            continue
+        study = recorded(read_json(path).get("run", {}))
+        file, target = Path(study.get("file", "")), output_dir / f"{study.get('name')}.toml"
+        if study.get("name") == published_study().name or target in found.studies:
+            continue
+        with open_file(file) as source, replacing(target) as temporary:
+            temporary.write_bytes(source.read())
+        found.studies.append(target)
+
+
+def _copy_object(source: Path, target: Path) -> None:
+    write_json(target, _without_reasons(read_json(source)))
+
+
+def _copy_lines(source: Path, target: Path) -> None:
+    _write_lines(source, target, lambda line: line)
 
 
 def _copy_verdicts(source: Path, target: Path) -> None:
+    _write_lines(source, target, _without_texts)
+
+
+def _write_lines(source: Path, target: Path, change: Callable[[Record], Record]) -> None:
     with replacing(target) as temporary, open(temporary, "w", encoding="utf-8") as copy:
         for _, line in checked_lines(source, lambda _: None):
-            copy.write(json_line(_without_texts(line)))
+            copy.write(json_line(change(line)))
 
 
 def _without_texts(line: Record) -> Record:
-    return {name: value for name, value in line.items() if name not in TEXTS}
+    kept = {name: line[name] for name in KEPT if name in line}
+    return kept | ({"idx": line["idx"]} if type(line.get("idx")) is int else {})
+
+
+def _without_reasons(value: Any) -> Any:
+    """Numbers in place of what says why questions were left out."""
+    if isinstance(value, list):
+        return [_without_reasons(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _counted(part) if name == _REASONS else _without_reasons(part)
+        for name, part in value.items()
+    }
+
+
+def _counted(reasons: Any) -> Any:
+    if isinstance(reasons, dict):
+        return {name: _counted(part) for name, part in reasons.items()}
+    return len(reasons) if isinstance(reasons, list) else reasons
+
+
+def _absolute_paths(path: Path) -> list[str]:
+    if path.suffix != ".json":
+        return []
+    found: list[str] = []
+
+    def look(value: Any) -> Any:
+        for text in value.values():
+            if isinstance(text, str) and text.startswith("/") and text not in found:
+                found.append(text)
+            found.extend(
+                part
+                for part in (text if isinstance(text, list) else ())
+                if isinstance(part, str) and part.startswith("/") and part not in found
+            )
+        return value
+
+    json.loads(path.read_text(encoding="utf-8"), object_hook=look)
+    return found
