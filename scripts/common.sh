@@ -130,6 +130,26 @@ activate_environment() {
     source .venv/bin/activate
 }
 
+# install_packages PYTHON PIP-ARGUMENTS ...: `pip install` into that Python's environment. uv unpacks and
+# compiles on all cores, a third of pip's time. It reads no pip.conf: pip's index and folders of wheels
+# are passed on, with commas between them. Where uv fails, pip does it.
+install_packages() {
+    local python="$1" pip=("$1" -m pip --quiet --disable-pip-version-check)
+    shift
+    pip_setting() {
+        local variable="PIP_${1//-/_}"
+        variable="${variable^^}"
+        printf '%s' "${!variable:-$("$python" -m pip config get "global.$1" 2>/dev/null || true)}"
+    }
+    (
+        index="$(pip_setting index-url)" links="$(pip_setting find-links)"
+        if [[ -n "$index" ]]; then export UV_DEFAULT_INDEX="$index"; fi
+        export UV_FIND_LINKS="${links//[[:space:]]/,}"
+        "${pip[@]}" install uv==0.13.9 &&
+            "$python" -m uv pip install --quiet --compile-bytecode --python "$python" "$@"
+    ) || "${pip[@]}" install "$@"
+}
+
 # For scripts that start from nothing: an active virtual environment is used as it is; otherwise
 # .venv is made from requirements.txt, once, and activated.
 use_environment() {
@@ -142,7 +162,7 @@ use_environment() {
     if ! cmp -s requirements.txt .venv/requirements.txt; then
         echo "installing requirements.txt into .venv (some minutes and up to 6 GB, the first time)"
         "${PYTHON:-python3}" -m venv .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+        install_packages .venv/bin/python -r requirements.txt
         cp requirements.txt .venv/requirements.txt
     fi
     # shellcheck disable=SC1091

@@ -52,7 +52,7 @@ case "${executor:-local}" in
     snakemake | slurm)
         if ! python -c 'import snakemake' 2>/dev/null; then
             echo "installing requirements-sweep.txt (half a minute, 90 MB, the first time)" >&2
-            python -m pip install --quiet --disable-pip-version-check -r requirements-sweep.txt
+            install_packages python -r requirements-sweep.txt
         fi
         ;;
 esac

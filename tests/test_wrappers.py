@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_scripts, line, processes_of, run, write_lines
+from conftest import ROOT, copy_scripts, line, processes_of, run, write_lines
 
 from growth.core.errors import InputError
 from growth.core.locks import locked
@@ -210,3 +210,30 @@ def test_a_sweep_of_a_study_without_series_names_what_there_is(tmp_path, setting
     assert done.stderr.startswith("error: --data_types: the study ")
     assert ("(lone)" if settings else "(none; give it [[series]]") in done.stderr
     assert not (root / "runs").exists()
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    *"config get global.find-links"*) echo "/a /b" ;;
+    *"config get"*) exit 1 ;;
+    *) echo "$UV_FIND_LINKS $UV_DEFAULT_INDEX $*" >> "$0.log" ;;
+esac
+case "$*" in "-m uv "*) exit STATUS ;; esac
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_where_uv_fails_pip_installs(tmp_path, status):
+    python = tmp_path / "python"
+    python.write_text(PYTHON.replace("STATUS", str(status)))
+    python.chmod(0o755)
+    install = f"source scripts/common.sh; install_packages {python} -r some.txt"
+    environment = {"PATH": os.environ["PATH"], "PIP_INDEX_URL": "https://mirror/simple"}
+    subprocess.run(["bash", "-ec", install], cwd=ROOT, env=environment, check=True)
+    pip, given = "-m pip --quiet --disable-pip-version-check", "/a,/b https://mirror/simple"
+    expected = [
+        f"{given} {pip} install uv==0.13.9",
+        f"{given} -m uv pip install --quiet --compile-bytecode --python {python} -r some.txt",
+        f"  {pip} install -r some.txt",
+    ]
+    assert python.with_name("python.log").read_text().splitlines() == expected[: 2 + status]
