@@ -213,7 +213,6 @@ def tidy(path: Path) -> None:
     What was moved away and never replaced goes back. Those without a process in their name are of
     versions that had one name for all.
     """
-    path = path if path.name else path.resolve()  # "."
     prefix = hidden_name(path)
     left = [path.with_name(f"{prefix}{end}") for end in (".old", ".tmp")]
     for found in sorted(path.parent.glob(f"{glob.escape(prefix)}.*")):

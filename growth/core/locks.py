@@ -67,7 +67,7 @@ def locked(folder: Path, flag: str, wait: bool = False, *, make: bool = False) -
     _held.add(descriptor)
     of_folder: int | None = None
     try:
-        tidy(folder)
+        tidy(folder.resolve())  # where what replaces it is put together
         if make and not folder.exists():
             made.insert(0, folder)
             folder.resolve().mkdir(exist_ok=True)

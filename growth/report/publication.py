@@ -6,9 +6,9 @@
 <output_dir>/<study>.toml           the study file, of a study of one's own
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ KEPT = (
 _REASONS = "left_out"  # of a benchmark: sentences that quote the questions in question
 _DETAILS = "-details"
 
-Copy = tuple[Path, Path, Callable[[Path, Path], None]]  # from, to, by
-
 
 @dataclass
 class Published:
@@ -43,6 +41,10 @@ class Published:
     files: dict[str, list[Path]] = field(default_factory=dict)
     studies: list[Path] = field(default_factory=list)
     places: dict[Path, list[str]] = field(default_factory=dict)
+
+
+CopyBy = Callable[[Path, Path, Published], None]  # from, to, and where it is noted
+Copy = tuple[Path, Path, CopyBy]
 
 
 def publish(
@@ -80,11 +82,8 @@ def publish(
     found = Published()
     for part, files in copies.items():
         for source, target, by in files:
-            by(source, target)
-            if named := _absolute_paths(source):
-                found.places[target] = named
+            by(source, target, found)
         found.files[part] = [target for _, target, _ in files]
-    _copy_studies(results, output_dir, found)
     return found
 
 
@@ -103,8 +102,8 @@ def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
 
 def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
     """The files of a part, in order; hidden ones are none, as for figures."""
-    patterns: dict[str, Callable[[Path, Path], None]] = {
-        f"*{RESULTS_SUFFIX}": _copy_object,
+    patterns: dict[str, CopyBy] = {
+        f"*{RESULTS_SUFFIX}": partial(_copy_results, target.parent),
         "selected-checkpoint*.json": _copy_object,
         f"*{_DETAILS}/*.jsonl": _copy_verdicts,
     }
@@ -118,29 +117,30 @@ def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
                 yield path, target / path.relative_to(folder), by
 
 
-def _copy_studies(results: Path, output_dir: Path, found: Published) -> None:
-    """The file of a study of one's own, without which nobody can read its results."""
-    for path in sorted(results.rglob(f"*{RESULTS_SUFFIX}")):
-        if path.name.startswith("."):
-            continue
-        study = recorded(read_json(path).get("run", {}))
-        file, target = Path(study.get("file", "")), output_dir / f"{study.get('name')}.toml"
-        if study.get("name") == published_study().name or target in found.studies:
-            continue
-        with open_file(file) as source, replacing(target) as temporary:
-            temporary.write_bytes(source.read())
-        found.studies.append(target)
+def _copy_object(source: Path, target: Path, found: Published) -> Any:
+    """The object that was copied, as the source has it."""
+    content = read_json(source)
+    write_json(target, _without_reasons(content))
+    if named := sorted(set(_absolute_paths(content))):
+        found.places[target] = named
+    return content
 
 
-def _copy_object(source: Path, target: Path) -> None:
-    write_json(target, _without_reasons(read_json(source)))
+def _copy_results(output_dir: Path, source: Path, target: Path, found: Published) -> None:
+    """A results file, and the file of a study of one's own, without which nobody can read it."""
+    study = recorded(_copy_object(source, target, found).get("run", {}))
+    copy = output_dir / f"{study.get('name')}.toml"
+    if study.get("name") != published_study().name and copy not in found.studies:
+        with open_file(Path(study.get("file", ""))) as file, replacing(copy) as temporary:
+            temporary.write_bytes(file.read())
+        found.studies.append(copy)
 
 
-def _copy_lines(source: Path, target: Path) -> None:
+def _copy_lines(source: Path, target: Path, _: Published) -> None:
     _write_lines(source, target, lambda line: line)
 
 
-def _copy_verdicts(source: Path, target: Path) -> None:
+def _copy_verdicts(source: Path, target: Path, _: Published) -> None:
     _write_lines(source, target, _without_texts)
 
 
@@ -173,21 +173,9 @@ def _counted(reasons: Any) -> Any:
     return len(reasons) if isinstance(reasons, list) else reasons
 
 
-def _absolute_paths(path: Path) -> list[str]:
-    if path.suffix != ".json":
-        return []
-    found: list[str] = []
-
-    def look(value: Any) -> Any:
-        for text in value.values():
-            if isinstance(text, str) and text.startswith("/") and text not in found:
-                found.append(text)
-            found.extend(
-                part
-                for part in (text if isinstance(text, list) else ())
-                if isinstance(part, str) and part.startswith("/") and part not in found
-            )
-        return value
-
-    json.loads(path.read_text(encoding="utf-8"), object_hook=look)
-    return found
+def _absolute_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value.startswith("/"):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _absolute_paths(part)
