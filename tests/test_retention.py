@@ -221,7 +221,7 @@ PREDICTIONS = "evaluate/pred-data"
         (unfinished, "not trained to its end yet"),
         (without(f"{RUN}/run.json"), r"no run\.json in it"),
         (without(SELECTION), r"selected-checkpoint\.json: no such file"),
-        (unscored, r"candidates without a result \(epochs \[\[6, 6\]\]\)"),
+        (unscored, r"candidates without a result \(checkpoint-6\)"),
         (
             without(f"{PREDICTIONS}/valid/{PLACE}/checkpoint-6/pred_biology_valid.json"),
             r"checkpoint-6: predictions are missing \(pred_biology_valid\.json\)",
@@ -245,6 +245,19 @@ def test_nothing_goes_before_all_is_there(earlier, harm, said):
     with pytest.raises(InputError, match=said):
         keep_selected(earlier / RUN)
     assert files_below(earlier / RUN) == before
+
+
+def test_candidates_that_training_removed_are_not_waited_for(whole, tmp_path):
+    """--save_total_limit leaves fewer candidates than the epochs say."""
+    copy = shutil.copytree(whole, tmp_path / "copy", symlinks=True)
+    for made in ("runs", "evaluate/pred-data", "evaluate/results"):
+        shutil.rmtree(copy / made)
+    run(*TRAIN, "--save_total_limit", "2", cwd=copy)
+    assert checkpoints_of(copy) == ["checkpoint-6", "checkpoint-7"]
+    for _ in range(2):
+        done = run(*EVALUATE, "--keep_checkpoints", "chosen", cwd=copy)
+        assert checkpoints_of(copy) == [read_json(copy / SELECTION)["checkpoint"]]
+    assert "is kept, 0 others are removed" in done.stdout
 
 
 def test_results_of_two_runs_in_one_folder_choose_nothing(earlier):

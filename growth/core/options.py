@@ -334,7 +334,7 @@ class EngineOptions:
         "none", "where curves go besides metrics.jsonl (pip install it)", choices=REPORT_TO
     )
     save_total_limit: int | None = option(
-        None, "keep the newest N checkpoints", unset="all", metavar="N"
+        None, "keep the newest N checkpoints; selection is among those", unset="all", metavar="N"
     )
     wait: bool = _wait_option()
 

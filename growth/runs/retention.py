@@ -54,7 +54,8 @@ def keep_selected(
     """Remove a run's checkpoints but the selected one, and what that holds only for resuming.
 
     Nothing goes before everything that a checkpoint is for is there: the run has ended, all
-    candidates are predicted on valid (so that they can be scored again), the selected one on test.
+    candidates that are left (train/finetune.py --save_total_limit) are predicted on valid, so that
+    they can be scored again, and the selected one on test.
     A selection among the first lines of each file (--limit) is no result, and never counts. What is
     once kept stays, even if other rules of scoring select another checkpoint later. A kill amid it
     leaves a run that the next call puts in order; a second call finds nothing to do.
@@ -72,7 +73,7 @@ def keep_selected(
         InputError: something of the above is not there; then nothing is removed.
     """
     run = _ended_run(run_dir, flag)
-    selected = _selected(run, predictions, results, flag)
+    selected = _selected(run_dir, run, predictions, results, flag)
     with locked(run_dir, flag, wait):
         run = _ended_run(run_dir, flag)  # as it is now that nobody else writes it
         there = checkpoints(run_dir)
@@ -109,7 +110,7 @@ def _ended_run(run_dir: Path, flag: str) -> Run:
     return run
 
 
-def _selected(run: Run, predictions: Path, results: Path, flag: str) -> str:
+def _selected(run_dir: Path, run: Run, predictions: Path, results: Path, flag: str) -> str:
     """The selected checkpoint of a run, once nothing more is to be computed of the others."""
     folder = run_folder(run)
     path = results / "valid" / folder / selection_name(None)
@@ -125,10 +126,16 @@ def _selected(run: Run, predictions: Path, results: Path, flag: str) -> str:
             f"{flag} {path}: is the choice of {run_folder(choice)}, limit {choice.get('limit')}; "
             f"{again}"
         )
-    if gaps := choice.get("not_scored"):
+    # What --save_total_limit has removed is no candidate any more.
+    gaps = choice.get("not_scored", [])
+    there = {epoch_of(checkpoint): checkpoint.name for checkpoint in checkpoints(run_dir)}
+    unscored = [
+        name for epoch, name in there.items() if any(gap[0] <= epoch <= gap[-1] for gap in gaps)
+    ]
+    if unscored:
         raise InputError(
-            f"{flag} {path}: candidates without a result (epochs {gaps}); evaluate/run.py predicts "
-            "and scores them"
+            f"{flag} {path}: candidates without a result ({', '.join(unscored)}); evaluate/run.py "
+            "predicts and scores them"
         )
     needed = [("valid", name) for name in candidates]
     for split, name in [*needed, ("test", choice["checkpoint"])]:
