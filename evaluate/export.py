@@ -6,6 +6,11 @@
 A checkpoint of ours is such a folder already. This is for LoRA adapters (merged into their base),
 Baichuan's folders (converted) and GGUF; and for a card with the scores, which are known only later:
 --results_path evaluate/results adds those of this checkpoint.
+
+    python evaluate/export.py --model_name_or_path M --init_control_tokens text --output_dir BASE
+
+BASE is the foundation model, to be tuned in its place: its control tokens begin as its own tokens
+for the bounds of a text (docs/training.md).
 """
 
 import argparse
@@ -26,7 +31,14 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import GGUF_TYPES, WEIGHT_PRECISIONS, ModelOptions, OutputOptions
+from growth.core.options import (
+    CONTROL_ROWS,
+    GGUF_TYPES,
+    MEAN,
+    WEIGHT_PRECISIONS,
+    ModelOptions,
+    OutputOptions,
+)
 from growth.runs.layout import RESULTS
 
 
@@ -77,7 +89,8 @@ def export(args: argparse.Namespace) -> None:
     from growth.model.source import find_model
 
     options = options_from(args, ModelOptions)
-    model = WholeModel(find_model(args.model_name_or_path, options), args.precision)
+    source = find_model(args.model_name_or_path, options)
+    model = WholeModel(source, args.precision, args.init_control_tokens)
     # The folder last: where it is there, the same command would be refused after an interruption.
     if args.gguf is not None:
         model.write_gguf(args.gguf, args.gguf_type)
@@ -112,6 +125,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=WEIGHT_PRECISIONS,
         default="fp32",
         help="of the weights written",
+    )
+    parser.add_argument(
+        "--init_control_tokens",
+        choices=CONTROL_ROWS,
+        default=MEAN,
+        help="what the rows of <user>, <assistant> and <eot> begin as where the model does not "
+        "have them yet: near the mean of all rows, as training begins with them; or as the tokens "
+        "that open and close a text (BOS, EOS)",
     )
     add_options(parser, OutputOptions)
     return parser.parse_args(argv)

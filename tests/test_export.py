@@ -86,6 +86,27 @@ def test_an_adapter_is_exported_as_a_whole_model(tmp_path, checkout):
     refused(checkout, *export, says=["--output_dir or --gguf"])
 
 
+@pytest.mark.parametrize("name", ["llama2", "qwen2", "gemma3", "gguf"])
+def test_control_tokens_begin_as_the_bounds_of_a_text(name, tmp_path, checkout):
+    FAMILIES[name](tmp_path / name)
+    chat = load_tokenizer(tmp_path / name)
+    before = load_model(tmp_path / name, torch.float32, chat)
+    export = ("evaluate/export.py", "--init_control_tokens", "text", "--output_dir", "base")
+    run(*export, "--model_name_or_path", tmp_path / name, cwd=checkout)
+    after = load_model(checkout / "base", torch.float32, load_tokenizer(checkout / "base"))
+    controls = [chat.user_id, chat.assistant_id, chat.eot_id]
+    closing = chat.tokenizer.eos_token_id
+    opening = closing if chat.tokenizer.bos_token_id is None else chat.tokenizer.bos_token_id
+    others = [i for i in range(chat.vocabulary_size) if i not in controls]
+    for layer in ("get_input_embeddings", "get_output_embeddings"):
+        old, new = (getattr(model, layer)().weight for model in (before, after))
+        assert torch.equal(new[others], old[others])
+        assert torch.equal(new[controls], old[[opening, opening, closing]])
+        assert not torch.equal(new[controls], old[controls])
+    again = (*export[:3], "--model_name_or_path", "base", "--output_dir", "more")
+    refused(checkout, *again, says=["--init_control_tokens text: base has the control tokens"])
+
+
 @pytest.mark.parametrize("token", ["<x>", f"<{ZERO_WIDTH_SPACE}e"])
 def test_breaking_one_special_token_makes_no_other(token):
     special = ["<user>", "<assistant>", "<eot>", token]

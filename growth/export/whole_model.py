@@ -9,11 +9,12 @@ from transformers.utils import logging as transformers_logging
 
 from growth.core.device import DTYPES
 from growth.core.files import replacing
+from growth.core.options import MEAN, TEXT
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.export.gguf import write_gguf
 from growth.export.model_card import write_checkpoint_card
 from growth.model.chat_tokenizer import ChatTokenizer
-from growth.model.loading import load_model, load_tokenizer
+from growth.model.loading import init_controls_as_text, load_model, load_tokenizer
 from growth.model.source import Source
 
 
@@ -23,17 +24,21 @@ class WholeModel:
     Args:
         source: of the model.
         precision: of its weights, one of `growth.core.options.WEIGHT_PRECISIONS`.
+        control_rows: what rows of added control tokens begin as, one of
+            `growth.core.options.CONTROL_ROWS`.
 
     Raises:
         InputError: it can't be loaded.
     """
 
-    def __init__(self, source: Source, precision: str) -> None:
+    def __init__(self, source: Source, precision: str, control_rows: str = MEAN) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.source = source
         self.chat: ChatTokenizer = load_tokenizer(source)
         self.model: PreTrainedModel = load_model(source, DTYPES[precision], self.chat)
+        if control_rows == TEXT:
+            init_controls_as_text(self.model, self.chat, source.name)
         self.tokenizer_files = TokenizerFiles(self.chat.tokenizer)
 
     def write_folder(self, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

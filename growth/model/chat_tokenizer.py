@@ -44,6 +44,7 @@ class ChatTokenizer:
         tokenizer: the Hugging Face tokenizer; control tokens were added to it where missing.
         letter_ids: the token that distinguishes the answer "A" from "B" ..., by letter. It is the
             token that the content "A" gives, which is what training teaches.
+        has_new_controls: whether none of the control tokens was in the vocabulary before.
         letter_prefix: tokens before it in every letter answer; empty for most tokenizers.
         content: what turns plain text into ids and back.
     """
@@ -55,7 +56,7 @@ class ChatTokenizer:
             InputError: the vocabulary spells a control token out of plain text, or has gaps in its
                 ids where a control token would get the id of another.
         """
-        _add_controls(tokenizer)
+        self.has_new_controls = _add_controls(tokenizer) == len(CONTROLS)
         if tokenizer.pad_token is None:
             tokenizer.add_special_tokens({"pad_token": PAD})
         self.tokenizer = tokenizer
@@ -145,15 +146,14 @@ class ChatTokenizer:
         return self.content.decode(plain).strip()
 
 
-def _add_controls(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the control tokens that are missing."""
+def _add_controls(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Add the control tokens that are missing; returns how many were."""
     controls = [AddedToken(token, special=True, normalized=False) for token in CONTROLS]
     if getattr(tokenizer, "sp_model", None) is not None:
         # in one call: each lists the vocabulary anew, a second for one of 262,144 pieces
-        tokenizer.add_tokens(controls, special_tokens=True)
-    else:
-        for control in controls:  # others miscount past a gap in the ids if given several
-            tokenizer.add_tokens([control], special_tokens=True)
+        return tokenizer.add_tokens(controls, special_tokens=True)
+    # others miscount past a gap in the ids if given several
+    return sum(tokenizer.add_tokens([control], special_tokens=True) for control in controls)
 
 
 def _are_taken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:

@@ -301,6 +301,36 @@ def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
         layer.weight.data[old:] = new.to(layer.weight.dtype)
 
 
+def init_controls_as_text(model: PreTrainedModel, chat: ChatTokenizer, name: str) -> None:
+    """Let the rows of new control tokens begin as those of the tokens that bound a text.
+
+    `<eot>` becomes what closes a text (EOS), `<user>` and `<assistant>` what opens one (BOS, or EOS
+    where there is none), in the embedding and in the output layer: a pretrained model knows what
+    these mean, while rows near the mean have to be learned from the first samples.
+
+    Args:
+        model: with a row for each token of `chat`, both of the model `name`.
+
+    Raises:
+        InputError: the control tokens are not new, or the vocabulary has no EOS.
+    """
+    closing = chat.tokenizer.eos_token_id
+    opening = chat.tokenizer.bos_token_id
+    if not chat.has_new_controls or closing is None:
+        why = "has no EOS token" if chat.has_new_controls else "has the control tokens already"
+        raise InputError(
+            f"--init_control_tokens text: {name} {why}; leave the flag out, and its rows stay as "
+            "they are"
+        )
+    begin_as = {chat.eot_id: closing}
+    for control in (chat.user_id, chat.assistant_id):
+        begin_as[control] = closing if opening is None else opening
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for rows in layer.parameters() if layer is not None else ():  # weight, perhaps bias
+            for control, known in begin_as.items():
+                rows.data[control] = rows.data[known]
+
+
 def max_positions(model: PreTrainedModel) -> int | None:
     """Positions that the model may use, or None where its config sets no bound."""
     return _max_positions(model.config)
