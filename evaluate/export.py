@@ -35,6 +35,7 @@ from growth.core.options import (
     CONTROL_ROWS,
     GGUF_TYPES,
     MEAN,
+    TEXT,
     WEIGHT_PRECISIONS,
     ModelOptions,
     OutputOptions,
@@ -76,6 +77,10 @@ def export(args: argparse.Namespace) -> None:
     folder = Path(args.model_name_or_path)
     results = checkpoint_results(folder, args.results_path) if args.results_path else {}
     if args.output_dir is None and args.gguf is None:
+        if args.init_control_tokens == TEXT:
+            raise InputError(
+                "--init_control_tokens text: no weights are written; give --output_dir or --gguf"
+            )
         if read_run(folder.resolve().parent) is None:
             raise InputError(
                 f"--model_name_or_path {folder}: not a checkpoint of one of our runs, so there is "

@@ -105,6 +105,8 @@ def test_control_tokens_begin_as_the_bounds_of_a_text(name, tmp_path, checkout):
         assert not torch.equal(new[controls], old[controls])
     again = (*export[:3], "--model_name_or_path", "base", "--output_dir", "more")
     refused(checkout, *again, says=["--init_control_tokens text: base has the control tokens"])
+    card = (*export[:3], "--model_name_or_path", "base")
+    refused(checkout, *card, says=["--init_control_tokens text", "--output_dir or --gguf"])
 
 
 @pytest.mark.parametrize("token", ["<x>", f"<{ZERO_WIDTH_SPACE}e"])
