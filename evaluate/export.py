@@ -32,10 +32,10 @@ from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import (
+    AS_TEXT,
     CONTROL_ROWS,
     GGUF_TYPES,
-    MEAN,
-    TEXT,
+    NEAR_MEAN,
     WEIGHT_PRECISIONS,
     ModelOptions,
     OutputOptions,
@@ -77,7 +77,7 @@ def export(args: argparse.Namespace) -> None:
     folder = Path(args.model_name_or_path)
     results = checkpoint_results(folder, args.results_path) if args.results_path else {}
     if args.output_dir is None and args.gguf is None:
-        if args.init_control_tokens == TEXT:
+        if args.init_control_tokens == AS_TEXT:
             raise InputError(
                 "--init_control_tokens text: no weights are written; give --output_dir or --gguf"
             )
@@ -134,7 +134,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--init_control_tokens",
         choices=CONTROL_ROWS,
-        default=MEAN,
+        default=NEAR_MEAN,
         help="what the rows of <user>, <assistant> and <eot> begin as where the model does not "
         "have them yet: near the mean of all rows, as training begins with them; or as the tokens "
         "that open and close a text (BOS, EOS)",

@@ -29,8 +29,8 @@ BACKENDS = (BATCHED, CONTINUOUS, VLLM)
 LETTER_TOKENS = ("answer", "bare")
 CHAT_TEMPLATES = ("control", "native")
 GGUF_TYPES = ("f32", "f16")
-MEAN, TEXT = "mean", "text"  # what the rows of added control tokens begin as
-CONTROL_ROWS = (MEAN, TEXT)
+NEAR_MEAN, AS_TEXT = "mean", "text"  # what the rows of added control tokens begin as
+CONTROL_ROWS = (NEAR_MEAN, AS_TEXT)
 CHOSEN, ALL = KEEP_CHECKPOINTS = ("chosen", "all")
 FORMATS = ("messages", "alpaca", "sharegpt", "completion")
 MESSAGES, ALPACA, SHAREGPT, COMPLETION = FORMATS

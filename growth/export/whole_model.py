@@ -9,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from growth.core.device import DTYPES
 from growth.core.files import replacing
-from growth.core.options import MEAN, TEXT
+from growth.core.options import AS_TEXT, NEAR_MEAN
 from growth.export.checkpoint_files import TokenizerFiles
 from growth.export.gguf import write_gguf
 from growth.export.model_card import write_checkpoint_card
@@ -31,13 +31,13 @@ class WholeModel:
         InputError: it can't be loaded.
     """
 
-    def __init__(self, source: Source, precision: str, control_rows: str = MEAN) -> None:
+    def __init__(self, source: Source, precision: str, control_rows: str = NEAR_MEAN) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.source = source
         self.chat: ChatTokenizer = load_tokenizer(source)
         self.model: PreTrainedModel = load_model(source, DTYPES[precision], self.chat)
-        if control_rows == TEXT:
+        if control_rows == AS_TEXT:
             init_controls_as_text(self.model, self.chat, source.name)
         self.tokenizer_files = TokenizerFiles(self.chat.tokenizer)
 

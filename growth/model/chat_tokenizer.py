@@ -42,9 +42,9 @@ class ChatTokenizer:
 
     Attributes:
         tokenizer: the Hugging Face tokenizer; control tokens were added to it where missing.
+        has_new_controls: whether none of the control tokens was in the vocabulary before.
         letter_ids: the token that distinguishes the answer "A" from "B" ..., by letter. It is the
             token that the content "A" gives, which is what training teaches.
-        has_new_controls: whether none of the control tokens was in the vocabulary before.
         letter_prefix: tokens before it in every letter answer; empty for most tokenizers.
         content: what turns plain text into ids and back.
     """

@@ -322,13 +322,11 @@ def init_controls_as_text(model: PreTrainedModel, chat: ChatTokenizer, name: str
             f"--init_control_tokens text: {name} {why}; leave the flag out, and its rows stay as "
             "they are"
         )
-    begin_as = {chat.eot_id: closing}
-    for control in (chat.user_id, chat.assistant_id):
-        begin_as[control] = closing if opening is None else opening
+    opening = closing if opening is None else opening
+    controls, known = [chat.user_id, chat.assistant_id, chat.eot_id], [opening, opening, closing]
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         for rows in layer.parameters() if layer is not None else ():  # weight, perhaps bias
-            for control, known in begin_as.items():
-                rows.data[control] = rows.data[known]
+            rows.data[controls] = rows.data[known]
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

@@ -128,9 +128,10 @@ def _selected(run_dir: Path, run: Run, predictions: Path, results: Path, flag: s
         )
     # What --save_total_limit has removed is no candidate any more.
     gaps = choice.get("not_scored", [])
-    there = {epoch_of(checkpoint): checkpoint.name for checkpoint in checkpoints(run_dir)}
     unscored = [
-        name for epoch, name in there.items() if any(gap[0] <= epoch <= gap[-1] for gap in gaps)
+        checkpoint.name
+        for checkpoint in checkpoints(run_dir)
+        if any(gap[0] <= epoch_of(checkpoint) <= gap[-1] for gap in gaps if gap)
     ]
     if unscored:
         raise InputError(
