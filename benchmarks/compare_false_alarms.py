@@ -7,9 +7,10 @@ Simulated: the runs of one model are split in two halves and compared. Questions
 difficulty, those of one passage have some of it in common, and each run is better or worse at all
 questions, and at each passage, than the next one (standard deviations in logits; 0.1 is about 2
 points of per cent, 0.3 about 6). Prints a table in Markdown: the share of studies in which p is
-below 0.05 for an ability, by the two-level test, by the questions alone, and for the mean over
-abilities; and how often the interval of a true difference of 10 points holds it. With
---results_path: the same of a study's own repeats, every way to halve those of each setting.
+below 0.05 for an ability, by the two-level test, by the questions alone, for the mean over
+abilities, and for ten abilities that differ by unlike amounts; and how often the interval of a true
+difference of 10 points holds it. With --results_path: the same of a study's own repeats, every way
+to halve those of each setting.
 """
 
 import argparse
@@ -31,12 +32,14 @@ from growth.report.paired import (
     noise_of,
     noise_of_mean,
     p_of_draws,
+    spread_of,
     t_test,
 )
 from growth.report.results_table import SETTING, read_results
 
 DIFFICULTY, PASSAGE, RUN_PASSAGE = 1.5, 1.0, 0.4  # standard deviations, logits
 ABILITIES = 3  # of a simulated mean
+SPREAD = 10  # abilities that may differ by unlike amounts
 GAIN = 0.1  # of a true difference
 
 
@@ -111,6 +114,11 @@ def rejected_means(abilities: Sequence[Paired], seed: int, resamples: int) -> Ar
     return np.array(p) < LEVEL
 
 
+def rejected_spread(abilities: Sequence[Paired]) -> Array:
+    """(studies,): whether p of abilities that differ by unlike amounts is below 0.05."""
+    return spread_of(abilities).p < LEVEL
+
+
 def _study(paired: Paired, place: int) -> Paired:
     return Paired(paired.a[place], paired.b[place], paired.clusters)
 
@@ -118,8 +126,12 @@ def _study(paired: Paired, place: int) -> Paired:
 def simulated_studies(studies: int, seed: int) -> None:
     """A row for each number of runs, kind of questions and noise of training."""
     rng = np.random.default_rng(seed)
-    print("| runs | questions, passages | noise | two-level | questions alone | mean | coverage |")
-    print("|---|---|---|---|---|---|---|")
+    apart = np.random.default_rng((seed, SPREAD))  # whatever else the rows draw
+    print(
+        "| runs | questions, passages | noise | two-level | questions alone | mean | spread "
+        "| coverage |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for runs in ((2, 2), (3, 3), (1, 3), (5, 5), (1, 1)):
         for questions, passages in ((100, 100), (100, 25), (20, 20)):
             for noise in (0.0, 0.1, 0.3):
@@ -130,6 +142,7 @@ def simulated_studies(studies: int, seed: int) -> None:
                 ]
                 shares = [rejected(paired), rejected_by_questions(paired)]
                 shares.append(rejected_means(abilities, seed, 500))
+                shares.append(rejected_spread([halves(apart, *made[1:]) for _ in range(SPREAD)]))
                 shares.append(_covers(rng, *made[1:]))
                 cells = " | ".join(f"{100 * np.mean(share):.1f} %" for share in shares)
                 print(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, STUDY, line, read_lines, run, write_lines
 from scipy import stats
+from statsmodels.stats.oneway import anova_oneway
 
 from growth.data.questions import question_keys
 from growth.report.answers import find_clusters
@@ -18,6 +19,7 @@ from growth.report.paired import (
     holm,
     noise_of,
     one_run_each,
+    spread_of,
     t_test,
 )
 from growth.scoring.results import score_predictions
@@ -28,6 +30,7 @@ from compare_false_alarms import (
     rejected,
     rejected_by_questions,
     rejected_means,
+    rejected_spread,
     splits,
 )
 from compare_false_alarms import main as false_alarms
@@ -181,6 +184,41 @@ def test_false_alarms_of_the_mean_over_abilities(runs):
     for passages, noise in ((40, 0.3), (10, 0.1)):
         abilities = [halves(rng, 1000, runs, 40, passages, noise) for _ in range(3)]
         assert np.mean(rejected_means(abilities, 0, 300)) < 0.065
+
+
+@pytest.mark.parametrize("runs", [(2, 2), (1, 3), (1, 1)])
+@pytest.mark.parametrize("noise", [0, 0.3])
+def test_false_alarms_of_abilities_that_differ_by_unlike_amounts(runs, noise):
+    rng = np.random.default_rng(7)
+    found = rejected_spread([halves(rng, 1000, runs, 100, 50, noise) for _ in range(10)])
+    if runs == (1, 1) and noise:  # as documented: training noise is not in it
+        assert np.mean(found) > 0.2
+    else:
+        assert np.mean(found) < 0.065
+
+
+@pytest.mark.parametrize("runs", [(2, 2), (1, 1)])
+def test_abilities_that_gain_unlike_amounts_are_told_from_those_that_gain_the_same(runs):
+    rng = np.random.default_rng(8)
+    made = [halves(rng, 300, runs, 100, 100, 0.1, gain) for gain in [0, 0.25] * 5]
+    spread = np.std([paired.by_question.mean() for paired in made], ddof=1)
+    assert np.mean(spread_of(made).p < 0.05) > 0.8
+    same = [halves(rng, 300, runs, 100, 100, 0, 0.2) for _ in range(10)]
+    assert np.mean(spread_of(same).p < 0.05) < 0.08
+    assert np.mean(spread_of(made).sd) == pytest.approx(spread, abs=0.01)
+
+
+def test_the_spread_is_that_of_welch_where_there_are_many_questions():
+    made = [discordant(2000, 300, 200), discordant(1000, 90, 50), discordant(1500, 100, 140)]
+    found = spread_of(made)
+    values = [paired.by_question for paired in made]
+    theirs = anova_oneway(values, use_var="unequal")
+    assert float(found.f) == pytest.approx(theirs.statistic, rel=0.01)
+    assert (found.df[0], float(found.df[1])) == pytest.approx(theirs.df, rel=0.01)
+    assert float(found.p) == pytest.approx(theirs.pvalue, rel=0.05)
+    error = np.mean([value.var() / len(value) for value in values])
+    expected = np.sqrt(np.var([value.mean() for value in values], ddof=1) - error)
+    assert float(found.sd) == pytest.approx(expected, rel=0.25)
 
 
 def test_false_alarms_with_one_run_on_each_side_and_no_noise_of_training():
@@ -355,6 +393,10 @@ def test_two_settings_with_several_seeds(two):
     assert [repeat["seed"] for repeat in held["b"]["repeats"]] == [0, 1]
     assert [row["ability"] for row in held["rows"]] == list(rows)
     assert held["rows"][-1]["p_holm"] is None
+    between, within = held["spread"]["df"]
+    assert (between, within > 1) == (1, True)
+    said = f"Welch's F({between}, {within:.0f}) = {held['spread']['f']:.2f}, p = "
+    assert f"do the abilities differ by unlike amounts? {said}" in done.stdout
 
 
 def test_scores_are_those_of_the_results_files(two):

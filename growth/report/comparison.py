@@ -19,7 +19,15 @@ from growth.core.schemas import SCORE_AGAIN, ResultsRecord, read_record
 from growth.data.study import AVERAGE, OOD_AVERAGE, Study, recorded, study_of
 from growth.report.answers import FileAnswers, RunAnswers, read_answers
 from growth.report.curves import repeat_of
-from growth.report.paired import Difference, Paired, compare_ability, compare_mean, holm
+from growth.report.paired import (
+    Difference,
+    Paired,
+    Spread,
+    compare_ability,
+    compare_mean,
+    holm,
+    spread_of,
+)
 from growth.report.plots import title_of
 from growth.report.results_rows import IDENTITY, Row
 from growth.report.results_table import RUN, Results, read_results
@@ -59,7 +67,8 @@ class Side:
 class Comparison:
     """What came out; `rows` have the columns of `COLUMNS`, per cent, A less B.
 
-    The abilities of the study come first, then their average, then both out of domain.
+    The abilities of the study come first, then their average, then both out of domain. `spread` is
+    that of the abilities' differences, None with fewer than two abilities.
     """
 
     a: Side
@@ -68,6 +77,7 @@ class Comparison:
     limit: int | None
     rows: pd.DataFrame
     notes: list[str]
+    spread: Spread | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All of it as one JSON object."""
@@ -86,7 +96,19 @@ class Comparison:
             for row in self.rows.astype(object).to_dict("records")
         ]
         about = {"format": 1, "study": self.study.record(), "limit": self.limit}
-        return about | sides | {"notes": self.notes, "rows": rows}
+        return about | sides | {"notes": self.notes, "rows": rows, "spread": self._spread()}
+
+    def _spread(self) -> dict[str, Any] | None:
+        """Standard deviation in points, and the test."""
+        if self.spread is None:
+            return None
+        between, within = self.spread.df
+        return {
+            "sd": round(100 * float(self.spread.sd), _DIGITS),
+            "f": float(self.spread.f),
+            "df": [between, float(within)],
+            "p": float(self.spread.p),
+        }
 
 
 class Finder:
@@ -253,10 +275,15 @@ def compare_answers(
         rows += _rows({name: pairs[name] for name in own}, study, seed)
     if len(runs) == 2:
         told.append(TRAINING_NOISE)
+    abilities = [pairs[ability.name] for ability in study.in_domain if ability.name in pairs]
     return Comparison(
-        *sides, study, max((n for n in limits if n), default=None),
-        pd.DataFrame(rows, columns=COLUMNS), list(dict.fromkeys(told)),
-    )  # fmt: skip
+        *sides,
+        study,
+        max((n for n in limits if n), default=None),
+        pd.DataFrame(rows, columns=COLUMNS),
+        list(dict.fromkeys(told)),
+        spread_of(abilities) if len(abilities) > 1 else None,
+    )
 
 
 def _study_of(runs: Sequence[RunAnswers], flag: Path | None) -> Study:

@@ -12,7 +12,7 @@ from growth.core.files import write_json, write_text
 from growth.data.study import AVERAGE, OOD_AVERAGE
 from growth.report.comparison import Comparison, Side
 from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
-from growth.report.paired import LEVEL
+from growth.report.paired import LEVEL, Spread
 from growth.report.style import CHANCE, COLOURS, GREY, NORMAL, wrapped, write_figure
 
 NAME = "compare"  # of the files, less .csv, .json, .png
@@ -74,7 +74,18 @@ def comparison_table(comparison: Comparison) -> str:
             f"{row['score_b']:>8.1f}{row['difference']:>+8.1f}{interval:>18}{_p(row['p']):>9}"
             f"{corrected:>9}{row['detectable']:>12.1f}"
         )
+    if comparison.spread is not None:
+        lines.append(_spread_line(comparison.spread))
     return "\n".join([*lines, LEGEND])
+
+
+def _spread_line(spread: Spread) -> str:
+    between, within = spread.df
+    return (
+        f"do the abilities differ by unlike amounts? Welch's F({between}, {float(within):.0f}) = "
+        f"{float(spread.f):.2f}, p = {_p(float(spread.p))}; their true differences have a standard "
+        f"deviation of about {100 * float(spread.sd):.1f} points"
+    )
 
 
 def _p(value: float) -> str:

@@ -286,6 +286,73 @@ def noise_of_mean(abilities: Sequence[Paired]) -> Noise:
     return Noise(questions, tied, runs, answers, sum(n.question_df for n in found), run_df)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Whether the differences of several abilities differ from one another.
+
+    Attributes:
+        sd: standard deviation of the true differences, a share; 0 where chance explains them all.
+        f: Welch's statistic.
+        df: its degrees of freedom: of the abilities, and of what is known about their noise.
+        p: of the hypothesis that A and B differ by the same in all abilities.
+    """
+
+    sd: Array
+    f: Array
+    df: tuple[int, Array]
+    p: Array
+
+
+def spread_of(abilities: Sequence[Paired]) -> Spread:
+    """Whether two or more abilities differ by unlike amounts; of many studies at once.
+
+    Welch's test (1951), in which the difference D of each ability has its own variance V and
+    degrees of freedom; sd is the moment estimate of DerSimonian and Laird (1986). Two or three runs
+    say little about the noise of one ability, but ten abilities have ten times as much to say:
+
+        V_s   the mean over abilities of V_r, from scores less their run's mean over abilities
+              (what a run has in common in all of them moves no ability against another)
+        V     V_q or V_e, whichever is larger, plus the excess max(0, V_s - mean of V_e)
+
+    The excess is the same for all abilities, so the error of its estimate is not averaged over
+    them: (V_s / V)^2 / df_s, df_s = (k - 1) df_r, is added to one by Welch's degrees of freedom.
+    """
+    from scipy import stats
+
+    count = len(abilities)
+    noises = [noise_of(paired) for paired in abilities]
+    values = np.array([paired.by_question.mean(-1) for paired in abilities])
+    answers = np.array([noise.answers for noise in noises])
+    own = np.maximum([noise.questions for noise in noises], answers)
+    runs = _runs_against_their_mean(abilities)
+    excess = np.maximum(0, runs - answers.mean(0))
+    weights = 1 / (own + excess)
+    whole = weights.sum(0)
+    q = (weights * (values - (weights * values).sum(0) / whole) ** 2).sum(0)
+    df = np.array([noise.question_df for noise in noises]).reshape(-1, *np.ones(own.ndim - 1, int))
+    unequal = ((1 - weights / whole) ** 2 * (own * weights) ** 2 / df).sum(0)
+    f = q / (count - 1) / (1 + 2 * (count - 2) * unequal / (count**2 - 1))
+    one_by_df = 3 * unequal / (count**2 - 1)
+    if noises[0].run_df:
+        share = runs * (weights**2).sum(0) / whole
+        one_by_df = one_by_df + share**2 / ((count - 1) * noises[0].run_df)
+    beyond = np.maximum(0, q - (count - 1)) / (whole - (weights**2).sum(0) / whole)
+    within = 1 / one_by_df
+    return Spread(np.sqrt(beyond), f, (count - 1, within), stats.f.sf(f, count - 1, within))
+
+
+def _runs_against_their_mean(abilities: Sequence[Paired]) -> Array:
+    """V_s of `spread_of`; 0 with one run on each side."""
+    runs = abilities[0].runs
+    run_df = sum(runs) - 2
+    total = np.zeros(abilities[0].a.shape[:-2])
+    for side in ("a", "b"):
+        scores = np.array([getattr(paired, side).mean(-1) for paired in abilities])
+        own = scores - scores.mean(-1, keepdims=True)
+        total = total + ((own - own.mean(0)) ** 2).sum((0, -1))
+    return total * sum(1 / n for n in runs) / max(1, (len(abilities) - 1) * run_df)
+
+
 def _bootstrap(abilities: Sequence[Paired], resamples: int, rng: np.random.Generator) -> Array:
     """Means over abilities of resampled clusters' mean differences, (resamples,).
 
