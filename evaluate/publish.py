@@ -7,7 +7,9 @@ choices of checkpoints, the verdict on each question (without the answer that wa
 one), records and metrics of runs, results of benchmarks, the study file. Give `--results_path
 <output_dir>/test` to those scripts, of a study of your own `--study <output_dir>/<its name>.toml`,
 and to report.py `--runs_dir <output_dir>/runs --benchmarks_dir <output_dir>/benchmarks`, too.
-Prints how many files of each kind were copied, and which of them name absolute paths.
+predictions.sha256 has a digest of each file of predictions: who repeats the study runs `sha256sum
+--check <output_dir>/predictions.sha256`. Prints how many files of each kind were copied, and which
+of them name absolute paths.
 """
 
 import sys
@@ -26,8 +28,8 @@ from growth.core.cli import add_options, argument_parser, options_from, run_scri
 from growth.core.files import check_writable
 from growth.core.locks import locked
 from growth.core.options import OutputOptions, ReportInputs, ResultsOptions
-from growth.report.publication import publish
-from growth.runs.layout import results_folders
+from growth.report.publication import DIGESTS, publish
+from growth.runs.layout import PREDICTIONS, results_folders
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,17 +38,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     for options in (ResultsOptions, ReportInputs, OutputOptions):
         add_options(parser, options)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the copies go")
+    parser.add_argument(
+        "--pred_data_path",
+        type=Path,
+        default=PREDICTIONS,
+        help="folder of the predictions to list digests of (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     output_dir: Path = args.output_dir
     check_writable(output_dir, "--output_dir")
     test, valid = results_folders(options_from(args, ResultsOptions))
     inputs = options_from(args, ReportInputs)
     with locked(output_dir, "--output_dir", args.wait):
-        found = publish(test, valid, inputs.runs_dir, inputs.benchmarks_dir, output_dir)
+        found = publish(
+            test, valid, inputs.runs_dir, inputs.benchmarks_dir, output_dir, args.pred_data_path
+        )
     for path, places in found.places.items():
         print(f"{path}: names {', '.join(places)}, of this machine", file=sys.stderr)
     for part, files in found.files.items():
         print(f"{output_dir / part}: {len(files):,} files")
+    if found.digests:
+        print(f"{output_dir / DIGESTS}: digests of {found.digests:,} files of predictions")
     for study in found.studies:
         print(f"{study}: give it with --study to what reads these results")
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 from conftest import ROOT, read_lines, run, write_lines
@@ -106,6 +107,30 @@ def test_absolute_paths_are_named_and_a_copy_can_be_made_again(tree):
         (line,) = publish(tree).stderr.splitlines()
         copy = "public/runs/runs-7b/curated-10/seed-0/run.json"
         assert line == f"{copy}: names /home/me/data, /models/llama, of this machine"
+
+
+def test_predictions_made_again_can_be_checked_by_their_digests(tree):
+    first, second, other = (
+        tree.folder / f"evaluate/pred-data/test/7b/curated-10/{seed}/checkpoint-6/pred_{name}.json"
+        for seed, name in ((0, "math_test"), (1, "math_test"), (0, "ethics_test"))
+    )
+    for path in (first, second):
+        write_lines(path, [{"answer": SECRET, "of": str(path)}])
+    write_lines(first.with_name("pred_code_test.json.partial"), [{"answer": SECRET}])
+    said = publish(tree).stdout.splitlines()
+    assert said[-1] == "public/predictions.sha256: digests of 2 files of predictions"
+    check = ["sha256sum", "--check", "--strict", "public/predictions.sha256"]
+    subprocess.run(check, cwd=tree.folder, check=True)
+    second.unlink()  # as on another machine, later
+    write_lines(other, [{"answer": SECRET}])
+    publish(tree)
+    listed = (tree.folder / "public/predictions.sha256").read_text().splitlines()
+    assert [line.partition("  ")[2] for line in listed] == [
+        str(path.relative_to(tree.folder)) for path in (other, first, second)
+    ]
+    subprocess.run([*check, "--ignore-missing"], cwd=tree.folder, check=True)
+    write_lines(first, [{"answer": "another"}])
+    assert subprocess.run([*check, "--ignore-missing"], cwd=tree.folder, check=False).returncode
 
 
 def test_a_study_of_ones_own_brings_its_file(tmp_path):

@@ -4,6 +4,7 @@
 <output_dir>/runs                   run.json and metrics.jsonl of each run
 <output_dir>/benchmarks/<benchmark>/outputs      results.json and run.json of each model
 <output_dir>/<study>.toml           the study file, of a study of one's own
+<output_dir>/predictions.sha256     digests of the predictions: whoever predicts again can check
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import json_line, open_file, read_json, replacing, write_json
+from growth.core.files import (
+    is_file,
+    json_line,
+    open_file,
+    read_json,
+    replacing,
+    sha256,
+    write_json,
+    write_text,
+)
 from growth.data.lines import Record, checked_lines
 from growth.data.study import published_study, recorded
-from growth.runs.layout import METRICS, RESULTS_SUFFIX, RUN_RECORD
+from growth.runs.layout import METRICS, PREDICTION_PREFIX, RESULTS_SUFFIX, RUN_RECORD
 
 # Of a verdict: what pairs it and what is compared. Not what was answered and what was to be, which
 # may be words of licensed data.
@@ -26,6 +36,7 @@ KEPT = (
 )
 _REASONS = "left_out"  # of a benchmark: sentences that quote the questions in question
 _DETAILS = "-details"
+DIGESTS = "predictions.sha256"  # in the form of sha256sum
 
 
 @dataclass
@@ -36,11 +47,13 @@ class Published:
         files: those written, by the part of `output_dir` that they are in.
         studies: the study files among them.
         places: absolute paths that a file names, by that file: they say where it was made.
+        digests: how many predictions have theirs in the list.
     """
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     studies: list[Path] = field(default_factory=list)
     places: dict[Path, list[str]] = field(default_factory=dict)
+    digests: int = 0
 
 
 CopyBy = Callable[[Path, Path, Published], None]  # from, to, and where it is noted
@@ -48,7 +61,12 @@ Copy = tuple[Path, Path, CopyBy]
 
 
 def publish(
-    results: Path, selection: Path, runs_dir: Path, benchmarks_dir: Path, output_dir: Path
+    results: Path,
+    selection: Path,
+    runs_dir: Path,
+    benchmarks_dir: Path,
+    output_dir: Path,
+    predictions: Path,
 ) -> Published:
     """Copy a study's results to `output_dir`.
 
@@ -61,6 +79,7 @@ def publish(
         runs_dir: folder of the training runs.
         benchmarks_dir: folder with <benchmark>/outputs.
         output_dir: may hold an earlier copy; files that have no original any more stay.
+        predictions: folder whose predictions get a digest each, which need not be there.
 
     Raises:
         InputError: there are no results, a folder is missing, one of the files is damaged, or
@@ -84,7 +103,30 @@ def publish(
         for source, target, by in files:
             by(source, target, found)
         found.files[part] = [target for _, target, _ in files]
+    found.digests = _list_digests(predictions, output_dir / DIGESTS)
+    if found.digests and predictions.is_absolute():
+        found.places[output_dir / DIGESTS] = [str(predictions)]
     return found
+
+
+def _list_digests(folder: Path, target: Path) -> int:
+    """Write the digests of all predictions below a folder; returns how many.
+
+    Lines of an earlier list about other files stay.
+    """
+    paths = sorted(folder.rglob(f"{PREDICTION_PREFIX}*.json"))
+    own = {str(path): sha256(path) for path in paths}
+    if not own:
+        return 0
+    listed: dict[str, str] = {}
+    if is_file(target):
+        with open_file(target) as file:
+            for line in file.read().decode().splitlines():
+                digest, _, path = line.partition("  ")
+                listed[path] = digest
+    lines = sorted((listed | own).items())
+    write_text(target, "".join(f"{digest}  {path}\n" for path, digest in lines))
+    return len(own)
 
 
 def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
