@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -419,6 +420,18 @@ def test_a_run_a_folder_and_a_results_file_are_sides(two):
         assert "note: one run on each side: training noise is not in the intervals" in done.stderr
         said.append(done.stdout.splitlines()[2:])
     assert said[0] == said[1] == said[2]
+
+
+def test_the_untuned_model_goes_by_its_tag(two):
+    path = two.folder / "results/test/7b/curated-160/seed-0"
+    copy = shutil.copytree(path, two.folder / "results/test/7b/untuned/base")
+    (results,) = copy.glob("*-results.json")
+    content = json.loads(results.read_bytes())
+    content["run"] |= {"data_type": "untuned", "timestamp": "base", "seed": None}
+    results.write_text(json.dumps(content))
+    done = two.compare("7b/curated-640", "7b/base", "--output_dir", "out")
+    assert "B  7b/base (1 run, seed ?)" in done.stdout
+    assert "is not one of" not in done.stderr
 
 
 def test_the_same_flags_give_the_same_bytes_and_another_seed_other_ones(two):

@@ -559,6 +559,7 @@ def results(tmp_path):
         write(folder, setting, score, types=ABILITY_NAMES)
     write(folder, "synthetic-10", 30, types=ABILITY_NAMES)
     write(folder, "blend", 50, types=ABILITY_NAMES, recipe=recipe)
+    write(folder, "untuned", 99, types=ABILITY_NAMES, timestamp="base", seed=None)
     return folder
 
 
@@ -567,6 +568,7 @@ def test_a_plan_from_results_is_a_recipe(results, tmp_path, tiny_data):
     command = (ROOT / "evaluate/plan.py", "--results_path", results, "--budget", 80)
     done = run(*command, "--have", "curated-10", "--data_dir", tmp_path, cwd=tmp_path)
     assert "synthetic-10: left out, its lines are not known by ability" in done.stderr
+    assert "base" not in done.stderr
     recipe = read_recipe(tmp_path / "evaluate/plan/plan.toml", STUDY)
     assert (recipe.name, recipe.samples) == ("plan-90", 90)
     assert min(share.quota for share in recipe.shares) >= 1

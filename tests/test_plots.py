@@ -712,13 +712,34 @@ def test_names_and_order():
 
 def test_unplaceable_and_custom_results_are_left_out_with_a_note(results, tmp_path, capsys):
     (results / "nameless-results.json").write_text(json.dumps(results_of(99.0)))
-    write(results, "untuned", 99.0)
+    write(results, "curated-11", 99.0)
     (results / ".hidden-results.json").write_text("not JSON")
     run(results, tmp_path, "ood")
     notes = capsys.readouterr().err
     assert "nameless-results.json: left out" in notes
-    assert "untuned is not one of the 19 settings" in notes
+    assert "curated-11 is not one of the 19 settings" in notes
     assert sizes_of(points_of(results)) == ["7b", "13b"]
+
+
+def test_models_that_are_no_run_of_ours_stand_beside_the_curves_by_their_tags(
+    results, tmp_path, capsys
+):
+    write(results, "untuned", 12.0, timestamp="untuned", checkpoint="checkpoint-0", seed=None)
+    write(results, "untuned", 60.0, timestamp="chat", checkpoint="checkpoint-0", seed=None)
+    read = read_results(results, results.parent / "valid")
+    points = growth_points(read.rows)
+    own = points[(points["ability"] == "average") & (points["source"] == "other")]
+    assert [(p.data_type, p.samples, p.score, p.runs) for p in own.itertuples()] == [
+        ("chat", 0, 60.5, 1),
+        ("untuned", 0, 12.5, 1),
+    ]
+    (drawing, *_) = drawings(points, "overall", read.study)
+    labels = [label.get_text() for label in drawing.draw().axes[0].get_xticklabels()]
+    assert labels[-2:] == ["chat", "untuned"]
+    write(results, "untuned", 99.0, timestamp="curated-40")
+    run(results, tmp_path, "overall")
+    notes = capsys.readouterr().err
+    assert "its tag curated-40 is the name of a setting; predict it with another --tag" in notes
 
 
 def no_folder(results):

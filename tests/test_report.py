@@ -338,6 +338,23 @@ def test_what_a_record_says_against_its_run(tmp_path):
 # What it is given
 
 
+def test_the_untuned_model_is_in_the_tables_and_no_setting_and_no_run(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    _, before = report(tree)
+    run = {"model_size": "pocket", "data_type": "untuned", "timestamp": "base"}
+    scored = tree.score(run | {"study": tree.study.record()}, 20, "checkpoint-0")
+    page, numbers = report(tree)
+    assert numbers["problems"] == before["problems"]
+    for key in ("settings_scored", "settings", "training_runs"):
+        assert numbers["overview"][key] == before["overview"][key]
+    assert str(scored.relative_to(tmp_path)) in [
+        result["path"] for result in numbers["provenance"]["results"]
+    ]
+    own = [row for row in numbers["overview"]["averages"] if row["setting"] == "base"]
+    assert [row["samples"] for row in own] == [0]
+    assert '<th scope="row">base</th>' in page
+
+
 def test_results_alone_are_enough(tmp_path):
     tree = small_tree(tmp_path, read_study(EXAMPLE))
     shutil.rmtree(tree.runs)

@@ -86,6 +86,7 @@ def measured_of_results(source: MixtureOptions, flag: Path | None, value: str) -
     if model_size is not None and model_size not in sizes:
         raise InputError(f"--model_size {model_size}: {where} has {', '.join(sizes)}")
     rows = rows[rows["model_size"] == (model_size or sizes[0])]
+    rows = rows[rows["samples"] > 0]  # what a model that is no run of ours was tuned on, who knows?
     limits = sorted({int(limit) for limit in rows["limit"].dropna()})
     if limits:
         notes.append(f"{where}: smoke runs, of the first {limits[0]} lines a file; not a result")

@@ -13,6 +13,7 @@ from growth.data.study import (
     AVERAGE,
     OOD_AVERAGE,
     OTHER,
+    Recipe,
     Study,
     read_study,
     recorded,
@@ -20,7 +21,7 @@ from growth.data.study import (
     study_of,
 )
 from growth.report.values import SCORE, with_value
-from growth.runs.layout import MIXED, RESULTS_SUFFIX, Run, decoding_of
+from growth.runs.layout import MIXED, RESULTS_SUFFIX, UNTUNED, Run, decoding_of
 
 IDENTITY = ("model_size", "data_type", "timestamp", "checkpoint")
 ROW = (
@@ -67,7 +68,7 @@ def read_rows(results_path: Path, flag: Path | None = None, value: str = SCORE) 
         if study is None:
             continue
         lacking = [name for name in IDENTITY if not _is_name(results["run"].get(name))]
-        data_type = results["run"].get("data_type")
+        data_type = _setting(results["run"])
         if _is_name(data_type) and data_type not in study.recipes:
             notes.append(
                 f"{path}: {data_type} is not one of the {len(study.recipes)} settings, so it is on "
@@ -143,10 +144,18 @@ class _Studies:
                 f"{recorded(run)['name']} ({path}), or scored by two sets of rules; choose one "
                 "with --study FILE"
             )
-        name, recipe = run.get("data_type"), run.get("recipe")
+        name, recipe = _setting(run), run.get("recipe")
+        known = self.study.recipes.get(name)
+        if run.get("data_type") == UNTUNED and _is_name(name):
+            if known is not None and known.samples:
+                notes.append(
+                    f"{path}: left out, its tag {name} is the name of a setting; predict it with "
+                    "another --tag"
+                )
+                return None
+            self.study = self.study.with_recipe(Recipe(name, "", 0, (), name, listed=False))
         if recipe is None or not _is_name(name):
             return self.study
-        known = self.study.recipes.get(name)
         if known is not None and known.record()["lines"] != recipe["lines"]:
             notes.append(f"{path}: left out, {name} names other lines, too; rename one of them")
             return None
@@ -179,6 +188,11 @@ def joined(names: Iterable[Hashable]) -> str:
     return "/".join(map(str, names))
 
 
+def _setting(run: Run) -> Any:
+    """The setting that a run record names; of a model that is not one of our runs, its tag."""
+    return run.get("timestamp" if run.get("data_type") == UNTUNED else "data_type")
+
+
 def _is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value)
 
@@ -207,9 +221,11 @@ def _rows(
     A file on no curve, as its lines are of several types, gets a note.
     """
     run: Run = results["run"]
-    recipe = study.recipes[run["data_type"]]
+    setting = _setting(run)
+    recipe = study.recipes[setting]
     shared = {
         **{name: run[name] for name in IDENTITY},
+        "data_type": setting,
         **{name: run.get(name) for name in ("seed", "limit")},
         "setting": recipe.same_as,
         "source": recipe.series or OTHER,

@@ -58,7 +58,7 @@ from growth.report.training_runs import (
     problems_of,
     read_training_runs,
 )
-from growth.runs.layout import RESULTS_SUFFIX, selection_name
+from growth.runs.layout import RESULTS_SUFFIX, UNTUNED, selection_name
 
 _FORMAT = 1
 _DIGITS = 4  # of means of scores, which have two
@@ -174,7 +174,7 @@ def _about(study: Study) -> dict[str, Any]:
 
 def _settings(study: Study) -> list[str]:
     """The settings that hold different lines."""
-    return [name for name, recipe in study.recipes.items() if recipe.same_as == name]
+    return [name for name, r in study.recipes.items() if r.same_as == name and r.samples]
 
 
 def _names(study: Study) -> list[str]:
@@ -251,7 +251,7 @@ def _overview(
     return {
         "models": sizes,
         "seeds": sorted({int(seed) for seed in rows["seed"].dropna()}),
-        "settings_scored": len(set(points["data_type"])),
+        "settings_scored": len(set(points.loc[points["samples"] > 0, "data_type"])),
         "settings": len(_settings(study)),
         "runs": len(rows.drop_duplicates(RUN)),
         "training_runs": len(runs),
@@ -318,7 +318,7 @@ def _results_files(results_path: Path, study: Study) -> dict[str, dict[str, Any]
     return {
         path: results
         for path, results in found.items()
-        if results["run"].get("data_type") in study.recipes
+        if results["run"].get("data_type") in (UNTUNED, *study.recipes)
         and recorded(results["run"]).get("digest") == study.digest
     }
 
@@ -354,6 +354,7 @@ def _missing(
             step = "its checkpoint is selected" if key in chosen else "no checkpoint is selected"
             message = f"{run.folder}: trained, {step}, but no results on test"
             problems.append(problem("run without results", message))
+    rows = rows[rows["samples"] > 0]  # what a model that is no run of ours cost was not ours
     shown = dict.fromkeys(zip(*(rows[name] for name in RUN), strict=True))
     if lacking := ["/".join(key) for key in shown if key not in runs]:
         message = f"no run record of {', '.join(lacking)} below --runs_dir: their cost is not known"

@@ -7,13 +7,11 @@ from growth.core.errors import InputError
 from growth.model.source import DEFAULT_OPTIONS, Source, find_model, fingerprint
 from growth.model.tokenizer_files import tokenizer_fingerprint
 from growth.runs.checkpoints import candidates, check_as_saved, epoch_of, trainer_state
-from growth.runs.layout import LOSS_BY_ABILITY, RUN_RECORD, Run, read_run
+from growth.runs.layout import LOSS_BY_ABILITY, RUN_RECORD, UNTUNED, Run, read_run
 from growth.runs.record import read_metrics
 from growth.runs.retention import REMOVED, check_kept, refuse_removed
 
 logger = logging.getLogger(__name__)
-
-UNTUNED = "untuned"  # the data_type of a model that is not one of our runs
 
 
 def model_identity(source: Source) -> dict[str, str]:

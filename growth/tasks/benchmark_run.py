@@ -30,9 +30,9 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model
-from growth.runs.layout import RUN_RECORD, Run, limit_suffix, run_folder
+from growth.runs.layout import RUN_RECORD, UNTUNED, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
-from growth.runs.resolve import UNTUNED, model_identity, resolve_models
+from growth.runs.resolve import model_identity, resolve_models
 from growth.tasks.benchmark import Benchmark, Exam, read_results, result_file, score, table
 from growth.tasks.multiple_choice import SubjectTask
 from growth.tasks.runner import TaskRun, load_predictor, missing_tasks
