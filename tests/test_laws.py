@@ -324,6 +324,10 @@ def test_curves_of_one_size_are_noted(tmp_path):
         ("curve,samples,value,value\na,1,2,3\n", "names once each"),
         ("curve,samples,value\n", "no curve has two sizes"),
         ("curve,samples,value\na,10,2\n", "a: left out, one size only"),
+        (
+            "curve,samples,value\n" + "".join(f"{c},10,2\n" for c in "abcde"),
+            "two or more; and 2 more",
+        ),
         ("curve,samples,value\na,10,2\na,40,nan\n", ":3: value is 'nan'"),
         ("curve,samples,value\na,10,2\na,40,inf\n", ":3: value is 'inf'"),
         ("curve,samples,value\na,10,2\na,-40,1\n", ":3: samples is '-40'"),

@@ -19,6 +19,7 @@ from growth.core.files import open_file, write_text
 from growth.data.study import OTHER
 from growth.report.curves import growth_points
 from growth.report.growth_law import STEP, Array, Curve, Posterior, fit, interval
+from growth.report.results_rows import first_of
 from growth.report.results_table import read_results
 
 FACTORS = (STEP, STEP**2)  # of the largest size, which are always predicted
@@ -226,7 +227,7 @@ def _with_laws(points: dict[str, list[Point]], chances: dict[str, float], where:
     if not curves:
         raise InputError(
             f"{where}: no curve has two sizes or more, so there is no law to fit; measure another "
-            f"size. {'; '.join(notes) or 'There is none at all'}"
+            f"size. {first_of(notes) or 'There is none at all'}"
         )
     return Curves(curves, notes)
 

@@ -30,7 +30,7 @@ ROW = (
     *("scored_on", "decoding", "value"),
 )
 SCORES = ("score", "expected", "low", "high")
-_NAMED = 3  # results files that an error names, of those left out
+_NAMED = 3  # of what is left out, that an error names
 Row = dict[str, Any]
 ScoredFile = tuple[str, int, str | None]  # name, questions, digest of its lines (None: not known)
 
@@ -91,7 +91,6 @@ def _nothing_there(
     results_path: Path, value: str, unplaced: Sequence[Path], notes: Sequence[str]
 ) -> InputError:
     """What to say of results of which nothing is on a curve; `unplaced` don't say of which run."""
-    more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
     remedy = ""
     if unplaced:
         remedy = (
@@ -105,7 +104,7 @@ def _nothing_there(
         )
     return InputError(
         f"--results_path {results_path}: nothing to plot there, no {value} of an ability or of "
-        "an OOD set. " + "; ".join(notes[:_NAMED]) + more + remedy
+        "an OOD set. " + first_of(notes) + remedy
     )
 
 
@@ -181,6 +180,12 @@ def _results_files(results_path: Path) -> list[Path]:
             f"below it. {remedy}"
         )
     return files
+
+
+def first_of(notes: Sequence[str]) -> str:
+    """The first few notes, and how many more there are: there may be one a curve or a file."""
+    more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
+    return "; ".join(notes[:_NAMED]) + more
 
 
 def joined(names: Iterable[Hashable]) -> str:
