@@ -9,8 +9,8 @@ questions, and at each passage, than the next one (standard deviations in logits
 points of per cent, 0.3 about 6). Prints a table in Markdown: the share of studies in which p is
 below 0.05 for an ability, by the two-level test, by the questions alone, for the mean over
 abilities, and for ten abilities that differ by unlike amounts; and how often the interval of a true
-difference of 10 points holds it. With --results_path: the same of a study's own repeats, every way
-to halve those of each setting.
+difference of 10 points holds it; then the same shares for probabilities in place of verdicts. With
+--results_path: the shares of a study's own repeats, every way to halve those of each setting.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from growth.report.paired import (
 from growth.report.results_table import SETTING, read_results
 
 DIFFICULTY, PASSAGE, RUN_PASSAGE = 1.5, 1.0, 0.4  # standard deviations, logits
+RUN_QUESTION = 0.3  # the same, of a probability: between the runs at one question
 ABILITIES = 3  # of a simulated mean
 SPREAD = 10  # abilities that may differ by unlike amounts
 GAIN = 0.1  # of a true difference
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         repeats_of_a_study(args.results_path, selection, args.seed)
     else:
         simulated_studies(args.studies, args.seed)
+        print()
+        simulated_probabilities(args.studies, args.seed)
 
 
 def halves(
@@ -149,6 +152,29 @@ def simulated_studies(studies: int, seed: int) -> None:
                     f"| {runs[0]} and {runs[1]} | {questions}, {passages} | {noise} | {cells} |",
                     flush=True,
                 )
+
+
+def simulated_probabilities(studies: int, seed: int) -> None:
+    """A row for each number of runs and noise of training: one ability, and the spread of ten."""
+    rng = np.random.default_rng((seed, SPREAD, 1))
+    print("| runs | noise | two-level | spread |\n|---|---|---|---|")
+    for runs in ((1, 1), (2, 2), (3, 3), (1, 3)):
+        for noise in (0.0, 0.1, 0.3):
+            abilities = [probabilities(rng, studies, runs, noise) for _ in range(SPREAD)]
+            shares = [rejected(abilities[0]), rejected_spread(abilities)]
+            cells = " | ".join(f"{100 * np.mean(share):.1f} %" for share in shares)
+            print(f"| {runs[0]} and {runs[1]} | {noise} | {cells} |")
+
+
+def probabilities(
+    rng: np.random.Generator, studies: int, runs: tuple[int, int], run_noise: float
+) -> Paired:
+    """As `halves`: probabilities of the gold answers to 100 questions."""
+    logits = rng.normal(-1, DIFFICULTY, (studies, 1, 100))
+    logits = logits + rng.normal(0, run_noise, (studies, sum(runs), 1))
+    logits = logits + rng.normal(0, RUN_QUESTION, (studies, sum(runs), 100))
+    chances = 1 / (1 + np.exp(-logits))
+    return Paired(chances[:, : runs[0]], chances[:, runs[0] :], np.arange(100), graded=True)
 
 
 def _covers(rng: np.random.Generator, studies: int, *made: object) -> Array:

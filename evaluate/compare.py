@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     finder = Finder(*results_folders(options), args.study)
     a, b = finder.side(args.a, "A"), finder.side(args.b, "B")
-    comparison = compare(a, b, options.seed, args.study, finder.notes(a, b))
+    notes = finder.notes(a, b)
+    comparison = compare(a, b, options.seed, args.study, notes, value=options.value)
     output_dir = options.output_dir or COMPARISONS / folder_name(comparison)
     check_writable(output_dir, "--output_dir")
     fonts = fonts_of_comparison(comparison)

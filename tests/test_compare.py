@@ -77,6 +77,26 @@ def test_no_difference_at_all_has_an_interval_with_a_width():
     assert mean.low < -0.01 < 0.01 < mean.high
 
 
+def test_probabilities_have_the_interval_of_a_paired_t_test():
+    rng = np.random.default_rng(3)
+    a, b = np.clip(rng.normal(0.4, 0.1, (2, 80)), 0, 1)
+    found = compare_ability(Paired(a[None], b[None], EACH(80), graded=True), seed=0)
+    theirs = stats.ttest_rel(a, b)
+    ends = theirs.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+    assert found.test == "permutation"
+    assert found.p == pytest.approx(theirs.pvalue, abs=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_probabilities_that_are_the_same_on_both_sides_do_not_differ():
+    same = Paired(*np.full((2, 1, 20), 0.3), EACH(20), graded=True)
+    for found in (compare_ability(same, seed=0), compare_mean([same, same], seed=0)):
+        assert (found.value, found.p) == (0, 1)
+        assert (found.low, found.high) == pytest.approx((0, 0), abs=1e-5)
+    assert float(spread_of([same, same]).p) == 1
+
+
 def test_the_interval_is_about_that_of_the_discordant_questions():
     found = compare_ability(discordant(1000, 120, 60), seed=0)
     error = np.sqrt((0.18 - 0.06**2) / 1000)
@@ -420,6 +440,18 @@ def test_a_run_a_folder_and_a_results_file_are_sides(two):
         assert "note: one run on each side: training noise is not in the intervals" in done.stderr
         said.append(done.stdout.splitlines()[2:])
     assert said[0] == said[1] == said[2]
+
+
+def test_the_probability_of_the_gold_answer_is_compared(two):
+    done = two.compare("7b/curated-640", "7b/curated-160", "--value", "gold_probability")
+    assert "compared: probability of the gold answer" in done.stdout
+    folder = two.folder / "evaluate/compare/7b-curated-640-vs-7b-curated-160-gold_probability"
+    assert json.loads((folder / "compare.json").read_bytes())["value"] == "gold_probability"
+    own = []
+    for path in sorted(two.folder.glob("results/test/7b/curated-640/*/*-results.json")):
+        own.append(json.loads(path.read_bytes())["files"]["biology_test"]["gold_probability"])
+    row = rows_of(folder / "compare.csv")["biology"]
+    assert float(row["score_a"]) == pytest.approx(np.mean(own), abs=0.01)
 
 
 def test_the_untuned_model_goes_by_its_tag(two):

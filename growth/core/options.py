@@ -753,6 +753,11 @@ class CompareOptions(ResultsOptions, SeedOptions):
         "where compare.csv, compare.json and the figure are written",
         unset="evaluate/compare/<A>-vs-<B>",
     )
+    value: str = option(
+        "score",
+        "what is compared: the score, or the probability of the gold answer, which has less noise",
+        choices=("score", "gold_probability"),
+    )
 
 
 @dataclass(frozen=True)

@@ -250,6 +250,7 @@ class DetailsLine(TypedDict, total=False):
     score: Required[Annotated[float, msgspec.Meta(ge=0, le=1)]]
     question: Required[str]
     passages: Required[list[str]]
+    gold_probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class BenchmarkScore(TypedDict, total=False):

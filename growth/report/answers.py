@@ -18,6 +18,7 @@ from growth.core.intervals import rounded
 from growth.core.schemas import SCORE_AGAIN, DetailsLine, ResultsRecord, read_record
 from growth.data.lines import Fault, Record, checked_lines
 from growth.report.paired import Array
+from growth.report.values import SCORE
 from growth.runs.layout import RESULTS_SUFFIX, Run
 
 # Questions of one passage; what more of them share, or more than half of a file, is an instruction.
@@ -35,7 +36,7 @@ class FileAnswers:
     Attributes:
         type: of the lines, a name of the study's.
         digest: of the lines, None where the results are of an older version.
-        scores: (questions,), 1 right, 0 wrong.
+        scores: (questions,), 1 right, 0 wrong; or what stands in their place, from 0 to 1.
         questions: a key for each.
         clusters: (questions,), the number of the cluster that each is in, from 0.
     """
@@ -56,25 +57,26 @@ class RunAnswers:
     files: Mapping[str, FileAnswers]
 
 
-def read_answers(path: Path) -> RunAnswers:
+def read_answers(path: Path, value: str = SCORE) -> RunAnswers:
     """The verdicts beside a results file.
 
     Args:
         path: of the results file.
+        value: what of a verdict is read; questions and files without it are left out.
 
     Raises:
         InputError: it is damaged, or its verdicts are missing, damaged or of another scoring.
     """
     results = read_record(path, ResultsRecord, SCORE_AGAIN)
     files = {
-        name: _read_file(path, name, entry)
+        name: _read_file(path, name, entry, value)
         for name, entry in results["files"].items()
-        if entry["n"] and entry["score"] is not None
+        if entry["n"] and entry.get(value) is not None
     }
     return RunAnswers(path, results["run"], files)
 
 
-def _read_file(path: Path, name: str, entry: Mapping[str, Any]) -> FileAnswers:
+def _read_file(path: Path, name: str, entry: Mapping[str, Any], value: str) -> FileAnswers:
     base = path.name.removesuffix(RESULTS_SUFFIX)
     details = path.with_name(f"{base}-details") / f"{name}.jsonl"
     remedy = _REMEDY.format("<the folder of its predictions>")
@@ -83,15 +85,17 @@ def _read_file(path: Path, name: str, entry: Mapping[str, Any]) -> FileAnswers:
             f"{details}: no such file; a comparison needs the verdict on each question: {remedy}"
         )
     try:
-        lines = [line for _, line in checked_lines(details, _check)]
+        lines = [line for _, line in checked_lines(details, _check) if value in line]
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from None
-    scores = np.array([line["score"] for line in lines], float)
-    score = rounded(100 * scores.sum() / len(scores))
-    if len(scores) != entry["n"] or abs(score - entry["score"]) > 0.011:  # both are rounded
+    scores = np.array([line[value] for line in lines], float)
+    score, count = rounded(100 * scores.sum() / max(1, len(scores))), entry["n"]
+    if value != SCORE:
+        count = entry.get(f"{value}_n", count)
+    if len(scores) != count or abs(score - entry[value]) > 0.011:  # both are rounded
         raise InputError(
-            f"{details}: {len(scores):,} verdicts, {score:.2f} % right, but {path} says "
-            f"{entry['n']:,} and {entry['score']:.2f} %: of another scoring; {remedy}"
+            f"{details}: {len(scores):,} verdicts, {value} {score:.2f} %, but {path} says "
+            f"{count:,} and {entry[value]:.2f} %: of another scoring; {remedy}"
         )
     questions = tuple(line["question"] for line in lines)
     clusters = find_clusters(questions, [line["passages"] for line in lines])

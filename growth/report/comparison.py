@@ -7,6 +7,7 @@ and the table that comes out.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from growth.report.paired import (
 from growth.report.plots import title_of
 from growth.report.results_rows import IDENTITY, Row
 from growth.report.results_table import RUN, Results, read_results
+from growth.report.values import SCORE
 from growth.runs.layout import decoding_differences, decoding_of, limit_suffix, read_run
 
 COLUMNS = (
@@ -77,6 +79,7 @@ class Comparison:
     limit: int | None
     rows: pd.DataFrame
     notes: list[str]
+    value: str = SCORE
     spread: Spread | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class Comparison:
             for row in self.rows.astype(object).to_dict("records")
         ]
         about = {"format": 1, "study": self.study.record(), "limit": self.limit}
+        about |= {"value": self.value}
         return about | sides | {"notes": self.notes, "rows": rows, "spread": self._spread()}
 
     def _spread(self) -> dict[str, Any] | None:
@@ -214,7 +218,8 @@ def compare(
     seed: int,
     flag: Path | None = None,
     notes: Iterable[str] = (),
-    read: Callable[[Path], RunAnswers] = read_answers,
+    read: Callable[[Path], RunAnswers] | None = None,
+    value: str = SCORE,
 ) -> Comparison:
     """Compare two sides on every ability that all their runs were asked.
 
@@ -224,7 +229,8 @@ def compare(
         seed: of the bootstrap and the permutation test.
         flag: the value of --study.
         notes: that the comparison has besides its own.
-        read: gives what the run behind a results file answered.
+        read: gives what the run behind a results file answered, of which `value` was read.
+        value: what is compared: the score, or gold_probability.
 
     Raises:
         InputError: both are the same, of two studies, or were asked other questions; verdicts are
@@ -234,12 +240,14 @@ def compare(
         raise InputError(
             f"A {a.label} and B {b.label} are the same: {min(common)} is of both; give two sides"
         )
+    read = read or partial(read_answers, value=value)
     return compare_answers(
         (a, [[read(path) for path in paths] for paths in a.repeats]),
         (b, [[read(path) for path in paths] for paths in b.repeats]),
         seed,
         flag,
         notes,
+        value,
     )
 
 
@@ -247,7 +255,12 @@ Answered = tuple[Side, Sequence[Sequence[RunAnswers]]]  # a side and the answers
 
 
 def compare_answers(
-    first: Answered, second: Answered, seed: int, flag: Path | None, notes: Iterable[str] = ()
+    first: Answered,
+    second: Answered,
+    seed: int,
+    flag: Path | None,
+    notes: Iterable[str] = (),
+    value: str = SCORE,
 ) -> Comparison:
     """As `compare`, of answers that have been read."""
     sides = (first[0], second[0])
@@ -268,7 +281,7 @@ def compare_answers(
             )
             for _, repeats in (first, second)
         )
-        pairs[name] = Paired(a, b, _clusters(runs[0], study, name))
+        pairs[name] = Paired(a, b, _clusters(runs[0], study, name), graded=value != SCORE)
     rows = []
     for group in (study.in_domain, study.out_of_domain):
         own = [ability.name for ability in group if ability.name in pairs]
@@ -282,6 +295,7 @@ def compare_answers(
         max((n for n in limits if n), default=None),
         pd.DataFrame(rows, columns=COLUMNS),
         list(dict.fromkeys(told)),
+        value,
         spread_of(abilities) if len(abilities) > 1 else None,
     )
 
@@ -421,6 +435,7 @@ def _row(
 
 
 def folder_name(comparison: Comparison) -> str:
-    """The name of a comparison's own folder: <A>-vs-<B>, with what marks a smoke run."""
+    """The name of a comparison's own folder: <A>-vs-<B>, what is no score, what is a smoke run."""
     names = [re.sub(r"[^\w.-]+", "-", side.label) for side in (comparison.a, comparison.b)]
-    return f"{names[0]}-vs-{names[1]}{limit_suffix(comparison.limit)}"
+    value = "" if comparison.value == SCORE else f"-{comparison.value}"
+    return f"{names[0]}-vs-{names[1]}{value}{limit_suffix(comparison.limit)}"

@@ -14,6 +14,7 @@ from growth.report.comparison import Comparison, Side
 from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.paired import LEVEL, Spread
 from growth.report.style import CHANCE, COLOURS, GREY, NORMAL, wrapped, write_figure
+from growth.report.values import SCORE, VALUES
 
 NAME = "compare"  # of the files, less .csv, .json, .png
 LEGEND = (
@@ -54,6 +55,8 @@ def described(side: Side) -> str:
 def comparison_table(comparison: Comparison) -> str:
     """The rows as a table of text; per cent, A less B, with 95 % intervals."""
     lines = [f"A  {described(comparison.a)}", f"B  {described(comparison.b)}"]
+    if comparison.value != SCORE:
+        lines.append(f"compared: {VALUES[comparison.value].title}")
     if comparison.limit is not None:
         lines.append(f"limit {comparison.limit}: smoke runs, not a result")
     titles = [short_title(title) for title in comparison.rows["title"]]
@@ -130,6 +133,8 @@ def forest_plot(comparison: Comparison, fonts: Fonts = DEFAULT_FONTS) -> Figure:
     a, b = comparison.a, comparison.b
     ax.set_xlabel(fonts.drawable(f"{a.label} less {b.label}, points of per cent"))
     heading = [f"A {described(a)}", f"B {described(b)}"]
+    if comparison.value != SCORE:
+        heading.append(VALUES[comparison.value].title)
     if comparison.limit is not None:
         heading.append(f"limit {comparison.limit}: smoke runs, not a result")
     one_each = len(a.paths | b.paths) == 2

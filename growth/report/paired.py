@@ -19,8 +19,9 @@ of Satterthwaite (1946) has df_r max(1, V_e / V_r)^2; the 1 keeps false alarms a
 three runs, by simulation: benchmarks/compare_false_alarms.py.) The sum's are Satterthwaite's. With
 one run on each side V is V_q, and training noise is not in it.
 
-V_q counts two more questions, a half of one won by each side and one tied (Agresti & Min 2005), so
-that no difference on few questions has an interval with a width.
+Of verdicts, V_q counts two more questions, a half of one won by each side and one tied (Agresti &
+Min 2005): where few questions differ their variance is too low by chance. Of probabilities, which
+hardly ever are the same on both sides, it counts none.
 """
 
 import gc
@@ -36,7 +37,8 @@ Array = npt.NDArray[Any]
 LEVEL, POWER = 0.05, 0.8
 RESAMPLES = 10_000  # of the bootstrap and of the permutation test
 _CHUNK = 2_000_000  # numbers drawn at once
-_ADDED = 2  # questions that V_q adds, and what they add to the sum of squares is 1
+_ADDED = 2
+_LEAST = 1e-12  # variance of a difference: verdicts files have six digits
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Paired:
         a: (..., runs of A, questions), verdicts from 0 to 1; further axes are further studies.
         b: (..., runs of B, questions).
         clusters: (questions,), for each question the number of its cluster, from 0 without gaps.
+        graded: whether they are no verdicts, but numbers between, such as probabilities.
     """
 
     a: Array
     b: Array
     clusters: Array
+    graded: bool = False
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -62,6 +66,11 @@ class Paired:
     def by_question(self) -> Array:
         """(..., questions): the mean verdict on A less that on B."""
         return self.a.mean(-2) - self.b.mean(-2)
+
+    @property
+    def added(self) -> int:
+        """Questions that V_q adds; what they add to the sum of squares is half as much."""
+        return 0 if self.graded else _ADDED
 
 
 @dataclass(frozen=True)
@@ -120,8 +129,10 @@ def noise_of(paired: Paired) -> Noise:
     # one cluster says nothing of how clusters differ; what is left is that D itself may be chance
     centre = y.mean(-1, keepdims=True) if count > 1 else np.zeros((*y.shape[:-1], 1))
     correction = count / max(1, count - 1)
-    questions = (((sums - sizes * centre) ** 2).sum(-1) * correction + 1) / (n + _ADDED) ** 2
-    tied = ((sums**2).sum(-1) * correction + 1) / (n + _ADDED) ** 2
+    more, added = paired.added / 2, (n + paired.added) ** 2
+    questions = (((sums - sizes * centre) ** 2).sum(-1) * correction + more) / added
+    tied = ((sums**2).sum(-1) * correction + more) / added
+    questions, tied = np.maximum(questions, _LEAST), np.maximum(tied, _LEAST)
     run_df = sum(paired.runs) - 2
     none = np.zeros(y.shape[:-1])
     if not run_df:
@@ -257,7 +268,7 @@ def draws_of_mean(
     value = float(np.mean([paired.by_question.mean() for paired in abilities]))
     drawn = _bootstrap(abilities, resamples, rng)
     rest = np.maximum(0, noise.questions - noise.answers)
-    draws = value + (drawn - drawn.mean()) * np.sqrt(rest / drawn.var())
+    draws = value + (drawn - drawn.mean()) * np.sqrt(rest / max(_LEAST, drawn.var()))
     if noise.run_df:
         between, df = noise.between_runs()
         draws = draws + np.sqrt(between) * rng.standard_t(df, resamples)
@@ -356,13 +367,13 @@ def _runs_against_their_mean(abilities: Sequence[Paired]) -> Array:
 def _bootstrap(abilities: Sequence[Paired], resamples: int, rng: np.random.Generator) -> Array:
     """Means over abilities of resampled clusters' mean differences, (resamples,).
 
-    Each ability has the two more questions of V_q, so that equal answers have a spread, too.
+    Verdicts have the two more questions of V_q, so that equal answers have a spread, too.
     """
     total = np.zeros(resamples)
     for paired in abilities:
-        added = np.array([0.5**0.5, -(0.5**0.5)])
+        added = np.array([0.5**0.5, -(0.5**0.5)])[: paired.added]
         sums = np.append(cluster_sums(paired.by_question, paired.clusters), added)
-        sizes = np.append(np.bincount(paired.clusters), np.ones(_ADDED))
+        sizes = np.append(np.bincount(paired.clusters), np.ones(len(added)))
         step = max(1, _CHUNK // len(sums))
         for start in range(0, resamples, step):
             shape = min(step, resamples - start), len(sums)
