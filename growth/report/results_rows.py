@@ -144,8 +144,10 @@ class _Studies:
                 "with --study FILE"
             )
         name, recipe = _setting(run), run.get("recipe")
+        if not _is_name(name):
+            return self.study
         known = self.study.recipes.get(name)
-        if run.get("data_type") == UNTUNED and _is_name(name):
+        if run.get("data_type") == UNTUNED:
             if known is not None and known.samples:
                 notes.append(
                     f"{path}: left out, its tag {name} is the name of a setting; predict it with "
@@ -153,7 +155,7 @@ class _Studies:
                 )
                 return None
             self.study = self.study.with_recipe(Recipe(name, "", 0, (), name, listed=False))
-        if recipe is None or not _is_name(name):
+        if recipe is None:
             return self.study
         if known is not None and known.record()["lines"] != recipe["lines"]:
             notes.append(f"{path}: left out, {name} names other lines, too; rename one of them")
