@@ -24,7 +24,14 @@ from growth.core.files import read_json
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     page
-    for folder in ("*.md", "docs/*.md", "benchmarks/*.md", "train/*/*.md", "results/*/*.md", "evaluate/*/*.md")
+    for folder in (
+        "*.md",
+        "docs/*.md",
+        "benchmarks/*.md",
+        "train/*/*.md",
+        "results/*/*.md",
+        "evaluate/*/*.md",
+    )
     for page in sorted(ROOT.glob(folder))
     if page.name != "LOG.md"  # which says what was run at the time
 ]
