@@ -292,7 +292,7 @@ def noise_of_mean(abilities: Sequence[Paired]) -> Noise:
     if run_df:
         for side in ("a", "b"):
             by_run = np.mean([getattr(paired, side).mean(-1) for paired in abilities], axis=0)
-            runs = runs + ((by_run - by_run.mean()) ** 2).sum()
+            runs = runs + ((by_run - by_run.mean(-1, keepdims=True)) ** 2).sum(-1)
         runs = runs * sum(1 / n for n in abilities[0].runs) / run_df
     return Noise(questions, tied, runs, answers, sum(n.question_df for n in found), run_df)
 
@@ -322,7 +322,8 @@ def spread_of(abilities: Sequence[Paired]) -> Spread:
     say little about the noise of one ability, but ten abilities have ten times as much to say:
 
         V_s   the mean over abilities of V_r, from scores less their run's mean over abilities
-              (what a run has in common in all of them moves no ability against another)
+              (what a run has in common in all of them moves no ability against another): their
+              sum of V_r less k times the V_r of the mean, over k - 1
         V     V_q or V_e, whichever is larger, plus the excess max(0, V_s - mean of V_e)
 
     The excess is the same for all abilities, so the error of its estimate is not averaged over
@@ -335,7 +336,8 @@ def spread_of(abilities: Sequence[Paired]) -> Spread:
     values = np.array([paired.by_question.mean(-1) for paired in abilities])
     answers = np.array([noise.answers for noise in noises])
     own = np.maximum([noise.questions for noise in noises], answers)
-    runs = _runs_against_their_mean(abilities)
+    shared = noise_of_mean(abilities).runs
+    runs = (np.sum([noise.runs for noise in noises], axis=0) - count * shared) / (count - 1)
     excess = np.maximum(0, runs - answers.mean(0))
     weights = 1 / (own + excess)
     whole = weights.sum(0)
@@ -350,18 +352,6 @@ def spread_of(abilities: Sequence[Paired]) -> Spread:
     beyond = np.maximum(0, q - (count - 1)) / (whole - (weights**2).sum(0) / whole)
     within = 1 / one_by_df
     return Spread(np.sqrt(beyond), f, (count - 1, within), stats.f.sf(f, count - 1, within))
-
-
-def _runs_against_their_mean(abilities: Sequence[Paired]) -> Array:
-    """V_s of `spread_of`; 0 with one run on each side."""
-    runs = abilities[0].runs
-    run_df = sum(runs) - 2
-    total = np.zeros(abilities[0].a.shape[:-2])
-    for side in ("a", "b"):
-        scores = np.array([getattr(paired, side).mean(-1) for paired in abilities])
-        own = scores - scores.mean(-1, keepdims=True)
-        total = total + ((own - own.mean(0)) ** 2).sum((0, -1))
-    return total * sum(1 / n for n in runs) / max(1, (len(abilities) - 1) * run_df)
 
 
 def _bootstrap(abilities: Sequence[Paired], resamples: int, rng: np.random.Generator) -> Array:
