@@ -326,7 +326,7 @@ def test_curves_of_one_size_are_noted(tmp_path):
         ("curve,samples,value\na,10,2\n", "a: left out, one size only"),
         (
             "curve,samples,value\n" + "".join(f"{c},10,2\n" for c in "abcde"),
-            "two or more; and 2 more",
+            "a; b; c; and 2 more: left out, one size only (10 samples)",
         ),
         ("curve,samples,value\na,10,2\na,40,nan\n", ":3: value is 'nan'"),
         ("curve,samples,value\na,10,2\na,40,inf\n", ":3: value is 'inf'"),

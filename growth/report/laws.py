@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,8 +206,9 @@ def number_of(text: str, what: str, low: float, high: float, meaning: str) -> fl
 
 
 def _with_laws(points: dict[str, list[Point]], chances: dict[str, float], where: str) -> Curves:
-    """The curves that a law can be of; a note on each of the others."""
-    curves, notes = [], []
+    """The curves that a law can be of; notes on the others, one for all of one kind."""
+    curves: list[Curve] = []
+    noted: defaultdict[str, list[str]] = defaultdict(list)
     for name, own in points.items():
         samples, values, questions = zip(*sorted(own, key=lambda point: point[0]), strict=True)
         if len(own) > MOST:
@@ -215,15 +217,15 @@ def _with_laws(points: dict[str, list[Point]], chances: dict[str, float], where:
             )
         sizes = len(set(samples))
         if sizes < 2:
-            notes.append(
-                f"{name}: left out, one size only ({samples[0]:g} samples); a law needs two or more"
-            )
+            kind = f"left out, one size only ({samples[0]:g} samples); a law needs two or more"
+            noted[kind].append(name)
             continue
         asked = None if questions[0] is None else np.array(questions, float)
         measured = np.array(samples, float), np.array(values, float)
         curves.append(Curve(name, *measured, asked, chances.get(name)))
         if sizes == 2:
-            notes.append(f"{name}: two sizes only; its intervals are mostly those of the priors")
+            noted["two sizes only; intervals are mostly those of the priors"].append(name)
+    notes = [f"{first_of(names)}: {kind}" for kind, names in noted.items()]
     if not curves:
         raise InputError(
             f"{where}: no curve has two sizes or more, so there is no law to fit; measure another "
