@@ -126,6 +126,7 @@ OOD = pairs("ood", "ceval_physician_fshot", "ood_average")
         ("overall", OVERALL),
         ("curated_vs_synthetic-7b", VERSUS),
         ("ood", OOD),
+        ("overview", pairs("all", "overview")),
         ("all", OVERALL | VERSUS | OOD | pairs("all", "overview")),
     ],
 )
@@ -134,7 +135,8 @@ def test_a_plot_type_writes_exactly_its_files(results, tmp_path, capsys, plot_ty
     assert files(plots) == expected
     printed = capsys.readouterr().out.splitlines()
     assert {str(Path(line).relative_to(plots)) for line in printed} == expected
-    assert printed[-1].endswith("all/overview.png" if plot_type == "all" else "average.png")
+    last = "all/overview.png" if plot_type in ("overview", "all") else "average.png"
+    assert printed[-1].endswith(last)
     for path in plots.rglob("*.png"):
         pixels = (255 * imread(path)[..., :3]).round().astype(int)
         assert (pixels == SEVEN_B).all(axis=-1).any(), f"{path}: the curve of 7b is not seen"

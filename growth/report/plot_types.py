@@ -3,7 +3,7 @@
 from growth.core.errors import InputError
 from growth.data.study import Study
 
-OVERALL, OOD, ALL = "overall", "ood", "all"
+OVERALL, OOD, OVERVIEW, ALL = "overall", "ood", "overview", "all"
 FORMATS = ("png", "svg", "pdf")  # that figures can be written in
 SIGMA = 0.8  # of the published figures' Gaussian filter, in points of a curve
 
@@ -17,7 +17,7 @@ def versus_types(study: Study) -> dict[str, tuple[str, str]]:
 def plot_types(study: Study) -> list[str]:
     """The plot types of a study; the sizes are examples."""
     versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in ("7b", "13b")]
-    return [OVERALL, *versus, OOD, ALL]
+    return [OVERALL, *versus, OOD, OVERVIEW, ALL]
 
 
 def check_plot_type(plot_type: str, study: Study) -> None:
@@ -27,7 +27,7 @@ def check_plot_type(plot_type: str, study: Study) -> None:
         InputError: there is no such plot type; it lists those there are.
     """
     versus = versus_types(study)
-    if plot_type in (OVERALL, OOD, ALL) or any(
+    if plot_type in (OVERALL, OOD, OVERVIEW, ALL) or any(
         plot_type.startswith(prefix) and plot_type != prefix for prefix in versus
     ):
         return

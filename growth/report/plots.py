@@ -32,12 +32,11 @@ from growth.report.axes import (
 from growth.report.curves import sizes_of, smooth
 from growth.report.fonts import DEFAULT_FONTS, Fonts, fonts_for
 from growth.report.laws import law_lines, law_of
-from growth.report.plot_types import ALL, OOD, OVERALL, SIGMA, versus_types
+from growth.report.plot_types import ALL, OOD, OVERALL, OVERVIEW, SIGMA, versus_types
 from growth.report.style import GREY, LARGE, NORMAL, legend_below, wrapped, write_figure
 from growth.report.values import LOSS, SCORE, VALUES, value_of, value_suffix
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-OVERVIEW = "overview"
 _PANEL, _HEIGHT, _STACKED = 1.9, 2.0, 1.6  # inches: of the curves in a panel of the overview
 _MARGIN = 0.7  # inches left of the axis and right of it
 _WIDEST = 12.0  # inches that the overview is wide at most, unless a panel is
@@ -122,9 +121,11 @@ def drawings(
     look = look_of(study, points, fonts)
     if plot_type == ALL:
         versus = [f"{prefix}{size}" for prefix in versus_types(study) for size in look.sizes]
-        parts = [drawings(points, part, study, join, fonts) for part in (OVERALL, *versus, OOD)]
-        overview = _overview(points, study, look, join, fonts)
-        return [drawing for part in parts for drawing in part] + overview
+        kinds = (OVERALL, *versus, OOD, OVERVIEW)
+        parts = [drawings(points, part, study, join, fonts) for part in kinds]
+        return [drawing for part in parts for drawing in part]
+    if plot_type == OVERVIEW:
+        return _overview(points, study, look, join, fonts)
     abilities = (*(ability.name for ability in study.in_domain), AVERAGE)
     series = list(study.series)
     if plot_type == OVERALL:
