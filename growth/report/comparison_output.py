@@ -83,9 +83,10 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _spread_line(spread: Spread) -> str:
-    between, within = spread.df
+    between, within = spread.df[0], float(spread.df[1])
+    freedom = f"{within:.0f}" if within >= 10 else f"{within:.1f}"
     return (
-        f"do the abilities differ by unlike amounts? Welch's F({between}, {float(within):.0f}) = "
+        f"do the abilities differ by unlike amounts? Welch's F({between}, {freedom}) = "
         f"{float(spread.f):.2f}, p = {_p(float(spread.p))}; their true differences have a standard "
         f"deviation of about {100 * float(spread.sd):.1f} points"
     )
