@@ -14,7 +14,7 @@ from conftest import run as run_script
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from in_process import load_script
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.font_manager import fontManager
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -602,6 +602,9 @@ def test_losses_are_drawn_on_request(signalled, tmp_path):
     assert "loss of the validation lines" in texts(figure)
     assert "questions" not in texts(figure)
     assert figure.axes[0].get_ylim()[0] >= 0
+    (bar,) = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    ends = [segment[:, 1] for segment in bar.get_segments()]  # no band: 40 samples have one seed
+    assert ends == [pytest.approx([1.9 - 1.2706, 1.9 + 1.2706], abs=1e-3)]
     lone = points[points["samples"] == 40]
     assert "how noisy it is, is not known" in texts(drawings(lone, "overall", STUDY)[0].draw())
 
@@ -613,6 +616,10 @@ def test_probabilities_are_drawn_of_what_has_them(signalled, tmp_path):
     assert table["gold_probability"].tolist() == [50.0, 50.0]
     assert table["n"].tolist() == [80, 80]
     assert table["low"].tolist() == pytest.approx([40.0, 40.0])
+    points = growth_points(read_results(signalled, tmp_path, value="gold_probability").rows)
+    overview = drawings(points, "overview", STUDY)[0].draw()
+    labels = {ax.get_ylabel() for ax in overview.axes}  # history, first of its row, has no results
+    assert labels == {"p(gold answer) (%)", ""}
 
 
 def test_signals_of_two_files_of_an_ability_are_pooled_by_their_lines(signalled, tmp_path):
@@ -705,6 +712,7 @@ def test_names_and_order():
     assert title_of("average", STUDY, 2) == "Average of 2 of the ten abilities"
     sizes = [f"{size}b" for size in range(1, 13)]
     points = pd.DataFrame({"model_size": sizes, "source": "synthetic", "samples": 160})
+    points["value"] = "score"
     points.loc[5, "samples"], points.loc[6, "samples"] = 40, 10000
     look = look_of(STUDY, points)
     assert len(set(look.sizes.values())) == 12

@@ -48,7 +48,7 @@ from growth.report.style import (
     style_of,
     wrapped,
 )
-from growth.report.values import LOSS, VALUES, value_of
+from growth.report.values import LOSS, SCORE, VALUES, value_of
 
 Style = tuple[str, str]  # colour, marker
 Name = tuple[str, str]  # of a curve: model size, source
@@ -74,6 +74,7 @@ class Look:
         lines: of each series one of `LINES`; `FILLS` has how its points are filled.
         markers: of each setting that is on no curve.
         ticks: numbers of samples that the axis marks.
+        value: what is drawn, one of `VALUES`.
         fonts: that names and titles are drawn with.
     """
 
@@ -81,6 +82,7 @@ class Look:
     lines: Mapping[str, str]
     markers: Mapping[str, str]
     ticks: tuple[int, ...]
+    value: str = SCORE
     fonts: Fonts = DEFAULT_FONTS
 
 
@@ -99,6 +101,7 @@ def look_of(study: Study, points: pd.DataFrame, fonts: Fonts = DEFAULT_FONTS) ->
             for place, recipe in enumerate(lone)
         },
         tuple(ticks),
+        value_of(points),
         fonts,
     )
 
@@ -291,8 +294,7 @@ def draw_curve(
     colour, marker = style
     samples = curve["samples"].to_numpy(float)
     lines = {key: (samples, curve[key].to_numpy(float)) for key in ("score", "low", "high")}
-    # a band of no width is not seen
-    bars = join == "law" or not bands or len(curve) == 1
+    barred = np.full(len(curve), join == "law" or not bands) | _alone(lines["low"][1])
     law = law_of(curve) if join == "law" else None
     if join == "smooth":
         for key, (_, ys) in lines.items():
@@ -303,7 +305,7 @@ def draw_curve(
         found = law_lines(law, xs)
         lines = {"score": (xs, found["law"])}
         lines |= {end: (xs, found[f"law_{end}"]) for end in ("low", "high")}
-    if law is not None or not bars:
+    if law is not None or not barred.all():
         between: dict[str, Any] = {
             "color": colour,
             "zorder": BAND_ORDER,
@@ -315,13 +317,19 @@ def draw_curve(
         edge = between | {"linewidth": EDGE_WIDTH, "alpha": EDGE_ALPHA, "linestyle": LINES[line]}
         for end in ("low", "high"):
             ax.plot(*lines[end], **edge)
-    draw_bars(curve, ax, colour, shift, bars)
+    draw_bars(curve, ax, colour, shift, barred)
     drawn: dict[str, Any] = {"color": colour, "linewidth": LINE_WIDTH, "linestyle": LINES[line]}
     ax.plot(*lines["score"], **drawn, zorder=CURVE_ORDER, transform=shift)
     marks = marks_of(marker, colour, FILLS[line])
     marks["clip_on"] = False  # a point at 0 or 100 is seen whole
     ax.plot(samples, curve["score"], ls="", **marks, zorder=CURVE_ORDER + 1, transform=shift)
     return ax
+
+
+def _alone(low: np.ndarray) -> np.ndarray:
+    """Which points have an interval and no neighbour with one: a band there has no width."""
+    known = np.pad(~np.isnan(low), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
 
 
 def draw_lone(points: pd.DataFrame, ax: Axes, colour: str, marker: str, shift: Transform) -> Axes:
@@ -335,13 +343,16 @@ def draw_lone(points: pd.DataFrame, ax: Axes, colour: str, marker: str, shift: T
 
 
 def draw_bars(
-    points: pd.DataFrame, ax: Axes, colour: str, shift: Transform, bars: bool = True
+    points: pd.DataFrame,
+    ax: Axes,
+    colour: str,
+    shift: Transform,
+    barred: np.ndarray | None = None,
 ) -> None:
-    """The interval of each point, unless `bars` is false, and a dash for each of several runs."""
+    """The interval of each point, or of those `barred`; a dash for each of several runs."""
     below: dict[str, Any] = {"color": colour, "zorder": BAR_ORDER, "transform": shift}
-    if bars:
-        ends = points["samples"], points["low"], points["high"]
-        ax.vlines(*ends, linewidth=BAR_WIDTH, **below)
+    shown = points if barred is None else points[barred]
+    ax.vlines(shown["samples"], shown["low"], shown["high"], linewidth=BAR_WIDTH, **below)
     for x, scores in zip(points["samples"], points["run_scores"], strict=True):
         if len(scores) > 1:
             dash: dict[str, Any] = {
@@ -378,7 +389,7 @@ def decorate(ax: Axes, points: pd.DataFrame, look: Look, frame: Frame) -> Axes:
     middle = float(log4([end / left])[0] / log4([right / left])[0]) / 2
     ax.xaxis.set_label_coords(middle, 0, transform=below)
     ax.xaxis.label.set_verticalalignment("top")
-    ax.set_ylabel(VALUES[value_of(points)].axis)
+    ax.set_ylabel(VALUES[look.value].axis)
     ax.grid(axis="y")
     ax.spines["bottom"].set_color("0.75")  # a chance of 0 stays visible on it
     return ax
