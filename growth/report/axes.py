@@ -413,13 +413,19 @@ def _tick_label(samples: int) -> str:
 def range_of(points: pd.DataFrame) -> tuple[float, float]:
     """The ends of the y axis: per cents from 0 to above all that is measured, at most to 100;
     losses from below it, as small differences count.
+
+    The intervals of losses take up to half of the panel: two runs say so little about the noise
+    that theirs would make a flat line of any curve. What leaves the panel is wider than it.
     """
-    drawn = [score for scores in points["run_scores"] for score in scores]
-    drawn += [y for key in ("low", "high", "chance") for y in points[key].dropna()]
+    runs = [score for scores in points["run_scores"] for score in scores]
+    ends = [y for key in ("low", "high", "chance") for y in points[key].dropna()]
     if value_of(points) != LOSS:
-        return 0.0, min(100.0, 5 * np.ceil((max([0.0, *drawn]) + 2) / 5))
-    margin = 0.05 * (max(drawn) - min(drawn)) or 0.05 * max(drawn)
-    return max(0.0, min(drawn) - margin), max(drawn) + margin
+        return 0.0, min(100.0, 5 * np.ceil((max([0.0, *runs, *ends]) + 2) / 5))
+    least, most = min(runs), max(runs)
+    margin = 0.05 * (most - least) or 0.05 * most
+    room = (most - least) / 2
+    low = max(least - room, min([least, *ends])) - margin
+    return max(0.0, low), min(most + room, max([most, *ends])) + margin
 
 
 def legend_handles(points: pd.DataFrame, look: Look) -> list[Artist]:
