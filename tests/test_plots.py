@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -606,6 +607,12 @@ def test_losses_are_drawn_on_request(signalled, tmp_path):
     (bar,) = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
     ends = [segment[:, 1] for segment in bar.get_segments()]  # no band: 40 samples have one seed
     assert ends == [pytest.approx([1.9 - 1.2706, 1.9 + 1.2706], abs=1e-3)]
+    with warnings.catch_warnings(action="error"):  # no range of no height
+        drawings(
+            points.assign(score=0.0, run_scores=[(0.0,)] * len(points), low=np.nan, high=np.nan),
+            "overall",
+            STUDY,
+        )[0].draw()
     lone = points[points["samples"] == 40]
     assert "how noisy it is, is not known" in texts(drawings(lone, "overall", STUDY)[0].draw())
 
@@ -843,6 +850,12 @@ def test_bad_input_is_reported_and_nothing_is_written(results, tmp_path, arrange
         run(folder, tmp_path, plot_type)
     for word in words:
         assert word in str(caught.value)
+    assert not (tmp_path / "plots").exists()
+
+
+def test_results_without_the_value_are_reported(results, tmp_path):
+    with pytest.raises(InputError, match=r"OOD set\. What was trained, .* has no gold_probability"):
+        run(results, tmp_path, "all", "--value=gold_probability")
     assert not (tmp_path / "plots").exists()
 
 

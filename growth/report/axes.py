@@ -422,7 +422,7 @@ def range_of(points: pd.DataFrame) -> tuple[float, float]:
     if value_of(points) != LOSS:
         return 0.0, min(100.0, 5 * np.ceil((max([0.0, *runs, *ends]) + 2) / 5))
     least, most = min(runs), max(runs)
-    margin = 0.05 * (most - least) or 0.05 * most
+    margin = 0.05 * (most - least) or 0.05 * most or 1.0
     room = (most - least) / 2
     low = max(least - room, min([least, *ends])) - margin
     return max(0.0, low), min(most + room, max([most, *ends])) + margin

@@ -94,18 +94,17 @@ def _nothing_there(
     remedy = ""
     if unplaced:
         remedy = (
-            f". {unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
+            f"{unplaced[0]} does not say which run it is of: predict with evaluate/predict.py"
             " from a checkpoint of one of our runs, and score again"
         )
     elif value != SCORE:
         remedy = (
-            f". What was trained, predicted or scored by an older version has no {value}, nor has "
+            f"What was trained, predicted or scored by an older version has no {value}, nor has "
             "every kind of ability (docs/evaluation.md)"
         )
-    return InputError(
-        f"--results_path {results_path}: nothing to plot there, no {value} of an ability or of "
-        "an OOD set. " + first_of(notes) + remedy
-    )
+    fault = f"nothing to plot there, no {value} of an ability or of an OOD set"
+    said = ". ".join(filter(None, [fault, first_of(notes), remedy]))
+    return InputError(f"--results_path {results_path}: {said}")
 
 
 class _Studies:
