@@ -25,9 +25,10 @@ if find_spec("growth") is None:
     sys.exit(2)
 
 from growth.core.cli import add_options, argument_parser, options_from, run_script
+from growth.core.errors import InputError
 from growth.core.files import check_writable
 from growth.core.locks import locked
-from growth.core.options import OutputOptions, ReportInputs, ResultsOptions
+from growth.core.options import OutputOptions, ReportInputs, ResultsOptions, StudyOptions
 from growth.report.publication import DIGESTS, publish
 from growth.runs.layout import PREDICTIONS, results_folders
 
@@ -35,23 +36,28 @@ from growth.runs.layout import PREDICTIONS, results_folders
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags, copy, say what."""
     parser = argument_parser(__doc__)
-    for options in (ResultsOptions, ReportInputs, OutputOptions):
+    for options in (ResultsOptions, ReportInputs, StudyOptions, OutputOptions):
         add_options(parser, options)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the copies go")
     parser.add_argument(
         "--pred_data_path",
         type=Path,
-        default=PREDICTIONS,
-        help="folder of the predictions to list digests of (default: %(default)s)",
+        help=f"folder of the predictions to list digests of (default: {PREDICTIONS})",
     )
     args = parser.parse_args(argv)
     output_dir: Path = args.output_dir
     check_writable(output_dir, "--output_dir")
+    for flag in ("selection_path", "pred_data_path"):  # those of the defaults need not be there
+        folder = getattr(args, flag)
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"--{flag} {folder}: no such folder; give the one they are in")
     test, valid = results_folders(options_from(args, ResultsOptions))
     inputs = options_from(args, ReportInputs)
     with locked(output_dir, "--output_dir", args.wait):
         found = publish(
-            test, valid, inputs.runs_dir, inputs.benchmarks_dir, output_dir, args.pred_data_path
+            *(test, valid, inputs.runs_dir, inputs.benchmarks_dir, output_dir),
+            args.pred_data_path or PREDICTIONS,
+            options_from(args, StudyOptions).study,
         )
     for path, places in found.places.items():
         print(f"{path}: names {', '.join(places)}, of this machine", file=sys.stderr)

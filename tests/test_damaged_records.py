@@ -10,7 +10,7 @@ from conftest import TRAINING_RECORD, run
 
 from growth.core.errors import InputError
 from growth.core.files import read_json, write_json
-from growth.core.schemas import SelectionRecord, read_record
+from growth.core.schemas import ResultsRecord, SelectionRecord, check_schema, read_record
 from growth.export.model_card import last_evaluation
 from growth.runs.layout import METRICS, read_run
 from growth.runs.record import forget_metrics_after, read_metrics
@@ -28,7 +28,7 @@ def record_with(path, **fields):
         ({"hyperparameters": GONE}, "missing required field `hyperparameters`"),
         ({"hyperparameters": {}}, r"missing required field `epochs` - at `\$.hyperparameters`"),
         ({"hyperparameters": {"epochs": "15"}}, r"got `str` - at `\$.hyperparameters.epochs`"),
-        ({"hyperparameters": {"epochs": 0}}, r"`int` >= 1 - at `\$.hyperparameters.epochs`"),
+        ({"hyperparameters": {"epochs": 0}}, r"`int` >= 1, got 0 - at `\$.hyperparameters.epochs`"),
         ({"train": []}, r"got `array` - at `\$.train`"),
         ({"train": {"files": {"a": {"lines": 1}}, "samples": 1}}, r"\$.train.files\[...\]"),
         ({"model_size": 7}, r"got `int` - at `\$.model_size`"),
@@ -122,6 +122,13 @@ def test_a_torn_or_foreign_line_of_metrics_stops_nothing(tmp_path, torn):
     assert last_evaluation(tmp_path, 2) == lines[2]
     forget_metrics_after(tmp_path, 2)
     assert (tmp_path / METRICS).read_bytes() == b"".join(line + b"\n" for line in whole[:3])
+
+
+def test_of_several_faults_the_one_that_is_told_is_at_its_place():
+    files = {f"{name}_test": {"type": name, "n": 3, "score": 5} for name in ("a", "b")}
+    files["a_test"] |= {"expected": 9}
+    with pytest.raises(InputError, match=r"`expected` - at `\$.files\['b_test'\]`; score again"):
+        check_schema({"run": {}, "files": files, "average": "x"}, ResultsRecord, "x", "score again")
 
 
 @pytest.mark.parametrize(

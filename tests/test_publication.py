@@ -101,12 +101,15 @@ def test_nothing_of_the_data_and_no_weights_are_copied(tree):
 
 def test_absolute_paths_are_named_and_a_copy_can_be_made_again(tree):
     record = tree.folder / "runs/runs-7b/curated-10/seed-0/run.json"
-    places = {"model_name_or_path": "/models/llama", "train": {"dir": "/home/me/data"}}
-    write(record, json.loads(record.read_text()) | places)
+    run = json.loads(record.read_text())
+    command = "finetune.py --data_dir ~/data/a --n 1/2 --model_size 7b/x --cache='/srv/my/cache'"
+    run["train"]["dir"] = "/home/me/data"
+    write(record, run | {"model_name_or_path": "/models/llama", "command": command})
     for _ in range(2):
         (line,) = publish(tree).stderr.splitlines()
         copy = "public/runs/runs-7b/curated-10/seed-0/run.json"
-        assert line == f"{copy}: names /home/me/data, /models/llama, of this machine"
+        places = "/home/me/data, /models/llama, /srv/my/cache, ~/data/a"
+        assert line == f"{copy}: names {places}, of this machine"
 
 
 def test_predictions_made_again_can_be_checked_by_their_digests(tree):
@@ -131,6 +134,16 @@ def test_predictions_made_again_can_be_checked_by_their_digests(tree):
     subprocess.run([*check, "--ignore-missing"], cwd=tree.folder, check=True)
     write_lines(first, [{"answer": "another"}])
     assert subprocess.run([*check, "--ignore-missing"], cwd=tree.folder, check=False).returncode
+
+
+def test_digests_of_odd_names_can_be_checked(tree):
+    path = tree.folder / "evaluate/pred-data/test/a\nb\\c/pred_math_test.json"
+    write_lines(path, [{"answer": SECRET}])
+    for _ in range(2):
+        publish(tree)
+        check = ["sha256sum", "--check", "--strict", "public/predictions.sha256"]
+        done = subprocess.run(check, cwd=tree.folder, check=True, capture_output=True, text=True)
+        assert done.stdout.count("OK") == 1
 
 
 def test_a_study_of_ones_own_brings_its_file(tmp_path):
@@ -163,6 +176,8 @@ def test_a_study_of_ones_own_brings_its_file(tmp_path):
         (("--output_dir", "runs"), "--output_dir runs: its part"),
         (("--runs_dir", "nope"), "--runs_dir nope: no such folder"),
         (("--benchmarks_dir", "nope"), "--benchmarks_dir nope: no such folder"),
+        (("--selection_path", "nope"), "--selection_path nope: no such folder"),
+        (("--pred_data_path", "nope"), "--pred_data_path nope: no such folder"),
     ],
 )
 def test_refused(tree, flags, says):
@@ -176,18 +191,64 @@ def test_refused(tree, flags, says):
     assert not (tree.folder / "public/test").exists()
 
 
-def test_a_damaged_record_is_named_where_it_is(tree):
-    record = tree.folder / "runs/runs-7b/curated-10/seed-0/run.json"
-    record.write_text(record.read_text()[:100])
-    done = publish(tree, check=False)
-    assert done.returncode == 2
-    assert f"error: {record.relative_to(tree.folder)}: not JSON" in done.stderr
-    assert not (tree.folder / "public" / record.relative_to(tree.folder)).exists()
+def changed(path, **fields):
+    write(path, json.loads(path.read_text()) | fields)
 
 
-def test_a_damaged_verdict_is_named(tree):
-    path = next((tree.folder / "results/test").rglob("*.jsonl"))
-    path.write_text("{", encoding="utf-8")
+def own_study(name, file):
+    return lambda path: changed(path, run={"study": {**OWN, "name": name, "file": file}})
+
+
+OWN = {"digest": "d", "asked": "a"}
+RUN = "runs/runs-7b/curated-160/seed-1/run.json"
+SCORED = "results/test/7b/curated-160/seed-1/checkpoint-6-results.json"
+VERDICTS = SCORED.replace("-results.json", "-details/math_test.jsonl")
+CHOICE = "results/valid/7b/curated-160/seed-1/selected-checkpoint.json"
+ANSWERED = "evaluate/cmmlu/outputs"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        (RUN, lambda path: path.write_text(path.read_text()[:100]), "not JSON"),
+        (RUN, lambda path: changed(path, model_size=7), "$.model_size"),
+        (SCORED, lambda path: path.write_text(path.read_text()[:100]), "ends early"),
+        (SCORED, lambda path: path.write_text('{"average": NaN}'), "NaN is not JSON"),
+        (SCORED, lambda path: changed(path, run="x"), "$.run"),
+        (SCORED, lambda path: changed(path, average=101.0), "<= 100.0, got 101.0 - at `$.average`"),
+        (SCORED, own_study("../../escaped", "data/doit.toml"), "$.run.study.name"),
+        (SCORED, own_study("mine", "mine.toml"), "whose file mine.toml is no longer there"),
+        (SCORED, own_study("mine", ""), "give it with --study FILE"),
+        (VERDICTS, lambda path: path.write_text("{"), ":1: malformed JSON"),
+        (CHOICE, lambda path: changed(path, checkpoint=3), "$.checkpoint"),
+        (ANSWERED, lambda path: changed(path, settings=3), "$.settings"),
+    ],
+)
+def test_what_is_damaged_is_named_and_nothing_is_copied(tree, file, damage, says):
+    path = tree.folder / file
+    damage(next(path.rglob("results.json")) if path.is_dir() else path)
     done = publish(tree, check=False)
     assert done.returncode == 2
-    assert f"{path.relative_to(tree.folder)}:1:" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {file}")
+    assert says in done.stderr
+    assert sorted(tree.folder.glob("public/**/*.*")) == []
+
+
+def test_a_list_of_digests_that_is_none_is_named(tree):
+    path = tree.folder / "public/predictions.sha256"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff")
+    done = publish(tree, check=False)
+    assert done.returncode == 2
+    assert "error: public/predictions.sha256: not UTF-8" in done.stderr
+    assert path.read_bytes() == b"\xff"
+
+
+def test_what_of_metrics_is_whole_is_copied(tree):
+    """A kill leaves a part of a line, and a run that diverges has losses that are no numbers."""
+    path = tree.folder / RUN.replace("run.json", "metrics.jsonl")
+    path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
+    publish(tree)
+    copy = tree.folder / "public" / path.relative_to(tree.folder)
+    assert copy.read_text() == '{"step": 1, "loss": NaN}\n'

@@ -4,6 +4,7 @@ Files of older versions lack some fields, and those of newer ones have more: onl
 later stage can't do without are required.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Required, TypedDict
 
@@ -18,6 +19,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\
 # What to do where a results file is damaged.
 SCORE_AGAIN = "score its predictions again with evaluate/score.py"
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+PerCent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Nats = Annotated[float, msgspec.Meta(ge=0, le=1e30)]  # a bound that figures can be drawn of
 
 
 class FileRecord(TypedDict, total=False):
@@ -89,7 +92,7 @@ class GitRecord(TypedDict, total=False):
 class StudyRecord(TypedDict):
     """Which study a run is of (`growth.data.study`)."""
 
-    name: str
+    name: Name
     digest: str
     asked: str
     file: str
@@ -186,6 +189,7 @@ class PredictionRecord(TypedDict, total=False):
     step: Count
     epoch: Count
     epochs: Count
+    seed: Count | None
     limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
     split: str
     device: str
@@ -216,15 +220,15 @@ class FileScore(TypedDict, total=False):
 
     type: Required[str]
     n: Required[Count]
-    score: Required[float | None]
-    expected: Required[float | None]
-    low: float | None
-    high: float | None
-    gold_probability: float
-    gold_probability_low: float
-    gold_probability_high: float
+    score: Required[PerCent | None]
+    expected: Required[PerCent | None]
+    low: PerCent | None
+    high: PerCent | None
+    gold_probability: PerCent
+    gold_probability_low: PerCent
+    gold_probability_high: PerCent
     gold_probability_n: Count
-    loss: float
+    loss: Nats
     digest: str | None
 
 
@@ -234,14 +238,14 @@ class ResultsRecord(TypedDict, total=False):
     run: Required[PredictionRecord]
     files: Required[dict[str, FileScore]]
     missing_files: list[str]
-    average: float | None
-    average_low: float | None
-    average_high: float | None
-    expected_average: float | None
-    ood_average: float | None
-    ood_average_low: float | None
-    ood_average_high: float | None
-    expected_ood_average: float | None
+    average: PerCent | None
+    average_low: PerCent | None
+    average_high: PerCent | None
+    expected_average: PerCent | None
+    ood_average: PerCent | None
+    ood_average_low: PerCent | None
+    ood_average_high: PerCent | None
+    expected_ood_average: PerCent | None
 
 
 class DetailsLine(TypedDict, total=False):
@@ -256,9 +260,9 @@ class DetailsLine(TypedDict, total=False):
 class BenchmarkScore(TypedDict, total=False):
     """One setting of a benchmark's results.json: means over subjects; per cent."""
 
-    average: Required[float]
-    average_low: Required[float]
-    average_high: Required[float]
+    average: Required[PerCent]
+    average_low: Required[PerCent]
+    average_high: Required[PerCent]
     over_examples: dict[str, Any]
     subjects: Required[dict[str, Any]]
     missing: list[str]
@@ -276,7 +280,7 @@ class CandidateRecord(TypedDict, total=False):
 
     checkpoint: Required[Name]
     epoch: float
-    average: Required[float]
+    average: Required[PerCent]
 
 
 class SelectionRecord(TypedDict, total=False):
@@ -287,7 +291,7 @@ class SelectionRecord(TypedDict, total=False):
     timestamp: Required[Name]
     checkpoint: Required[Name]
     limit: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None
-    average: float
+    average: PerCent
     epoch: float
     reason: str
     average_note: str
@@ -310,7 +314,7 @@ def check_schema(value: Object, schema: Any, what: str, remedy: str) -> None:
     try:
         msgspec.convert(value, schema)
     except msgspec.ValidationError as error:
-        found = _with_key(str(error), value, schema)
+        found = _with_number(_with_key(str(error), value, schema), value)
         raise InputError(f"{what}: {found}; {remedy}") from None
 
 
@@ -321,9 +325,24 @@ def _with_key(message: str, value: Object, schema: Any) -> str:
         for key, entry in value[field].items():
             try:
                 msgspec.convert(value | {field: {key: entry}}, schema)
-            except msgspec.ValidationError:
+            except msgspec.ValidationError as error:
+                if str(error) != message:  # of another field
+                    continue
                 return message.replace("[...]", f"[{key[:80]!r}]", 1)
     return message
+
+
+def _with_number(message: str, value: Any) -> str:
+    """`message` with the number that is out of bounds; of other faults msgspec says what it got."""
+    expected, at, place = message.partition(" - at `$")
+    keys = re.findall(r"\.(\w+)|\[(\d+)\]|\[(['\"])(.*?)\3\]", place)
+    for name, index, _, key in keys:
+        try:
+            value = value[int(index) if index else name or key]
+        except (KeyError, IndexError, TypeError):  # the key was cut
+            return message
+    bounded = keys and isinstance(value, int | float) and "got" not in expected
+    return f"{expected}, got {value!r:.40}{at}{place}" if bounded else message
 
 
 def read_record(path: Path, schema: Any, remedy: str, *, finite: bool = True) -> Object:

@@ -7,26 +7,28 @@
 <output_dir>/predictions.sha256     digests of the predictions: whoever predicts again can check
 """
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import (
-    is_file,
-    json_line,
-    open_file,
-    read_json,
-    replacing,
-    sha256,
-    write_json,
-    write_text,
+from growth.core.files import is_file, json_line, open_file, replacing, sha256, write_text
+from growth.core.schemas import (
+    SCORE_AGAIN,
+    BenchmarkResultsRecord,
+    PredictionRecord,
+    ResultsRecord,
+    SelectionRecord,
+    TrainingRecord,
+    read_record,
 )
 from growth.data.lines import Record, checked_lines
-from growth.data.study import published_study, recorded
+from growth.data.study import Study, recorded, study_of
 from growth.runs.layout import METRICS, PREDICTION_PREFIX, RESULTS_SUFFIX, RUN_RECORD
+from growth.runs.record import read_metrics
 
 # Of a verdict: what pairs it and what is compared. Not what was answered and what was to be, which
 # may be words of licensed data.
@@ -37,6 +39,10 @@ KEPT = (
 _REASONS = "left_out"  # of a benchmark: sentences that quote the questions in question
 _DETAILS = "-details"
 DIGESTS = "predictions.sha256"  # in the form of sha256sum
+
+
+# Where a text, a command say, names a place of this machine: from its root or from the home.
+_PLACE = re.compile(r"""(?:^/|(?<=[\s='"(,])/(?=[\w.-]+/)|(?:^|(?<=[\s='"(,]))~/)[^\s'"),]*""")
 
 
 @dataclass
@@ -56,8 +62,26 @@ class Published:
     digests: int = 0
 
 
-CopyBy = Callable[[Path, Path, Published], None]  # from, to, and where it is noted
-Copy = tuple[Path, Path, CopyBy]
+# The text of a copy in pieces, and the places that it names, of the path of its original.
+Text = Callable[[Path], Iterator[tuple[str, list[str]]]]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file to copy, and what becomes of its text."""
+
+    source: Path
+    target: Path
+    text: Text
+
+    def check(self) -> list[str]:
+        """The places that it names; raises `InputError` where the original is damaged."""
+        return sorted({place for _, places in self.text(self.source) for place in places})
+
+    def write(self) -> None:
+        """Write it, whole or not at all."""
+        with replacing(self.target) as temporary, open(temporary, "w", encoding="utf-8") as copy:
+            copy.writelines(piece for piece, _ in self.text(self.source))
 
 
 def publish(
@@ -67,8 +91,9 @@ def publish(
     benchmarks_dir: Path,
     output_dir: Path,
     predictions: Path,
+    flag: Path | None = None,
 ) -> Published:
-    """Copy a study's results to `output_dir`.
+    """Copy a study's results to `output_dir`, once all of them are found to be whole.
 
     A verdict keeps its score, its signals and the digests that pair it, so that `compare.py` gives
     the same numbers.
@@ -80,53 +105,96 @@ def publish(
         benchmarks_dir: folder with <benchmark>/outputs.
         output_dir: may hold an earlier copy; files that have no original any more stay.
         predictions: folder whose predictions get a digest each, which need not be there.
+        flag: the value of --study; None for the files that the results say.
 
     Raises:
         InputError: there are no results, a folder is missing, one of the files is damaged, or
-            `output_dir` and what is copied overlap.
+            `output_dir` and what is copied overlap; nothing is written then.
     """
-    for flag, folder in {"--runs_dir": runs_dir, "--benchmarks_dir": benchmarks_dir}.items():
+    for name, folder in {"--runs_dir": runs_dir, "--benchmarks_dir": benchmarks_dir}.items():
         if not folder.is_dir():
-            raise InputError(f"{flag} {folder}: no such folder")
+            raise InputError(
+                f"{name} {folder}: no such folder; give the one they are in, or an empty one where "
+                "there are none"
+            )
     parts = {"test": results, "valid": selection, "runs": runs_dir}
     outputs = sorted(benchmarks_dir.glob("*/outputs"))
     parts |= {f"benchmarks/{folder.relative_to(benchmarks_dir)}": folder for folder in outputs}
     _check_apart(parts, output_dir)
     copies = {part: list(_copies(part, parts[part], output_dir / part)) for part in parts}
-    if not any(source.name.endswith(RESULTS_SUFFIX) for source, *_ in copies["test"]):
+    if not any(copy.source.name.endswith(RESULTS_SUFFIX) for copy in copies["test"]):
         raise InputError(
             f"--results_path {results}: no *{RESULTS_SUFFIX} in it; score predictions with "
             "evaluate/score.py first, or give the folder they are in"
         )
-    found = Published()
-    for part, files in copies.items():
-        for source, target, by in files:
-            by(source, target, found)
-        found.files[part] = [target for _, target, _ in files]
-    found.digests = _list_digests(predictions, output_dir / DIGESTS)
+    found = Published(files={part: [copy.target for copy in copies[part]] for part in parts})
+    every = [copy for part in copies.values() for copy in part]
+    found.places = {copy.target: places for copy in every if (places := copy.check())}
+    studies = _studies([copy.source for copy in every], flag, output_dir)
+    found.studies = list(studies)
+    digests, found.digests = _digests(predictions, output_dir / DIGESTS)
     if found.digests and predictions.is_absolute():
         found.places[output_dir / DIGESTS] = [str(predictions)]
+    for copy in every:
+        copy.write()
+    for target, study in studies.items():
+        with open_file(study.source) as file, replacing(target) as temporary:
+            temporary.write_bytes(file.read())
+    if found.digests:
+        write_text(output_dir / DIGESTS, digests)
     return found
 
 
-def _list_digests(folder: Path, target: Path) -> int:
-    """Write the digests of all predictions below a folder; returns how many.
+def _studies(sources: list[Path], flag: Path | None, output_dir: Path) -> dict[Path, Study]:
+    """The studies of one's own that results are of, without whose files nobody can read them.
 
-    Lines of an earlier list about other files stay.
+    Returns:
+        Each by the path of its copy.
     """
+    studies: dict[Path, Study] = {}
+    seen: list[Mapping[str, str]] = []
+    for path in sources:
+        if not path.name.endswith(RESULTS_SUFFIX):
+            continue
+        run = read_record(path, ResultsRecord, SCORE_AGAIN)["run"]
+        if recorded(run) in seen:
+            continue
+        seen.append(recorded(run))
+        study = study_of(run, flag, path)
+        if study.is_published:
+            continue
+        target = output_dir / f"{study.name}.toml"
+        other = studies.setdefault(target, study)
+        if other.source.resolve() != study.source.resolve():
+            raise InputError(
+                f"{path}: of the study {study.name!r} in {study.source}, and others are of one in "
+                f"{other.source}; publish them one by one, or give one file with --study"
+            )
+    return studies
+
+
+def _digests(folder: Path, listed: Path) -> tuple[str, int]:
+    """The list of the digests of all predictions, and how many are below `folder`.
+
+    Lines of an earlier list about other files stay. In the form of sha256sum: a name with a
+    backslash or line feed has them escaped, and a backslash before the digest.
+    """
+    lines: dict[str, str] = {}
+    if is_file(listed):
+        with open_file(listed) as file:
+            try:
+                earlier = file.read().decode().rstrip("\n").split("\n")
+            except UnicodeDecodeError:
+                raise InputError(
+                    f"{listed}: not UTF-8; expected a list of digests, as this script writes it. "
+                    "Remove it, and list all predictions again"
+                ) from None
+        lines = {line.partition("  ")[2]: line for line in earlier}
     paths = sorted(folder.rglob(f"{PREDICTION_PREFIX}*.json"))
-    own = {str(path): sha256(path) for path in paths}
-    if not own:
-        return 0
-    listed: dict[str, str] = {}
-    if is_file(target):
-        with open_file(target) as file:
-            for line in file.read().decode().splitlines():
-                digest, _, path = line.partition("  ")
-                listed[path] = digest
-    lines = sorted((listed | own).items())
-    write_text(target, "".join(f"{digest}  {path}\n" for path, digest in lines))
-    return len(own)
+    for path in paths:
+        name = str(path).replace("\\", "\\\\").replace("\n", "\\n")
+        lines[name] = f"{'' if name == str(path) else chr(92)}{sha256(path)}  {name}"
+    return "".join(f"{line}\n" for _, line in sorted(lines.items())), len(paths)
 
 
 def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
@@ -144,52 +212,51 @@ def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
 
 def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
     """The files of a part, in order; hidden ones are none, as for figures."""
-    patterns: dict[str, CopyBy] = {
-        f"*{RESULTS_SUFFIX}": partial(_copy_results, target.parent),
-        "selected-checkpoint*.json": _copy_object,
-        f"*{_DETAILS}/*.jsonl": _copy_verdicts,
+    again = "select the checkpoint again with evaluate/select_checkpoint.py"
+    patterns: dict[str, Text] = {
+        f"*{RESULTS_SUFFIX}": _object(ResultsRecord, SCORE_AGAIN),
+        "selected-checkpoint*.json": _object(SelectionRecord, again),
+        f"*{_DETAILS}/*.jsonl": _verdicts,
     }
     if part == "runs":
-        patterns = {RUN_RECORD: _copy_object, METRICS: _copy_lines}
+        trained = "train it again in another folder, or remove the run"
+        patterns = {RUN_RECORD: _object(TrainingRecord, trained), METRICS: _metrics}
     elif part.startswith("benchmarks/"):
-        patterns = {"results*.json": _copy_object, RUN_RECORD: _copy_object}
-    for pattern, by in patterns.items():
+        asked = "remove it, and run the benchmark again"
+        patterns = {
+            "results*.json": _object(BenchmarkResultsRecord, asked),
+            RUN_RECORD: _object(PredictionRecord, asked),
+        }
+    for pattern, text in patterns.items():
         for path in sorted(folder.rglob(pattern)):
             if not any(name.startswith(".") for name in path.relative_to(folder).parts):
-                yield path, target / path.relative_to(folder), by
+                yield Copy(path, target / path.relative_to(folder), text)
 
 
-def _copy_object(source: Path, target: Path, found: Published) -> Any:
-    """The object that was copied, as the source has it."""
-    content = read_json(source)
-    write_json(target, _without_reasons(content))
-    if named := sorted(set(_absolute_paths(content))):
-        found.places[target] = named
-    return content
+def _object(schema: Any, remedy: str) -> Text:
+    """The text of a copy of one JSON object."""
+
+    def text(source: Path) -> Iterator[tuple[str, list[str]]]:
+        content = read_record(source, schema, remedy)
+        copy = json.dumps(_without_reasons(content), ensure_ascii=False, indent=2, allow_nan=False)
+        yield copy + "\n", list(_places(content))
+
+    return text
 
 
-def _copy_results(output_dir: Path, source: Path, target: Path, found: Published) -> None:
-    """A results file, and the file of a study of one's own, without which nobody can read it."""
-    study = recorded(_copy_object(source, target, found).get("run", {}))
-    copy = output_dir / f"{study.get('name')}.toml"
-    if study.get("name") != published_study().name and copy not in found.studies:
-        with open_file(Path(study.get("file", ""))) as file, replacing(copy) as temporary:
-            temporary.write_bytes(file.read())
-        found.studies.append(copy)
+def _metrics(source: Path) -> Iterator[tuple[str, list[str]]]:
+    """The text of a copy of a run's losses, which may hold NaN where a run diverged."""
+    for line in read_metrics(source.parent):
+        yield json.dumps(line, ensure_ascii=False) + "\n", []
 
 
-def _copy_lines(source: Path, target: Path, _: Published) -> None:
-    _write_lines(source, target, lambda line: line)
-
-
-def _copy_verdicts(source: Path, target: Path, _: Published) -> None:
-    _write_lines(source, target, _without_texts)
-
-
-def _write_lines(source: Path, target: Path, change: Callable[[Record], Record]) -> None:
-    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8") as copy:
+def _verdicts(source: Path) -> Iterator[tuple[str, list[str]]]:
+    """The text of a copy of the verdicts on a file's questions."""
+    try:
         for _, line in checked_lines(source, lambda _: None):
-            copy.write(json_line(change(line)))
+            yield json_line(_without_texts(line)), []
+    except InputError as error:
+        raise InputError(f"{error}; {SCORE_AGAIN} --details") from None
 
 
 def _without_texts(line: Record) -> Record:
@@ -215,9 +282,9 @@ def _counted(reasons: Any) -> Any:
     return len(reasons) if isinstance(reasons, list) else reasons
 
 
-def _absolute_paths(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and value.startswith("/"):
-        yield value
+def _places(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (found[0] for found in _PLACE.finditer(value))
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _absolute_paths(part)
+            yield from _places(part)
