@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,8 @@ def results_of(score, types=(*TYPES, CEVAL), **run):
         own = [f for f in files.values() if STUDY.ability_of(f["type"]).out_of_domain == abroad]
         if own:
             mean = sum(file["score"] for file in own) / len(own)
-            value |= {name: mean, f"{name}_low": mean - 5, f"{name}_high": mean + 5}
+            ends = {f"{name}_low": max(0.0, mean - 5), f"{name}_high": min(100.0, mean + 5)}
+            value |= {name: mean} | ends
             value |= {f"expected_{name}": sum(file["expected"] for file in own) / len(own)}
     return value
 
@@ -535,8 +537,8 @@ def test_limits_are_stated_in_title_and_name(results, tmp_path):
 
 
 def test_a_smoke_run_beside_a_complete_one_does_not_count(results, tmp_path, capsys):
-    write(results, "curated-10", 99.0, limit=5)
-    write(results, "curated-10000", 99.0, timestamp="t1", limit=5)
+    write(results, "curated-10", 80.0, limit=5)
+    write(results, "curated-10000", 80.0, timestamp="t1", limit=5)
     plots = run(results, tmp_path, "ood")
     assert files(plots) == OOD
     table = pd.read_csv(plots / "ood" / "ceval_physician_fshot.csv")
@@ -729,8 +731,8 @@ def test_names_and_order():
 
 
 def test_unplaceable_and_custom_results_are_left_out_with_a_note(results, tmp_path, capsys):
-    (results / "nameless-results.json").write_text(json.dumps(results_of(99.0)))
-    write(results, "curated-11", 99.0)
+    (results / "nameless-results.json").write_text(json.dumps(results_of(80.0)))
+    write(results, "curated-11", 80.0)
     (results / ".hidden-results.json").write_text("not JSON")
     run(results, tmp_path, "ood")
     notes = capsys.readouterr().err
@@ -754,7 +756,7 @@ def test_models_that_are_no_run_of_ours_stand_beside_the_curves_by_their_tags(
     (drawing, *_) = drawings(points, "overall", read.study)
     labels = [label.get_text() for label in drawing.draw().axes[0].get_xticklabels()]
     assert labels[-2:] == ["chat", "untuned"]
-    write(results, "untuned", 99.0, timestamp="curated-40")
+    write(results, "untuned", 80.0, timestamp="curated-40")
     run(results, tmp_path, "overall")
     notes = capsys.readouterr().err
     assert "its tag curated-40 is the name of a setting; predict it with another --tag" in notes
@@ -814,6 +816,19 @@ def size_is_a_path(results):
     return results
 
 
+def changed(**fields):
+    """A results file of which one entry, or else the run, has other fields."""
+
+    def arrange(results):
+        value = results_of(1.0)
+        target = value["run"] if "seed" in fields else value["files"]["biology_test"]
+        target |= fields
+        (results / "x-results.json").write_text(json.dumps(value))
+        return results
+
+    return arrange
+
+
 def bad_selection(results):
     (results.parent / "valid").mkdir()
     (results.parent / "valid" / "selected-checkpoint.json").write_text('{"checkpoint": 3}')
@@ -841,6 +856,11 @@ def bad_selection(results):
         (not_results, "all", ["x-results.json", "`files`"]),
         (score_missing, "all", ["x-results.json", "biology_test", "`score`"]),
         (size_is_a_path, "all", ["x-results.json", "'../up'"]),
+        (changed(score=-3.0), "all", ["x-results.json", ">= 0.0, got -3.0 - at `$.files['bio"]),
+        (changed(high=1e308), "all", ["x-results.json", "<= 100.0, got 1e+308", "high"]),
+        (changed(gold_probability=150), "all", ["x-results.json", "<= 100.0", "gold_prob"]),
+        (changed(loss=-1.0), "all", ["x-results.json", ">= 0.0", "loss"]),
+        (changed(seed="a"), "all", ["x-results.json", "`$.run.seed`", "score.py"]),
         (bad_selection, "all", ["selected-checkpoint.json", "checkpoint", "`str`"]),
     ],
 )
@@ -983,6 +1003,17 @@ def test_a_name_that_no_font_has_is_drawn_as_code_points(tmp_path, only_own_font
     notes = capsys.readouterr().err
     assert notes.count("no font of this machine has 义 通; ") == notes.count("\n") == 1
     assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_controls_in_a_name_are_drawn_as_code_points(tmp_path):
+    """No SVG may hold them, a terminal's commands neither."""
+    folder = tmp_path / "in/test"
+    for data_type in ("curated-10", "synthetic-10"):
+        write(folder, data_type, 30, size="7b\x1b[1m\x0b")
+    plots = run(folder, tmp_path, "overview", "--format=svg")
+    (figure,) = plots.rglob("*.svg")
+    ElementTree.parse(figure)
+    assert "7b\\x1b[1m\\x0b curated" in figure.read_text()
 
 
 def lightness(colour):

@@ -355,6 +355,16 @@ def test_the_untuned_model_is_in_the_tables_and_no_setting_and_no_run(tmp_path):
     assert '<th scope="row">base</th>' in page
 
 
+def test_an_untuned_model_that_a_benchmark_knows_by_its_tag_has_no_size(tmp_path):
+    tree = small_tree(tmp_path, read_study(EXAMPLE))
+    run = {"model_size": "unknown", "data_type": "untuned", "timestamp": "base"}
+    tree.benchmark("cmmlu", {"0-shot": 36.2}, run)
+    page, numbers = report(tree)
+    sizes = [row["model_size"] for row in numbers["benchmarks"]["rows"] if not row["paper"]]
+    assert None in sizes
+    assert "unknown" not in {*sizes, *re.findall(r"<td>([^<]*)</td>", page)}
+
+
 def test_results_alone_are_enough(tmp_path):
     tree = small_tree(tmp_path, read_study(EXAMPLE))
     shutil.rmtree(tree.runs)

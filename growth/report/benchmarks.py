@@ -9,6 +9,7 @@ from growth.core.schemas import BenchmarkResultsRecord, read_record
 from growth.data.study import Study, recorded
 from growth.report.published import MEASURES
 from growth.report.training_runs import Problem, problem
+from growth.runs.layout import NO_SIZE
 
 _RESULTS = "results"  # results.json, or results-limit5.json of a smoke run
 _HEADINGS = {(benchmark, setting): heading for benchmark, setting, heading in MEASURES}
@@ -20,10 +21,11 @@ def read_benchmarks(
     """Every results.json of a benchmark below `<benchmarks_dir>/*/outputs`.
 
     Returns:
-        An entry for each model tested: `benchmark`, `model_size`, `data_type`, `setting`,
-        `timestamp`, `checkpoint`, `epoch` (None of models that are no checkpoints of ours), `tag`,
-        `smoke`, the `path`, and `scores`, by heading: `average`, `low`, `high` over `subjects`,
-        `missing` ones, `over_examples`. Then what was left out.
+        An entry for each model tested: `benchmark`, `model_size` (None of a model that is called by
+        its tag alone), `data_type`, `setting`, `timestamp`, `checkpoint`, `epoch` (None of models
+        that are no checkpoints of ours), `tag`, `smoke`, the `path`, and `scores`, by heading:
+        `average`, `low`, `high` over `subjects`, `missing` ones, `over_examples`. Then what was
+        left out.
     """
     entries: list[dict[str, Any]] = []
     problems: list[Problem] = []
@@ -52,6 +54,7 @@ def _entry(path: Path, content: dict[str, Any], study: Study) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         **{name: run.get(name) for name in names},
+        "model_size": None if run.get("model_size") == NO_SIZE else run.get("model_size"),
         "setting": recipe.same_as if recipe else data_type,
         "tag": path.parent.name,
         "smoke": path.stem != _RESULTS,

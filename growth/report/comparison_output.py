@@ -132,7 +132,7 @@ def forest_plot(comparison: Comparison, fonts: Fonts = DEFAULT_FONTS) -> Figure:
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     a, b = comparison.a, comparison.b
-    ax.set_xlabel(fonts.drawable(f"{a.label} less {b.label}, points of per cent"))
+    ax.set_xlabel("A less B, points of per cent")
     heading = [f"A {described(a)}", f"B {described(b)}"]
     if comparison.value != SCORE:
         heading.append(VALUES[comparison.value].title)

@@ -4,6 +4,7 @@ matplotlib's own font has no Chinese; what no font has is drawn as code points.
 """
 
 import logging
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ _PREFERRED = (
     *("WenQuanYi Micro Hei", "SimHei", "Noto Serif CJK SC", "SimSun", "Arial Unicode MS"),
 )
 _SHOWN = 8  # characters that a note names
+_NONE = "\ufffe\uffff"  # not characters, says Unicode
 _LAST_RESORT = "Last Resort"  # matplotlib's own, whose glyphs are boxes
 
 
@@ -29,7 +31,7 @@ class Fonts:
 
     Attributes:
         families: matplotlib's own, and those that have what it lacks.
-        missing: the characters that no font has.
+        missing: the characters that no font has, and controls.
     """
 
     families: tuple[str, ...] = ()
@@ -40,19 +42,20 @@ class Fonts:
         return title if self.missing.isdisjoint(title) else self.drawable(name)
 
     def drawable(self, text: str) -> str:
-        """A text in which code points stand for the characters that no font has: \\u901a."""
+        """A text in which code points stand for the characters that are missing: \\u901a, \\x1b."""
         return "".join(
-            c.encode("ascii", "backslashreplace").decode() if c in self.missing else c for c in text
+            c.encode("unicode_escape").decode() if c in self.missing else c for c in text
         )
 
     def notes(self) -> list[str]:
         """What is missing, what becomes of it, and the remedy; nothing where nothing is."""
-        if not self.missing:
+        without_font = sorted(c for c in self.missing if not _is_control(c))
+        if not without_font:
             return []
         return [
-            f"no font of this machine has {' '.join(sorted(self.missing)[:_SHOWN])}; abilities "
+            f"no font of this machine has {' '.join(without_font[:_SHOWN])}; abilities "
             "whose titles need it go by their names, and elsewhere its code point is drawn, "
-            f"{self.drawable(min(self.missing))}. Install a font that has it (fonts-noto-cjk, say) "
+            f"{self.drawable(without_font[0])}. Install a font that has it (fonts-noto-cjk, say) "
             f"and remove matplotlib's list of fonts, {matplotlib.get_cachedir()}/fontlist-*.json"
         ]
 
@@ -77,7 +80,8 @@ DEFAULT_FONTS = Fonts()
 def fonts_for(texts: Iterable[str]) -> Fonts:
     """The fonts of this machine that `texts` need."""
     default = get_font(fontManager.findfont(FontProperties()))
-    missing = {c for c in "".join(texts) if c.isprintable() and not c.isspace()}
+    characters = set("".join(texts))
+    missing = {c for c in characters if c.isprintable() and not c.isspace()}
     missing -= _characters(default)
     families = list(matplotlib.rcParams["font.family"])
     for name, path in _others() if missing else ():
@@ -86,7 +90,12 @@ def fonts_for(texts: Iterable[str]) -> Fonts:
             missing -= has
         if not missing:
             break
-    return Fonts(tuple(families), frozenset(missing))
+    return Fonts(tuple(families), frozenset(missing | set(filter(_is_control, characters))))
+
+
+def _is_control(character: str) -> bool:
+    """Whether it is one that no SVG may hold; a line feed is drawn as such."""
+    return (unicodedata.category(character) == "Cc" and character != "\n") or character in _NONE
 
 
 def _characters(font: object) -> set[str]:

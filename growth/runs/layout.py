@@ -32,6 +32,7 @@ PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs; its tag names it
+NO_SIZE = "unknown"  # the model_size of a model that a benchmark was run on by its tag alone
 MIXED = "mixed"  # in a results file the `type` of a file whose lines are of several types
 # No score depends on it: an answer is ended early where what follows could not count.
 _NOT_IN_SCORES = "full_responses"

@@ -30,7 +30,7 @@ from growth.inference.prediction_store import check_same_model
 from growth.inference.prompting import make_prompt_format
 from growth.model.loading import bounded_length, load_tokenizer
 from growth.model.source import Source, find_model
-from growth.runs.layout import RUN_RECORD, UNTUNED, Run, limit_suffix, run_folder
+from growth.runs.layout import NO_SIZE, RUN_RECORD, UNTUNED, Run, limit_suffix, run_folder
 from growth.runs.record import provenance
 from growth.runs.resolve import model_identity, resolve_models
 from growth.tasks.benchmark import Benchmark, Exam, read_results, result_file, score, table
@@ -235,7 +235,7 @@ def _named_models(options: BenchmarkOptions) -> list[tuple[Path, str, Run]]:
         raise InputError(f"--tag: {len(tags)} for {len(names)} models; give one for each")
     found: list[tuple[Path, str, Run]] = []
     for name, tag in zip(names, tags, strict=True):
-        named = resolve_models(name, "unknown", tag or Path(name).name)
+        named = resolve_models(name, NO_SIZE, tag or Path(name).name)
         for model, run in named:
             if tag is None and run["data_type"] != UNTUNED:
                 place = run_folder(run) / run["checkpoint"]
