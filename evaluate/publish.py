@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.pred_data_path or PREDICTIONS,
             options_from(args, StudyOptions).study,
         )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     for path, places in found.places.items():
         print(f"{path}: names {', '.join(places)}, of this machine", file=sys.stderr)
     for part, files in found.files.items():

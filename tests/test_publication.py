@@ -235,6 +235,40 @@ def test_what_is_damaged_is_named_and_nothing_is_copied(tree, file, damage, says
     assert sorted(tree.folder.glob("public/**/*.*")) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: write_lines(path, read_lines(path)[:50]),
+        lambda path: write_lines(path, [line | {"score": 0} for line in read_lines(path)]),
+        lambda path: write_lines(path, [line | {"score": "x"} for line in read_lines(path)]),
+        lambda path: write_lines(path, [{"question": "q"}, *read_lines(path)[1:]]),
+    ],
+)
+def test_verdicts_are_those_of_their_results(tree, damage):
+    damage(tree.folder / VERDICTS)
+    done = publish(tree, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {VERDICTS}:")
+    assert "evaluate/score.py" in done.stderr
+    assert not (tree.folder / "public/test").exists()
+
+
+def test_results_without_verdicts_are_copied_with_a_note(tree):
+    shutil.rmtree((tree.folder / VERDICTS).parent)
+    (line,) = publish(tree).stderr.splitlines()
+    assert line.startswith(f"note: {SCORED}: no verdicts beside it")
+    assert (tree.folder / "public" / SCORED.removeprefix("results/")).is_file()
+
+
+def test_losses_without_a_record_are_left_out_with_a_note(tree):
+    (tree.folder / RUN).unlink()
+    metrics = RUN.replace("run.json", "metrics.jsonl")
+    (line,) = publish(tree).stderr.splitlines()
+    assert line.startswith(f"note: {metrics}: left out, as no run.json")
+    assert not (tree.folder / "public" / metrics).exists()
+
+
 def test_a_list_of_digests_that_is_none_is_named(tree):
     path = tree.folder / "public/predictions.sha256"
     path.parent.mkdir()
@@ -249,6 +283,7 @@ def test_what_of_metrics_is_whole_is_copied(tree):
     """A kill leaves a part of a line, and a run that diverges has losses that are no numbers."""
     path = tree.folder / RUN.replace("run.json", "metrics.jsonl")
     path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
-    publish(tree)
+    (line,) = publish(tree).stderr.splitlines()
+    assert line.endswith("metrics.jsonl: 1 of 2 lines can't be read and are left out")
     copy = tree.folder / "public" / path.relative_to(tree.folder)
     assert copy.read_text() == '{"step": 1, "loss": NaN}\n'

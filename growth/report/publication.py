@@ -27,6 +27,7 @@ from growth.core.schemas import (
 )
 from growth.data.lines import Record, checked_lines
 from growth.data.study import Study, recorded, study_of
+from growth.report.answers import read_answers
 from growth.runs.layout import METRICS, PREDICTION_PREFIX, RESULTS_SUFFIX, RUN_RECORD
 from growth.runs.record import read_metrics
 
@@ -54,12 +55,14 @@ class Published:
         studies: the study files among them.
         places: absolute paths that a file names, by that file: they say where it was made.
         digests: how many predictions have theirs in the list.
+        notes: on what is left out, or not there for a comparison.
     """
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     studies: list[Path] = field(default_factory=list)
     places: dict[Path, list[str]] = field(default_factory=dict)
     digests: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 # The text of a copy in pieces, and the places that it names, of the path of its original.
@@ -130,7 +133,9 @@ def publish(
     found = Published(files={part: [copy.target for copy in copies[part]] for part in parts})
     every = [copy for part in copies.values() for copy in part]
     found.places = {copy.target: places for copy in every if (places := copy.check())}
-    studies = _studies([copy.source for copy in every], flag, output_dir)
+    sources = [copy.source for copy in every]
+    found.notes = [*_check_verdicts(sources), *_left_out(runs_dir, sources)]
+    studies = _studies(sources, flag, output_dir)
     found.studies = list(studies)
     digests, found.digests = _digests(predictions, output_dir / DIGESTS)
     if found.digests and predictions.is_absolute():
@@ -143,6 +148,40 @@ def publish(
     if found.digests:
         write_text(output_dir / DIGESTS, digests)
     return found
+
+
+def _check_verdicts(sources: list[Path]) -> Iterator[str]:
+    """Check that verdicts are those of their results; a note on results without any.
+
+    Raises:
+        InputError: some of a run are missing, damaged or of another scoring; those who read the
+            copies have no predictions to score again.
+    """
+    results = [path for path in sources if path.name.endswith(RESULTS_SUFFIX)]
+    without = []
+    for path in results:
+        base = path.name.removesuffix(RESULTS_SUFFIX)
+        if path.with_name(f"{base}{_DETAILS}").is_dir():
+            read_answers(path)
+        else:
+            without.append(path)
+    if without:
+        yield (
+            f"{without[0]}{f' and {len(without) - 1} more' if len(without) > 1 else ''}: no "
+            "verdicts beside it, so that nobody can compare its run; evaluate/score.py --details "
+            "writes them"
+        )
+
+
+def _left_out(runs_dir: Path, sources: list[Path]) -> Iterator[str]:
+    """Notes on what of runs is not copied."""
+    for path in _visible(runs_dir, METRICS):
+        if path not in sources:
+            yield f"{path}: left out, as no {RUN_RECORD} beside it says of which run it is"
+            continue
+        whole = len(read_metrics(path.parent))
+        if lost := sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")) - whole:
+            yield f"{path}: {lost:,} of {lost + whole:,} lines can't be read and are left out"
 
 
 def _studies(sources: list[Path], flag: Path | None, output_dir: Path) -> dict[Path, Study]:
@@ -211,7 +250,10 @@ def _check_apart(parts: Mapping[str, Path], output_dir: Path) -> None:
 
 
 def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
-    """The files of a part, in order; hidden ones are none, as for figures."""
+    """The files of a part, in order; hidden ones are none, as for figures.
+
+    Losses without the record of their run are none either.
+    """
     again = "select the checkpoint again with evaluate/select_checkpoint.py"
     patterns: dict[str, Text] = {
         f"*{RESULTS_SUFFIX}": _object(ResultsRecord, SCORE_AGAIN),
@@ -228,9 +270,15 @@ def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
             RUN_RECORD: _object(PredictionRecord, asked),
         }
     for pattern, text in patterns.items():
-        for path in sorted(folder.rglob(pattern)):
-            if not any(name.startswith(".") for name in path.relative_to(folder).parts):
+        for path in _visible(folder, pattern):
+            if text is not _metrics or is_file(path.with_name(RUN_RECORD)):
                 yield Copy(path, target / path.relative_to(folder), text)
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder, in order, less hidden ones."""
+    found = sorted(folder.rglob(pattern))
+    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
 
 
 def _object(schema: Any, remedy: str) -> Text:
