@@ -559,7 +559,7 @@ def results(tmp_path):
         write(folder, setting, score, types=ABILITY_NAMES)
     write(folder, "synthetic-10", 30, types=ABILITY_NAMES)
     write(folder, "blend", 50, types=ABILITY_NAMES, recipe=recipe)
-    write(folder, "untuned", 99, types=ABILITY_NAMES, timestamp="base", seed=None)
+    write(folder, "untuned", 80, types=ABILITY_NAMES, timestamp="base", seed=None)
     return folder
 
 

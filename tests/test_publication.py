@@ -218,7 +218,7 @@ ANSWERED = "evaluate/cmmlu/outputs"
         (SCORED, lambda path: changed(path, average=101.0), "<= 100.0, got 101.0 - at `$.average`"),
         (SCORED, own_study("../../escaped", "data/doit.toml"), "$.run.study.name"),
         (SCORED, own_study("mine", "mine.toml"), "whose file mine.toml is no longer there"),
-        (SCORED, own_study("mine", ""), "give it with --study FILE"),
+        (SCORED, own_study("mine", ""), "which names no file; give it with --study FILE"),
         (VERDICTS, lambda path: path.write_text("{"), ":1: malformed JSON"),
         (CHOICE, lambda path: changed(path, checkpoint=3), "$.checkpoint"),
         (ANSWERED, lambda path: changed(path, settings=3), "$.settings"),

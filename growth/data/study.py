@@ -549,8 +549,9 @@ def study_of(
         path = flag or Path(file)
         if flag is None and not path.is_file():
             raise InputError(
-                f"{where}: of the study {name!r}, whose file {file} is no longer there; give it "
-                "with --study FILE"
+                f"{where}: of the study {name!r}, "
+                + (f"whose file {file} is no longer there" if file else "which names no file")
+                + "; give it with --study FILE"
             )
         study = read_study(path)
     for level in (OF_RUNS, same):
