@@ -114,15 +114,7 @@ def publish(
         InputError: there are no results, a folder is missing, one of the files is damaged, or
             `output_dir` and what is copied overlap; nothing is written then.
     """
-    for name, folder in {"--runs_dir": runs_dir, "--benchmarks_dir": benchmarks_dir}.items():
-        if not folder.is_dir():
-            raise InputError(
-                f"{name} {folder}: no such folder; give the one they are in, or an empty one where "
-                "there are none"
-            )
-    parts = {"test": results, "valid": selection, "runs": runs_dir}
-    outputs = sorted(benchmarks_dir.glob("*/outputs"))
-    parts |= {f"benchmarks/{folder.relative_to(benchmarks_dir)}": folder for folder in outputs}
+    parts = _parts(results, selection, runs_dir, benchmarks_dir)
     _check_apart(parts, output_dir)
     copies = {part: list(_copies(part, parts[part], output_dir / part)) for part in parts}
     if not any(copy.source.name.endswith(RESULTS_SUFFIX) for copy in copies["test"]):
@@ -148,6 +140,20 @@ def publish(
     if found.digests:
         write_text(output_dir / DIGESTS, digests)
     return found
+
+
+def _parts(results: Path, selection: Path, runs_dir: Path, benchmarks_dir: Path) -> dict[str, Path]:
+    """What is copied to which part of the output."""
+    for name, folder in {"--runs_dir": runs_dir, "--benchmarks_dir": benchmarks_dir}.items():
+        if not folder.is_dir():
+            raise InputError(
+                f"{name} {folder}: no such folder; give the one they are in, or an empty one where "
+                "there are none"
+            )
+    parts = {"test": results, "valid": selection, "runs": runs_dir}
+    outputs = sorted(benchmarks_dir.glob("*/outputs"))
+    parts |= {f"benchmarks/{folder.relative_to(benchmarks_dir)}": folder for folder in outputs}
+    return parts
 
 
 def _check_verdicts(sources: list[Path]) -> Iterator[str]:
