@@ -19,7 +19,7 @@ from growth.core.schemas import SCORE_AGAIN, DetailsLine, ResultsRecord, read_re
 from growth.data.lines import Fault, Record, checked_lines
 from growth.report.paired import Array
 from growth.report.values import SCORE
-from growth.runs.layout import RESULTS_SUFFIX, Run
+from growth.runs.layout import Run, details_folder
 
 # Questions of one passage; what more of them share, or more than half of a file, is an instruction.
 _MOST_SHARING = 20
@@ -77,8 +77,7 @@ def read_answers(path: Path, value: str = SCORE) -> RunAnswers:
 
 
 def _read_file(path: Path, name: str, entry: Mapping[str, Any], value: str) -> FileAnswers:
-    base = path.name.removesuffix(RESULTS_SUFFIX)
-    details = path.with_name(f"{base}-details") / f"{name}.jsonl"
+    details = details_folder(path) / f"{name}.jsonl"
     remedy = _REMEDY.format("<the folder of its predictions>")
     if not details.is_file():
         raise InputError(

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from growth.core.errors import InputError
-from growth.core.files import is_file, json_line, open_file, replacing, sha256, write_text
+from growth.core.files import (
+    is_file,
+    json_line,
+    json_text,
+    open_file,
+    replacing,
+    sha256,
+    write_text,
+)
 from growth.core.schemas import (
     SCORE_AGAIN,
     BenchmarkResultsRecord,
@@ -28,7 +36,14 @@ from growth.core.schemas import (
 from growth.data.lines import Record, checked_lines
 from growth.data.study import Study, recorded, study_of
 from growth.report.answers import read_answers
-from growth.runs.layout import METRICS, PREDICTION_PREFIX, RESULTS_SUFFIX, RUN_RECORD
+from growth.runs.layout import (
+    DETAILS_SUFFIX,
+    METRICS,
+    PREDICTION_PREFIX,
+    RESULTS_SUFFIX,
+    RUN_RECORD,
+    details_folder,
+)
 from growth.runs.record import read_metrics
 
 # Of a verdict: what pairs it and what is compared. Not what was answered and what was to be, which
@@ -38,10 +53,7 @@ KEPT = (
     *("question", "passages"),
 )
 _REASONS = "left_out"  # of a benchmark: sentences that quote the questions in question
-_DETAILS = "-details"
 DIGESTS = "predictions.sha256"  # in the form of sha256sum
-
-
 # Where a text, a command say, names a place of this machine: from its root or from the home.
 _PLACE = re.compile(r"""(?:^/|(?<=[\s='"(,])/(?=[\w.-]+/)|(?:^|(?<=[\s='"(,]))~/)[^\s'"),]*""")
 
@@ -125,9 +137,9 @@ def publish(
     found = Published(files={part: [copy.target for copy in copies[part]] for part in parts})
     every = [copy for part in copies.values() for copy in part]
     found.places = {copy.target: places for copy in every if (places := copy.check())}
-    sources = [copy.source for copy in every]
-    found.notes = [*_check_verdicts(sources), *_left_out(runs_dir, sources)]
-    studies = _studies(sources, flag, output_dir)
+    scored = [copy.source for copy in every if copy.source.name.endswith(RESULTS_SUFFIX)]
+    found.notes = [*_check_verdicts(scored), *_left_out(runs_dir)]
+    studies = _studies(scored, flag, output_dir)
     found.studies = list(studies)
     digests, found.digests = _digests(predictions, output_dir / DIGESTS)
     if found.digests and predictions.is_absolute():
@@ -156,18 +168,16 @@ def _parts(results: Path, selection: Path, runs_dir: Path, benchmarks_dir: Path)
     return parts
 
 
-def _check_verdicts(sources: list[Path]) -> Iterator[str]:
+def _check_verdicts(scored: list[Path]) -> Iterator[str]:
     """Check that verdicts are those of their results; a note on results without any.
 
     Raises:
         InputError: some of a run are missing, damaged or of another scoring; those who read the
             copies have no predictions to score again.
     """
-    results = [path for path in sources if path.name.endswith(RESULTS_SUFFIX)]
     without = []
-    for path in results:
-        base = path.name.removesuffix(RESULTS_SUFFIX)
-        if path.with_name(f"{base}{_DETAILS}").is_dir():
+    for path in scored:
+        if details_folder(path).is_dir():
             read_answers(path)
         else:
             without.append(path)
@@ -179,10 +189,10 @@ def _check_verdicts(sources: list[Path]) -> Iterator[str]:
         )
 
 
-def _left_out(runs_dir: Path, sources: list[Path]) -> Iterator[str]:
+def _left_out(runs_dir: Path) -> Iterator[str]:
     """Notes on what of runs is not copied."""
     for path in _visible(runs_dir, METRICS):
-        if path not in sources:
+        if not is_file(path.with_name(RUN_RECORD)):
             yield f"{path}: left out, as no {RUN_RECORD} beside it says of which run it is"
             continue
         whole = len(read_metrics(path.parent))
@@ -190,7 +200,7 @@ def _left_out(runs_dir: Path, sources: list[Path]) -> Iterator[str]:
             yield f"{path}: {lost:,} of {lost + whole:,} lines can't be read and are left out"
 
 
-def _studies(sources: list[Path], flag: Path | None, output_dir: Path) -> dict[Path, Study]:
+def _studies(scored: list[Path], flag: Path | None, output_dir: Path) -> dict[Path, Study]:
     """The studies of one's own that results are of, without whose files nobody can read them.
 
     Returns:
@@ -198,9 +208,7 @@ def _studies(sources: list[Path], flag: Path | None, output_dir: Path) -> dict[P
     """
     studies: dict[Path, Study] = {}
     seen: list[Mapping[str, str]] = []
-    for path in sources:
-        if not path.name.endswith(RESULTS_SUFFIX):
-            continue
+    for path in scored:
         run = read_record(path, ResultsRecord, SCORE_AGAIN)["run"]
         if recorded(run) in seen:
             continue
@@ -264,7 +272,7 @@ def _copies(part: str, folder: Path, target: Path) -> Iterator[Copy]:
     patterns: dict[str, Text] = {
         f"*{RESULTS_SUFFIX}": _object(ResultsRecord, SCORE_AGAIN),
         "selected-checkpoint*.json": _object(SelectionRecord, again),
-        f"*{_DETAILS}/*.jsonl": _verdicts,
+        f"*{DETAILS_SUFFIX}/*.jsonl": _verdicts,
     }
     if part == "runs":
         trained = "train it again in another folder, or remove the run"
@@ -292,8 +300,7 @@ def _object(schema: Any, remedy: str) -> Text:
 
     def text(source: Path) -> Iterator[tuple[str, list[str]]]:
         content = read_record(source, schema, remedy)
-        copy = json.dumps(_without_reasons(content), ensure_ascii=False, indent=2, allow_nan=False)
-        yield copy + "\n", list(_places(content))
+        yield json_text(_without_reasons(content)), list(_places(content))
 
     return text
 

@@ -31,6 +31,7 @@ COMPARISONS = Path("evaluate/compare")
 PREDICTION_PREFIX = "pred_"
 PARTIAL_SUFFIX = ".partial"  # of predictions under way
 RESULTS_SUFFIX = "-results.json"
+DETAILS_SUFFIX = "-details"  # of the folder of verdicts beside a results file
 UNTUNED = "untuned"  # the data_type of a model that is not one of our runs; its tag names it
 NO_SIZE = "unknown"  # the model_size of a model that a benchmark was run on by its tag alone
 MIXED = "mixed"  # in a results file the `type` of a file whose lines are of several types
@@ -97,6 +98,12 @@ def decoding_of(run: Run) -> dict[str, Any]:
     """
     decoding = run.get("decoding") or {}
     return {k: v for k, v in decoding.items() if k != _NOT_IN_SCORES and v != AUTO}
+
+
+def details_folder(results_file: Path) -> Path:
+    """Where the verdicts on the questions of a results file are, if they were written."""
+    base = results_file.name.removesuffix(RESULTS_SUFFIX)
+    return results_file.with_name(base + DETAILS_SUFFIX)
 
 
 def cut_at(run: Run) -> str:

@@ -50,6 +50,7 @@ from growth.runs.layout import (
     RUN_RECORD,
     Run,
     cut_at,
+    details_folder,
 )
 from growth.scoring.verdicts import Verdict, has_second_reading, judge
 
@@ -125,7 +126,7 @@ def score_predictions(
             base = root / pred_data_path.resolve().name
         path = base.with_name(base.name + RESULTS_SUFFIX)
         with locked(path, "--results_path", wait):
-            verdicts = base.with_name(f"{base.name}-details") if details else None
+            verdicts = details_folder(path) if details else None
             results, found = score_folder(folder, verdicts, study)
             write_json(path, results)
         scored.append(Scored(path, results, found))
